@@ -1,0 +1,114 @@
+"""What a run keeps: live steps become NumPy records, watched taps become arrays of the trace."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from .errors import InputError
+from .stages import decode
+from .taps import find_taps, recording
+from .trace import Step, Trace, to_numpy
+
+CROSS, SELF = "*attn2.probabilities", "*attn1.probabilities"
+KINDS = ("predictions", "attention", "heads", "self_attention", "blocks", "frames")
+
+
+def tap_patterns(record: set[str]) -> list[str]:
+    """The tap patterns that a `record=` set asks for; names that are no kind are patterns."""
+    known = {"attention": [CROSS], "heads": [CROSS], "self_attention": [SELF]}
+    known["blocks"] = ["down_blocks.?.output", "mid_block.output", "up_blocks.?.output"]
+    named = [pattern for kind in KINDS if kind in record for pattern in known.get(kind, [])]
+    return list(dict.fromkeys([*named, *sorted(record - set(KINDS))]))
+
+
+class Recorder:
+    """Keeps the steps of one run, and its taps' values, for the `Trace`; a `with` block.
+
+    Leaving the block takes every watcher away. If the run is stopped inside it, the partial record
+    is put on the exception as `.trace`.
+    """
+
+    def __init__(self, model, settings, tokens, text, uncond):
+        self.model, self.settings = model, settings
+        self.texts = tokens, text, uncond
+        self.record = set(settings.record)
+        self.steps: list[Step] = []
+        self.taken: dict[str, list[np.ndarray]] = {}
+        self.stack = ExitStack()
+
+    def __enter__(self) -> Recorder:
+        patterns = tap_patterns(self.record)
+        self.tape = {}
+        if patterns:
+            heads = "heads" in self.record
+            self.tape = self.stack.enter_context(recording(self.model.unet, patterns, heads=heads))
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        self.stack.close()
+        if isinstance(error, (KeyboardInterrupt, InputError)) or error is None:
+            pass
+        if error is not None:
+            error.trace = self.finish(None)
+        if isinstance(error, KeyboardInterrupt):
+            done = f"stopped after {len(self.steps)} of {self.settings.num_steps} steps"
+            print(f"diffusionlab: {done}; the record so far is the exception's .trace", file=sys.stderr)
+
+    def keep(self, step: Step) -> None:
+        """Copy one live step to NumPy, and whatever the taps saw during it."""
+        wanted = "predictions" in self.record
+        calls = tuple(_prediction(p) for p in step.predictions) if wanted else ()
+        arrays = {name: to_numpy(getattr(step, name)) for name in ("latent", "next_latent")}
+        noises = tuple(to_numpy(n) for n in step.noises)
+        self.steps.append(replace(step, predictions=calls, noises=noises, **arrays))
+        for name, values in self.tape.items():
+            self.taken.setdefault(name, []).extend(to_numpy(v)[0] for v in values)
+            values.clear()
+
+    def finish(self, image) -> Trace:
+        """The record of the run, whole or partial."""
+        from .generate import versions
+
+        tokens, text, uncond = self.texts
+        return Trace(
+            settings=self.settings,
+            tokens=tokens,
+            text_embedding=_embedding(text),
+            uncond_embedding=_embedding(uncond),
+            steps=tuple(self.steps),
+            image=image,
+            attention={name: np.stack(values) for name, values in self.taken.items() if values},
+            frames=self._frames() if image is not None else (),
+            preview=self.model.preview,
+            versions=versions(self.model),
+        )
+
+    def _frames(self) -> tuple:
+        """x0-hat of every step through the VAE, after the loop."""
+        if "frames" not in self.record:
+            return ()
+        if "predictions" not in self.record:
+            raise InputError('record has "frames" without "predictions"; add "predictions"')
+        x0s = (torch.from_numpy(step.predictions[0].x0) for step in self.steps)
+        return tuple(decode(self.model, x0) for x0 in x0s)
+
+
+def _prediction(live):
+    """A prediction with NumPy arrays."""
+    uncond = None if live.uncond is None else to_numpy(live.uncond)
+    return replace(live, latent=to_numpy(live.latent), cond=to_numpy(live.cond), uncond=uncond)
+
+
+def _embedding(live):
+    """A text embedding with NumPy arrays."""
+    pooled = None if live.pooled is None else to_numpy(live.pooled)
+    extra = {name: to_numpy(value) for name, value in live.extra.items()}
+    return replace(live, hidden=tuple(to_numpy(h) for h in live.hidden), pooled=pooled, extra=extra)
+
+
+__all__ = ["KINDS", "Recorder", "find_taps", "tap_patterns"]

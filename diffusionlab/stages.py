@@ -1,0 +1,301 @@
+"""The eight stages of a latent diffusion model, in the order in which a picture is made.
+
+`tokenize → embed → draw_noise → (predict → update) × num_steps → decode`; `encode` and `add_noise`
+are the way back, from a picture to a noisy latent. Each is a plain function of a `LatentDiffusion`
+and of records; each result shows itself in a notebook.
+
+One latent has no batch axis: (channels, height / 8, width / 8), float32, on the model's device.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .errors import InputError, NumericsError, notice, shown
+from .images import to_image, to_pixels
+from .models.unet import PreparedText
+from .noise import BrownianPath, Sequential
+from .pipeline import LatentDiffusion
+from .plan import Update, combine
+from .schedule import NoiseLevel
+from .taps import rows, watching
+from .trace import Latent, Prediction, TextEmbedding, Tokens
+
+
+# ---- text ------------------------------------------------------------------------------------
+def tokenize(model: LatentDiffusion, prompt: str) -> Tokens:
+    """Split a prompt into the pieces that the text encoder knows, with start, end and padding.
+
+    At most `model.context_length - 2` pieces are kept; what is cut, and words that Toyland never
+    saw, are told in one printed line each and stand in `Tokens.notices`.
+    Errors: InputError for anything that is not one valid Unicode string.
+    """
+    text = check_prompt(prompt)
+    tokenizer, limit = model.tokenizer, model.context_length - 2
+    encoded = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+    ids, pieces = encoded.ids[:limit], _pieces(text, encoded)[:limit]
+    words, word_of = _words(text, encoded)
+    kept, dropped = len(ids), len(encoded.ids) - len(ids)
+    lost = tuple(dict.fromkeys(word_of[limit:]))
+    lost_words = tuple(words[i] for i in lost if i not in word_of[:limit])
+    pads = model.context_length - kept - 2
+    seen = 1 + max(word_of[:limit], default=-1)
+    return Tokens(
+        prompt=str(prompt),
+        ids=(tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * pads),
+        pieces=("<start>", *pieces, "<end>", *["<pad>"] * pads),
+        words=tuple(words[:seen]),
+        word_of=(None, *word_of[:limit], None, *[None] * pads),
+        kinds=("start", *["word"] * kept, "end", *["pad"] * pads),
+        kept=kept,
+        dropped=dropped,
+        dropped_words=lost_words[:20],
+        notices=_token_notices(model, text, words[:seen], kept, dropped, lost_words),
+    )
+
+
+def check_prompt(prompt: str) -> str:
+    """The prompt as a str, white space alone read as the empty prompt; anything else is refused."""
+    if isinstance(prompt, (list, tuple)):
+        raise InputError(
+            f"prompt is a {type(prompt).__name__} of {len(prompt)}; one string is allowed: "
+            "for several prompts use compare(model, prompts=[…])"
+        )
+    if not isinstance(prompt, str):
+        raise InputError(
+            f"prompt is {shown(prompt)}, a {type(prompt).__name__}; a str is allowed, "
+            "the empty one included: pass text"
+        )
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"prompt {shown(prompt)} is not valid Unicode text (a lone surrogate at character "
+            f"{error.start}); decode it as UTF-8 first"
+        ) from None
+    return str(prompt) if prompt.strip() else ""
+
+
+def _pieces(text: str, encoded) -> list[str]:
+    """What each token stands for: its own letters, or the characters that its bytes belong to."""
+    plain = [token.removesuffix("</w>") for token in encoded.tokens]
+    spans = zip(plain, encoded.offsets, strict=True)
+    return [p if p.isascii() else text[start:end] for p, (start, end) in spans]
+
+
+def _words(text: str, encoded) -> tuple[list[str], list[int]]:
+    """The user's words and, for every token, the number of its word."""
+    spans: dict[int, list[int]] = {}
+    for number, (start, end) in zip(encoded.word_ids, encoded.offsets, strict=True):
+        first, last = spans.setdefault(number, [start, end])
+        spans[number] = [min(first, start), max(last, end)]
+    order = {number: i for i, number in enumerate(spans)}
+    return [text[a:b] for a, b in spans.values()], [order[n] for n in encoded.word_ids]
+
+
+def _token_notices(model, text, words, kept, dropped, lost_words) -> tuple[str, ...]:
+    """What the user must know about this prompt, printed once and kept."""
+    notices = []
+    if dropped:
+        first = " ".join(lost_words[:8])
+        notices.append(
+            f"the prompt has {kept + dropped} tokens and the model reads {kept}: "
+            f"{kept} kept, {dropped} dropped, from {shown(first)} on"
+        )
+    hidden = sorted({c for c in text if unicodedata.category(c) == "Cf" and c != "\u200d"})
+    if hidden:
+        notices.append("the prompt has invisible characters: " + ", ".join(f"U+{ord(c):04X}" for c in hidden))
+    known = model.config.get("toyland", {}).get("words")
+    strange = [w for w in dict.fromkeys(words) if w.isalpha() and w.lower() not in known] if known else []
+    if strange:
+        notices.append(f"{model.name} was never shown: {shown(', '.join(strange))}")
+    return tuple(notice(text) for text in notices)
+
+
+@torch.inference_mode()
+def embed(model: LatentDiffusion, tokens: Tokens) -> TextEmbedding:
+    """Run the text encoder: one row of numbers per token, (tokens, width), not one per prompt.
+
+    Row i depends on the tokens up to i only (causal mask; Radford et al. 2021, arXiv 2103.00020).
+    """
+    ids = torch.tensor([tokens.ids], device=model.device)  # (1, tokens)
+    outputs = [encoder(input_ids=ids) for encoder in model.text_encoders]
+    hidden = tuple(out.last_hidden_state[0] for out in outputs)  # (tokens, width) each
+    return TextEmbedding(hidden=hidden, pooled=outputs[-1].pooler_output[0], extra={}, tokens=tokens)
+
+
+# ---- latents ---------------------------------------------------------------------------------
+def draw_noise(
+    model: LatentDiffusion,
+    source: Sequential | BrownianPath | int,
+    height: int | None = None,
+    width: int | None = None,
+) -> Latent:
+    """The first Gaussian of a noise source (or of a seed): where a picture begins.
+
+    height, width in pixels; None is the model's own size. Drawn on the CPU in float32, then moved:
+    one seed gives one start noise on every device. Errors: InputError for sizes the VAE cannot take.
+    """
+    source = Sequential(source) if not callable(source) else source
+    height, width = check_size(model, "height", height), check_size(model, "width", width)
+    factor = model.size_factor
+    shape = (model.latent_channels, height // factor, width // factor)
+    source.device = model.device
+    return Latent(source.first(shape).to(model.device), None, "draw_noise", model.preview)
+
+
+def check_size(model: LatentDiffusion, name: str, pixels: int | None) -> int:
+    """A picture size in pixels that the VAE can take; None is the model's own."""
+    factor = model.size_factor
+    if pixels is None:
+        return model.size
+    if not isinstance(pixels, (int, np.integer)) or isinstance(pixels, bool):
+        raise InputError(f"{name} is {shown(pixels)}; an integer of pixels is allowed, e.g. {model.size}")
+    if pixels < factor or pixels % factor or pixels > 4096:
+        near = max(factor, min(4096, round(pixels / factor) * factor))
+        raise InputError(
+            f"{name} is {pixels}; multiples of {factor} from {factor} to 4096 are allowed: "
+            f"the nearest is {near}"
+        )
+    return int(pixels)
+
+
+def add_noise(latent: Latent, noise: Latent, level: NoiseLevel) -> Latent:
+    """Jump to a noise level in one step: x_t = alpha · x0 + sigma · noise (DDPM, arXiv 2006.11239, Eq. 4)."""
+    clean, drawn = values_of(latent), values_of(noise)
+    if clean.shape != drawn.shape:
+        raise InputError(
+            f"latent {tuple(clean.shape)} and noise {tuple(drawn.shape)} differ in shape; "
+            "draw noise of the picture's own height and width"
+        )
+    noisy = level.alpha * clean + level.sigma * drawn
+    return Latent(noisy, level, "add_noise", getattr(latent, "preview", None))
+
+
+def values_of(latent):
+    """The bare array of a `Latent`, or the array itself."""
+    return latent.values if isinstance(latent, Latent) else latent
+
+
+# ---- one step --------------------------------------------------------------------------------
+@torch.inference_mode()
+def predict(
+    model: LatentDiffusion,
+    latent: Latent | torch.Tensor,
+    level: NoiseLevel,
+    text_embedding: TextEmbedding,
+    uncond_embedding: TextEmbedding | None,
+    guidance_scale: float,
+) -> Prediction:
+    """Ask the U-Net about a noisy latent, once with the prompt and once without.
+
+    The guided output is uncond + g · (cond − uncond) (Ho & Salimans, arXiv 2207.12598, Eq. 6, their
+    w = g − 1). At g = 1 the unconditional pass is not run; at g = 0 the guided output *is* the
+    unconditional one (diffusers runs the conditional pass alone for every g ≤ 1).
+    Errors: InputError for g that is not finite; NumericsError names the first module that fails.
+    """
+    scale = check_guidance(guidance_scale)
+    values = values_of(latent)
+    branches = [text_embedding] if scale == 1 else [uncond_embedding, text_embedding]
+    outputs = run_unet(model, values, level, branches)
+    if values.device.type != "meta" and not bool(torch.isfinite(outputs).all()):
+        raise _not_finite(model, values, level, branches)
+    uncond = outputs[0] if scale != 1 else None
+    kind = model.schedule.prediction_type
+    return Prediction(level, values, outputs[-1], uncond, scale, kind)
+
+
+def check_guidance(scale: float) -> float:
+    """A finite guidance scale as a float."""
+    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.number)) or not math.isfinite(scale):
+        raise InputError(
+            f"guidance_scale is {shown(scale)}; a finite number is allowed: 0 is unconditional, "
+            "1 switches guidance off, 3 to 8 is usual"
+        )
+    return float(scale)
+
+
+def run_unet(model, values, level, branches) -> torch.Tensor:
+    """The U-Net's raw outputs (branches, channels, h, w) in float32; the last branch is the prompt's."""
+    text = torch.stack([branch.hidden[0] for branch in branches])  # (branches, tokens, width)
+    sample = values.to(model.dtype).expand(len(branches), *values.shape)
+    timestep = torch.tensor(level.timestep, dtype=torch.float32, device=values.device)
+    with rows(slice(len(branches) - 1, None)):
+        return model.unet(sample, timestep, text).float()
+
+
+def _not_finite(model, values, level, branches) -> NumericsError:
+    """Run once more under watch and name the first tap whose value is not finite."""
+    found: list[str] = []
+
+    def look(name: str, value: torch.Tensor) -> None:
+        if not torch.isfinite(value).all():
+            found.append(name)
+
+    with watching(model.unet, {"*": look}):
+        run_unet(model, values, level, branches)
+    where = found[0] if found else "the output"
+    return NumericsError(
+        f"the U-Net returned NaN or infinity at timestep {level.timestep:g}; first non-finite "
+        f"module: {where}; use a wider dtype (float32), or check the latent and the weights"
+    )
+
+
+def update(latent, update: Update, predictions: Sequence[Prediction], noises: Sequence = ()):
+    """The scheduler update: x_next = a·x + Σ weight·reading + Σ weight·noise, a few known numbers.
+
+    `update` is a planned step's `Update` (or the step itself); `predictions` are *all* calls of the
+    run so far, which its terms count from 0. A `Latent` gives a `Latent`, an array an array.
+    """
+    rule = getattr(update, "update", update)
+    made = combine(values_of(latent), rule, predictions, noises)
+    if not isinstance(latent, Latent):
+        return made
+    return Latent(made, getattr(update, "next_level", None), "update", latent.preview)
+
+
+# ---- pictures --------------------------------------------------------------------------------
+def decode(model: LatentDiffusion, latent: Latent | torch.Tensor) -> Image.Image:
+    """The VAE's decoder: a clean latent to a picture, pixel = round(255 · clamp(y/2 + 0.5, 0, 1))."""
+    pixels = decode_pixels(model, torch.as_tensor(values_of(latent)))
+    if not bool(torch.isfinite(pixels).all()):
+        raise NumericsError(
+            f"decode made NaN or infinity from a latent of shape {tuple(values_of(latent).shape)}; "
+            "load the model with dtype=torch.float32"
+        )
+    return to_image((pixels.float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy())
+
+
+@torch.inference_mode()
+def decode_pixels(model: LatentDiffusion, values: torch.Tensor) -> torch.Tensor:
+    """The decoder's raw output (3, height, width), about -1…1, of a latent (channels, h, w)."""
+    config = model.vae.config
+    raw = values.to(model.device, model.dtype) / config.scaling_factor + (config.shift_factor or 0.0)
+    return model.vae.decode(raw[None])[0]
+
+
+def encode(model: LatentDiffusion, image: Image.Image) -> Latent:
+    """The VAE's encoder: a picture to the mean of its clean latent, scaled as the U-Net expects it.
+
+    Errors: InputError for what is not a PIL image, or for sizes that are no multiple of the factor.
+    """
+    if not isinstance(image, Image.Image):
+        raise InputError(f"image is {shown(image)}; a PIL image is allowed: open it with PIL.Image.open")
+    check_size(model, "image width", image.width), check_size(model, "image height", image.height)
+    pixels = torch.from_numpy(to_pixels(image)).permute(2, 0, 1) * 2 - 1  # (3, height, width)
+    values = encode_pixels(model, pixels.to(model.device, torch.float32))
+    return Latent(values, model.schedule.level_at(timestep=-1), "encode", model.preview)
+
+
+@torch.inference_mode()
+def encode_pixels(model: LatentDiffusion, pixels: torch.Tensor) -> torch.Tensor:
+    """The scaled mean latent (channels, h, w), float32, of pixels (3, height, width) in -1…1."""
+    config = model.vae.config
+    mean, _ = model.vae.encode(pixels[None].to(model.dtype))
+    return ((mean[0] - (config.shift_factor or 0.0)) * config.scaling_factor).float()

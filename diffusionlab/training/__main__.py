@@ -1,0 +1,73 @@
+"""`python -m diffusionlab.training PART --preset cpu --minutes 20 --run runs/toyland`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ..errors import InputError
+from . import card, export
+from .clip import train_clip
+from .data import World
+from .denoiser import train_denoiser
+from .presets import PRESETS, Preset, preset
+from .tokenizer import train_tokenizer
+from .vae import train_vae
+
+PARTS = ("data", "tokenizer", "clip", "vae", "denoiser", "export")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of the trainer."""
+    made = argparse.ArgumentParser(prog="python -m diffusionlab.training", description=__doc__)
+    made.add_argument("part", choices=[*PARTS, "all"])
+    made.add_argument("--preset", choices=list(PRESETS), default="cpu")
+    made.add_argument("--minutes", type=float, help="time limit of the part, over all its slices")
+    made.add_argument("--run", type=Path, default=Path("runs/toyland"), help="folder of the run")
+    made.add_argument("--out", type=Path, help="checkpoint folder to write (default: RUN/checkpoint)")
+    made.add_argument("--threads", type=int, default=1, help="torch threads and render processes")
+    made.add_argument("--device", help="override the preset's device")
+    return made
+
+
+def run_part(name: str, arguments: argparse.Namespace, chosen: Preset, world: World) -> None:
+    """Run one part in the run folder; training parts draw their loss curve afterwards."""
+    run = arguments.run
+    minutes = arguments.minutes or chosen.minutes.get(name, 0)
+    trainers: dict[str, Callable] = {
+        "clip": train_clip,
+        "vae": train_vae,
+        "denoiser": train_denoiser,
+    }
+    if name == "tokenizer":
+        train_tokenizer(run / "tokenizer", chosen.context_length)
+    elif name == "export":
+        export.export(run, arguments.out or run / "checkpoint", chosen, world)
+    elif name in trainers:
+        trainers[name](run, chosen, world, minutes)
+        card.draw_curve(run, name)
+
+
+def main(given: list[str] | None = None) -> None:
+    """Parse, prepare the pictures, run the part or all parts in order."""
+    arguments = parser().parse_args(given)
+    if arguments.minutes is not None and not arguments.minutes > 0:
+        raise InputError(f"--minutes is {arguments.minutes}; it must be above 0")
+    chosen = preset(arguments.preset)
+    if arguments.device:
+        chosen = dataclasses.replace(chosen, device=arguments.device)
+    torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(0)
+    data = arguments.run.parent / "data"
+    world = World.rendered(data, chosen.pictures, chosen.size, workers=arguments.threads)
+    for name in PARTS if arguments.part == "all" else (arguments.part,):
+        run_part(name, arguments, chosen, world)
+
+
+if __name__ == "__main__":
+    main()

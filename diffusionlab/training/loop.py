@@ -1,0 +1,147 @@
+"""What every training part shares: the clock, the rate, the average, the log, the checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from tqdm import tqdm
+
+LOG_EVERY = 10  # steps
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
+    """Let `write` fill a temporary file beside `path`, then rename it: never a torn file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: Path, content: object) -> Path:
+    """One JSON file, written atomically; NaN is refused."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    return write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+class Average:
+    """The exponential moving average of a module's parameters, which is what ships.
+
+    decay = min(limit, (1 + n) / (10 + n)) after n updates, so that early steps are forgotten.
+    """
+
+    def __init__(self, module: nn.Module, limit: float = 0.999):
+        self.limit, self.updates = limit, 0
+        self.values = {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        self.updates += 1
+        decay = min(self.limit, (1 + self.updates) / (10 + self.updates))
+        state = module.state_dict()
+        floats = [k for k, v in self.values.items() if v.is_floating_point()]
+        torch._foreach_lerp_(
+            [self.values[k] for k in floats], [state[k].float() for k in floats], 1 - decay
+        )
+
+
+def rate_factor(fraction: float, step: int, warmup: int = 100, floor: float = 0.01) -> float:
+    """Warm-up by steps, then a cosine by the fraction of the wall-clock time that has passed."""
+    cosine = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
+    return min(1.0, (step + 1) / warmup) * cosine
+
+
+class Clock:
+    """The time budget of one part, counted over all the slices in which it ran."""
+
+    def __init__(self, minutes: float, spent: float = 0.0):
+        self.limit, self.spent, self.started = 60 * minutes, spent, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return self.spent + time.monotonic() - self.started
+
+    @property
+    def fraction(self) -> float:
+        return min(1.0, self.seconds / self.limit)
+
+
+class Training:
+    """One part in training: modules, optimiser, average, log; saved and resumed by `folder`.
+
+    Adam's moments are not kept: they rebuild in about a hundred steps.
+    """
+
+    def __init__(self, folder: Path, module: nn.Module, rate: float, decay: float, minutes: float,
+                 betas: tuple[float, float] = (0.9, 0.99), ema: float = 0.999):
+        self.folder, self.module, self.rate = folder, module, rate
+        self.average = Average(module, ema)
+        self.log: list[dict] = []
+        self.step, spent = self._resume()
+        self.clock = Clock(minutes, spent)
+        kinds = [[], []]
+        for parameter in module.parameters():
+            kinds[parameter.ndim < 2].append(parameter)
+        groups = [{"params": kinds[0], "weight_decay": decay}, {"params": kinds[1], "weight_decay": 0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
+
+    def _resume(self) -> tuple[int, float]:
+        state, weights = self.folder / "state.json", self.folder / "weights.safetensors"
+        if not (state.exists() and weights.exists()):
+            return 0, 0.0
+        loaded = load_file(weights)
+        self.module.load_state_dict({k[4:]: v for k, v in loaded.items() if k[:4] == "raw."})
+        self.average.values = {k[4:]: v for k, v in loaded.items() if k[:4] == "ema."}
+        kept = json.loads(state.read_text(encoding="utf-8"))
+        self.average.updates, self.log = kept["step"], kept["log"]
+        return kept["step"], kept["seconds"]
+
+    def save(self) -> None:
+        """Raw and averaged weights, log and clock, each file atomically."""
+        raw = {f"raw.{k}": v.detach().contiguous() for k, v in self.module.state_dict().items()}
+        ema = {f"ema.{k}": v.contiguous() for k, v in self.average.values.items()}
+        write_atomically(self.folder / "weights.safetensors", lambda p: save_file(raw | ema, p))
+        state = {"step": self.step, "seconds": self.clock.seconds, "log": self.log}
+        write_json(self.folder / "state.json", state)
+
+    def steps(self, title: str, save_every: float = 300.0) -> Iterator[int]:
+        """Step numbers until the time is over, with a progress bar; saves on the way and at the end."""
+        bar = tqdm(total=round(self.clock.limit), unit="s", desc=title, mininterval=5)
+        saved = self.clock.seconds
+        try:
+            while self.clock.fraction < 1.0:
+                for group in self.optimiser.param_groups:
+                    group["lr"] = self.rate * rate_factor(self.clock.fraction, self.step)
+                yield self.step
+                self.step += 1
+                bar.n = round(self.clock.seconds)
+                bar.set_postfix(step=self.step, **(self.log[-1]["values"] if self.log else {}))
+                if self.clock.seconds - saved > save_every:
+                    self.save()
+                    saved = self.clock.seconds
+        finally:
+            bar.close()
+            self.save()
+
+    def learn(self, loss: torch.Tensor, **values: float) -> None:
+        """One optimiser step on `loss`, clipped at norm 1; logs it every LOG_EVERY steps."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        self.optimiser.step()
+        self.average.update(self.module)
+        if self.step % LOG_EVERY == 0:
+            entry = {"loss": float(loss)} | {k: float(v) for k, v in values.items()}
+            rounded = {k: round(v, 4) for k, v in entry.items()}
+            self.log.append({"step": self.step, "seconds": round(self.clock.seconds, 1), "values": rounded})
