@@ -1,0 +1,197 @@
+"""`generate` is the stages in their order, records what was asked for, and stops cleanly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import diffusionlab.generate as generating
+from diffusionlab import stages
+from diffusionlab.errors import InputError
+from diffusionlab.generate import compare, denoise, generate
+from diffusionlab.noise import Sequential
+from diffusionlab.samplers import SAMPLERS, ddim, make_plan
+from diffusionlab.taps import find_taps
+from diffusionlab.trace import Trace
+
+FAST = dict(seed=5, num_steps=3, progress=False)
+
+
+def by_hand(model, prompt, seed, num_steps, sampler, guidance_scale):
+    """The same run with nothing but the stage functions."""
+    text, uncond = (stages.embed(model, stages.tokenize(model, p)) for p in (prompt, ""))
+    levels = model.schedule.levels(num_steps)
+    source = Sequential(seed)
+    noise = stages.draw_noise(model, source)
+    latent, said = levels[0].sigma * noise.values, []
+    for step in make_plan(sampler, levels, model.schedule):
+        noises = [source(*draw) for draw in step.draws]
+        for stage in step.stages:
+            point = stages.update(latent, stage.update, said, noises)
+            said.append(stages.predict(model, point, stage.level, text, uncond, guidance_scale))
+        latent = stages.update(latent, step.update, said, noises)
+    return latent, stages.decode(model, latent)
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_stage_by_stage_equals_generate_exactly(tiny_model, sampler):
+    trace = generate(tiny_model, "a red car", sampler=sampler, guidance_scale=3.0, **FAST)
+    latent, image = by_hand(tiny_model, "a red car", 5, 3, sampler, 3.0)
+    assert np.array_equal(trace.latents[-1], latent.numpy())
+    assert image.tobytes() == trace.image.tobytes()
+
+
+def test_the_trace_holds_what_happened(tiny_model):
+    trace = generate(tiny_model, "a red car", sampler="heun", **FAST)
+    assert len(trace.steps) == 3 and len(trace.predictions) == 5
+    assert trace.latents.shape[0] == 4 and trace.x0s.shape[0] == 3
+    assert trace.settings.sampler == {"name": "heun", "options": {}}
+    assert trace.karras_sigmas[-1] == 0
+    for step in trace.steps:
+        said = step.predictions[0]
+        rebuilt = said.level.alpha * said.x0 + said.level.sigma * said.eps
+        np.testing.assert_allclose(rebuilt, step.latent, rtol=1e-4, atol=1e-4)
+
+
+def test_the_picture_is_bit_identical_with_recording_on_and_off(tiny_model):
+    plain = generate(tiny_model, "a red car", record=(), **FAST)
+    everything = generate(
+        tiny_model, "a red car",
+        record={"predictions", "attention", "self_attention", "blocks", "frames"}, **FAST,
+    )  # fmt: skip
+    assert plain.image.tobytes() == everything.image.tobytes()
+    assert np.array_equal(plain.latents, everything.latents)
+    assert not plain.attention and len(everything.frames) == 3
+    cross = [k for k in everything.attention if k.endswith("attn2.probabilities")]
+    for name in cross:
+        maps = everything.attention[name]
+        assert maps.shape[0] == 3 and maps.shape[-1] == tiny_model.context_length
+        np.testing.assert_allclose(maps.astype(np.float32).sum(-1), 1, rtol=5e-3)
+    assert cross and not any(tap.watched for tap in find_taps(tiny_model.unet).values())
+
+
+def test_other_seeds_and_samplers_give_other_pictures(tiny_model):
+    one = generate(tiny_model, "a red car", **FAST)
+    other = generate(tiny_model, "a red car", **(FAST | {"seed": 6}))
+    again = generate(tiny_model, "a red car", **FAST)
+    assert not np.array_equal(one.latents[0], other.latents[0])
+    assert np.array_equal(one.latents, again.latents)
+
+
+def test_the_negative_prompt_is_the_unconditional_branch(tiny_model):
+    plain = generate(tiny_model, "a red car", guidance_scale=4, **FAST)
+    negative = generate(tiny_model, "a red car", negative_prompt="blue", guidance_scale=4, **FAST)
+    assert not np.array_equal(plain.latents[-1], negative.latents[-1])
+    off = [
+        generate(tiny_model, "a red car", negative_prompt=n, guidance_scale=1, **FAST)
+        for n in ("", "blue")
+    ]
+    assert off[0].image.tobytes() == off[1].image.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"num_steps": 0}, "num_steps must be an integer >= 1"),
+        ({"num_steps": -1}, "num_steps must be an integer >= 1"),
+        ({"num_steps": 2.5}, "num_steps must be an integer >= 1"),
+        ({"num_steps": True}, "num_steps must be an integer >= 1"),
+        ({"num_steps": 1001}, "1000"),
+        ({"num_steps": 10**9}, "1000"),
+        ({"guidance_scale": float("nan")}, "guidance_scale"),
+        ({"sampler": "dpm++2m"}, "dpmpp_2m"),
+        ({"sampler": "nonsense"}, "euler_ancestral"),
+        ({"spacing": "karrass"}, "trailing"),
+        ({"height": 20}, "multiples of"),
+        ({"seed": -1}, "seed"),
+        ({"record": "attention"}, "set of names"),
+        ({"record": {"no_such_tap*"}}, "no_such_tap"),
+        ({"prompt": ["a", "b"]}, "compare"),
+        ({"prompt": "\ud800"}, "Unicode"),
+        ({"negative_prompt": None}, "prompt"),
+    ],
+)
+def test_bad_input_is_refused_before_the_network_runs(tiny_model, monkeypatch, changed, told):
+    def never(*_, **__):
+        raise AssertionError("the network ran")
+
+    monkeypatch.setattr(generating, "predict", never)
+    arguments = dict(prompt="a red car", progress=False) | changed
+    with pytest.raises(InputError) as refused:
+        generate(tiny_model, **arguments)
+    assert told in str(refused.value)
+
+
+def test_a_thousand_steps_leave_finite_levels_and_a_notice_if_some_coincide(tiny_model):
+    levels = tiny_model.schedule.levels(1000)
+    assert len(levels) >= 1000 and np.isfinite([level.sigma for level in levels]).all()
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_ctrl_c_keeps_the_steps_so_far_and_leaves_no_watcher(tiny_model, monkeypatch, capsys, at):
+    real, calls = generating.predict, []
+
+    def stopping(*arguments):
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(generating, "predict", stopping)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        generate(tiny_model, "a red car", record={"predictions", "attention"}, **FAST)
+    assert isinstance(stopped.value.trace, Trace) and len(stopped.value.trace.steps) == at
+    assert f"stopped after {at} of 3 steps" in capsys.readouterr().err
+    assert not any(tap.watched for tap in find_taps(tiny_model.unet).values())
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+    monkeypatch.setattr(generating, "predict", real)
+    fresh = generate(tiny_model, "a red car", **FAST)
+    assert len(fresh.steps) == 3
+
+
+def test_a_run_is_saved_and_read_back_without_loss(tiny_model, tmp_path):
+    trace = generate(tiny_model, "a red car", record={"predictions", "attention"}, **FAST)
+    trace.save(tmp_path / "run.safetensors")
+    read = Trace.load(tmp_path / "run.safetensors")
+    assert np.array_equal(read.latents, trace.latents)
+    assert read.settings == trace.settings and read.image.tobytes() == trace.image.tobytes()
+    assert read.attention.keys() == trace.attention.keys()
+
+
+def test_resuming_at_a_step_equals_the_whole_run(tiny_model):
+    text, uncond = (stages.embed(tiny_model, stages.tokenize(tiny_model, p)) for p in ("car", ""))
+    levels = tiny_model.schedule.levels(5)
+    plan = make_plan("dpmpp_2m", levels, tiny_model.schedule)
+
+    def ask(latent, level):
+        return stages.predict(tiny_model, latent, level, text, uncond, 3.0)
+
+    start = stages.draw_noise(tiny_model, 1).values
+    whole = list(denoise(plan, start, ask, Sequential(1)))
+    calls = [said for step in whole[:3] for said in step.predictions]
+    rest = list(denoise(plan, whole[2].next_latent, ask, Sequential(1), calls=calls, start=3))
+    assert torch.equal(rest[-1].next_latent, whole[-1].next_latent)
+    with pytest.raises(InputError):
+        next(iter(denoise(plan, start, ask, Sequential(1), start=3)))
+
+
+# ---- compare ---------------------------------------------------------------------------------
+def test_compare_varies_what_is_listed_and_shares_the_rest(tiny_model):
+    both = compare(tiny_model, "a red car", samplers=["ddim", ddim(eta=1.0)], **FAST)
+    assert both.axis == "sampler" and both.values == ("ddim", "ddim(eta=1.0)")
+    assert np.array_equal(both.traces[0].latents[0], both.traces[1].latents[0])
+    assert not np.array_equal(both.traces[0].latents[-1], both.traces[1].latents[-1])
+
+
+def test_compare_refuses_lists_that_do_not_fit(tiny_model):
+    with pytest.raises(InputError, match="seeds has 2 and|prompts has 3 and"):
+        compare(tiny_model, prompts=["a", "b", "c"], seeds=[1, 2])
+    with pytest.raises(InputError, match="0 runs"):
+        compare(tiny_model, "a", seeds=[])
+    with pytest.raises(InputError, match="no list"):
+        compare(tiny_model, "a")
+    with pytest.raises(InputError, match="colour is not known"):
+        compare(tiny_model, "a", seeds=[1], colour="red")
+    with pytest.raises(InputError, match="num_steps"):
+        compare(tiny_model, "a", seeds=[1, 2], num_steps=0)
