@@ -1,0 +1,90 @@
+"""Text-to-image diffusion, stage by stage.
+
+    import diffusionlab as dl
+    model = dl.load()
+    trace = dl.generate(model, "a red car in the city at night", seed=7)
+    trace.image
+
+Importing the package loads neither torch nor matplotlib nor transformers: a name is looked up in
+its module the first time it is used. `dl.generate` is the function, whatever was imported before.
+"""
+
+from __future__ import annotations
+
+import lazy_loader
+
+__version__ = "0.1.0"
+
+SUBMODULES = [
+    "analysis",
+    "display",
+    "errors",
+    "ideal",
+    "images",
+    "models",
+    "noise",
+    "pipeline",
+    "plan",
+    "plots",
+    "samplers",
+    "schedule",
+    "stages",
+    "taps",
+    "toyland",
+    "trace",
+]
+
+NAMES = {
+    "errors": [
+        "CheckpointError",
+        "DiffusionLabError",
+        "InputError",
+        "MemoryExceeded",
+        "NumericsError",
+        "TraceError",
+    ],
+    "generate": ["compare", "denoise", "generate"],
+    "noise": ["BrownianPath", "Sequential"],
+    "pipeline": ["LatentDiffusion", "load", "save"],
+    "samplers": ["SAMPLERS", "Sampler", "make_plan"],
+    "schedule": ["NoiseLevel", "NoiseSchedule", "SPACINGS"],
+    "stages": [
+        "add_noise",
+        "decode",
+        "draw_noise",
+        "embed",
+        "encode",
+        "predict",
+        "tokenize",
+        "update",
+    ],
+    "taps": ["find_taps", "recording", "watching"],
+    "trace": [
+        "Comparison",
+        "Latent",
+        "Prediction",
+        "Settings",
+        "Step",
+        "TextEmbedding",
+        "Tokens",
+        "Trace",
+    ],
+}
+
+_listed, _list, __all__ = lazy_loader.attach(__name__, SUBMODULES, NAMES)
+
+
+def __getattr__(name: str):
+    """Plots and samplers are found in their packages, so that adding one needs no line here."""
+    if name in __all__ or name.startswith("_"):
+        return _listed(name)
+    home = _listed("plots" if name.startswith("plot_") else "samplers")
+    known = vars(home) if name.startswith("plot_") else home.SAMPLERS
+    if name in known and hasattr(home, name):
+        return getattr(home, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    plots = [name for name in dir(_listed("plots")) if name.startswith("plot_")]
+    return sorted({*_list(), *plots, *_listed("samplers").SAMPLERS, "__version__"})
