@@ -1,0 +1,28 @@
+"""The record of a run: the only bridge between the machine (torch) and the views (NumPy).
+
+`Trace` holds `Step`s, a `Step` holds `Prediction`s; each is a frozen record that shows itself.
+Nothing here imports torch, and no file is ever unpickled.
+"""
+
+from diffusionlab.plan import Step
+from diffusionlab.trace.filmstrip import filmstrip_of, step_caption
+from diffusionlab.trace.records import Latent, Prediction, Settings, TextEmbedding, Tokens
+from diffusionlab.trace.run import Comparison, Trace
+from diffusionlab.trace.summary import Statistics, byte_count, statistics, to_numpy
+
+__all__ = [
+    "Comparison",
+    "Latent",
+    "Prediction",
+    "Settings",
+    "Statistics",
+    "Step",
+    "TextEmbedding",
+    "Tokens",
+    "Trace",
+    "byte_count",
+    "filmstrip_of",
+    "statistics",
+    "step_caption",
+    "to_numpy",
+]

@@ -1,0 +1,188 @@
+"""The small records of a run: what was asked, what was read, what the network said.
+
+Live records hold tensors on the model's device, recorded ones NumPy arrays; nothing here knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from diffusionlab.errors import shown
+from diffusionlab.images import Preview
+from diffusionlab.schedule import NoiseLevel, to_eps, to_v, to_x0
+from diffusionlab.trace.summary import CONVENTION, Shown, describe, describe_level, lines
+
+
+@dataclass(frozen=True)
+class Settings(Shown):
+    """Everything that a run was asked for; plain JSON values only.
+
+    `sampler` is `{"name": …, "options": {…}}` and is not checked against the samplers of this
+    version, so that old records stay readable. height and width are in pixels.
+    """
+
+    model: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    num_steps: int
+    sampler: dict
+    spacing: str
+    final: str
+    guidance_scale: float
+    height: int
+    width: int
+    record: tuple[str, ...] = ("predictions",)
+    noise: str = "sequential"
+    prediction_type: str = "eps"
+    num_train_steps: int = 1000
+    notices: tuple[str, ...] = ()
+
+    @property
+    def sampler_text(self) -> str:
+        """The sampler as one would type it: `ddim` or `ddim(eta=0.5)`."""
+        options = self.sampler.get("options") or {}
+        inside = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        return f"{self.sampler.get('name')}({inside})" if inside else str(self.sampler.get("name"))
+
+    @property
+    def summary(self) -> str:
+        """One line without the prompt: sampler, steps, guidance, seed."""
+        how = f"{self.sampler_text}, {self.num_steps} steps, guidance {self.guidance_scale:g}"
+        return f"{how}, seed {self.seed}"
+
+    def __repr__(self) -> str:
+        return lines(
+            f"Settings: {shown(self.prompt)}",
+            f"{self.summary}, {self.height} × {self.width} pixels, model {self.model}",
+            f"negative prompt {shown(self.negative_prompt)}" if self.negative_prompt else "",
+            f"levels: {self.spacing}, final {self.final}; the network predicts "
+            f"{self.prediction_type}; recorded: {', '.join(self.record) or 'latents only'}",
+            *(f"notice: {text}" for text in self.notices),
+        )
+
+
+@dataclass(frozen=True)
+class Tokens(Shown):
+    """A prompt as the text encoder reads it: the whole context, start, end and padding too.
+
+    `ids`, `pieces`, `word_of` and `kinds` have one entry per position (the context length); kinds
+    are "start", "word", "end", "pad". `word_of` counts into `words`, None for specials and padding.
+    `kept` and `dropped` count content pieces; `dropped_words` are the first words that were cut.
+    """
+
+    prompt: str
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+    words: tuple[str, ...]
+    word_of: tuple[int | None, ...]
+    kinds: tuple[str, ...]
+    kept: int
+    dropped: int = 0
+    dropped_words: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        content = [p for p, kind in zip(self.pieces, self.kinds, strict=False) if kind == "word"]
+        cut = f"{self.dropped} dropped, from {shown(' '.join(self.dropped_words[:8]))} on"
+        return lines(
+            f"Tokens: {shown(self.prompt)}",
+            f"{len(self.words)} words in {self.kept} pieces, {len(self.ids)} positions with start, "
+            "end and padding; made by tokenize",
+            "pieces: " + " | ".join(content[:20]) + (" …" if len(content) > 20 else ""),
+            cut if self.dropped else "",
+            *(f"notice: {text}" for text in self.notices),
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TextEmbedding(Shown):
+    """The hidden states of the text encoders: one row per token, not one vector per prompt.
+
+    `hidden` is a tuple with one array (tokens, width) per text encoder; `pooled` (width,) or None
+    and `extra` (name → array) hold what SDXL needs besides.
+    """
+
+    hidden: tuple[Any, ...]
+    pooled: Any = None
+    extra: dict = field(default_factory=dict)
+    tokens: Tokens | None = None
+
+    def __repr__(self) -> str:
+        prompt = "" if self.tokens is None else f": {shown(self.tokens.prompt)}"
+        return lines(
+            f"TextEmbedding{prompt}",
+            *(describe(f"hidden[{i}]", h, "tokens, width") for i, h in enumerate(self.hidden)),
+            "" if self.pooled is None else describe("pooled", self.pooled, "width"),
+            "made by embed; row i depends on the tokens up to i (causal mask)",
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Latent(Shown):
+    """One latent (channels, height / 8, width / 8), its noise level, and who made it."""
+
+    values: Any
+    level: NoiseLevel | None = None
+    made_by: str = ""
+    preview: Preview | None = None
+
+    def __repr__(self) -> str:
+        return lines(
+            describe("Latent", self.values, "channels, height / 8, width / 8"),
+            describe_level(self.level),
+            CONVENTION + (f"; made by {self.made_by}" if self.made_by else ""),
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction(Shown):
+    """What the network said at one point: the raw outputs of both branches, (channels, h, w) each.
+
+    `latent` is the point of this call. `prediction_type` says what the outputs are: "eps", "x0" or
+    "v". `uncond` is None where the unconditional pass was not run (guidance_scale 1). The guided
+    output and its three readings are views, computed when asked for and kept.
+    """
+
+    level: NoiseLevel
+    latent: Any
+    cond: Any
+    uncond: Any = None
+    guidance_scale: float = 1.0
+    prediction_type: str = "eps"
+
+    @cached_property
+    def guided(self) -> Any:
+        """uncond + g · (cond − uncond) (Ho & Salimans, arXiv 2207.12598, Eq. 6, w = g − 1)."""
+        if self.uncond is None or self.guidance_scale == 1:
+            return self.cond
+        return self.uncond + self.guidance_scale * (self.cond - self.uncond)
+
+    @cached_property
+    def x0(self) -> Any:
+        """The clean latent that the guided output stands for."""
+        return to_x0(self.guided, self.latent, self.level, self.prediction_type)
+
+    @cached_property
+    def eps(self) -> Any:
+        """The noise that the guided output stands for."""
+        return to_eps(self.guided, self.latent, self.level, self.prediction_type)
+
+    @cached_property
+    def v(self) -> Any:
+        """The velocity alpha · eps − sigma · x0 that the guided output stands for."""
+        return to_v(self.guided, self.latent, self.level, self.prediction_type)
+
+    def __repr__(self) -> str:
+        axes = "channels, height / 8, width / 8"
+        skipped = "uncond: not run (guidance_scale is 1)"
+        return lines(
+            f"Prediction of {self.prediction_type} at {describe_level(self.level)}",
+            describe("cond", self.cond, axes),
+            skipped if self.uncond is None else describe("uncond", self.uncond, axes),
+            f"guided = uncond + {self.guidance_scale:g} · (cond − uncond)",
+            describe("x0", self.x0, axes),
+            f"{CONVENTION}; made by predict",
+        )
