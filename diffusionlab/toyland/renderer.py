@@ -133,7 +133,6 @@ def _paint(shape: Shape, scene: Scene, tones: dict[str, RGB]) -> RGB:
 
 def _masks(index: Image.Image, scene: Scene, size: int) -> dict[str, np.ndarray]:
     """Word -> share (size, size) of each pixel that the word's parts cover."""
-    labels = np.asarray(index)  # (2 * size, 2 * size)
     sky = (SKY, SUN, MOON, STARS)
     parts = {"sun": (SUN,), "moon": (MOON,), "stars": (STARS,)}
     parts[scene.setting] = (GROUND, *sky) if scene.setting == "space" else (GROUND,)
@@ -141,13 +140,13 @@ def _masks(index: Image.Image, scene: Scene, size: int) -> dict[str, np.ndarray]
         parts[scene.time] = sky
     if scene.object:
         parts |= {scene.object: (OBJECT, COLOURED), scene.colour: (COLOURED,)}
-    found = {word: _share(labels, which, size) for word, which in parts.items()}
+    found = {word: _share(index, which) for word, which in parts.items()}
     least = SMALLEST_MASK * (size / 128) ** 2
     return {word: mask for word, mask in found.items() if mask.sum() >= least}
 
 
-def _share(labels: np.ndarray, parts: tuple[int, ...], size: int) -> np.ndarray:
-    chosen = np.zeros(256, dtype=np.float32)
-    chosen[list(parts)] = 1 / SUPERSAMPLING**2
-    cells = chosen[labels].reshape(size, SUPERSAMPLING, size, SUPERSAMPLING)
-    return cells.sum(axis=(1, 3))  # (size, size)
+def _share(index: Image.Image, parts: tuple[int, ...]) -> np.ndarray:
+    """Box averages of "is one of the parts": 0, 63, 126, 189 or 252 out of 252, exactly."""
+    table = [252 if label in parts else 0 for label in range(256)]
+    cells = np.asarray(index.point(table).reduce(SUPERSAMPLING))  # (size, size)
+    return cells.astype(np.float32) / 252

@@ -23,6 +23,8 @@ HEIGHTS = {
     "cat": (0.46, 0.58),
 }
 
+HALF_WIDTHS = {"car": 0.96, "boat": 0.68, "house": 0.66}  # shares of the height
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -94,9 +96,11 @@ def _triples(kind: str | None, colour: str | None, settings: tuple[str, ...]) ->
 def _placed(rng, seed, kind, colour, setting, time) -> Scene:
     low, high = HEIGHTS.get(kind, (0.5, 0.5))
     scale = rng.uniform(low, high)
-    x = 0.5 + rng.uniform(-0.09, 0.09)
+    room = min(0.09, 0.47 - HALF_WIDTHS.get(kind, 0) * scale)
+    x = 0.5 + rng.uniform(-room, room)
     side = 1 if rng.random() < 0.5 else -1
     floating = setting == "space"
+    scale *= 0.93 if floating else 1.0
     y = 0.5 + scale / 2 + rng.uniform(-0.06, 0.06) if floating else rng.uniform(0.82, 0.89)
     if kind == "balloon" and not floating:
         y = rng.uniform(0.70, 0.76)
@@ -110,7 +114,7 @@ def _placed(rng, seed, kind, colour, setting, time) -> Scene:
         y=y,
         scale=scale,
         flip=bool(rng.random() < 0.5),
-        tilt=rng.uniform(-0.22, 0.22) if floating else 0.0,
+        tilt=rng.uniform(-0.13, 0.13) if floating else 0.0,
         horizon=rng.uniform(0.55, 0.61),
         light_x=0.5 + side * rng.uniform(0.28, 0.36),
         light_y=rng.uniform(0.13, 0.2),

@@ -7,7 +7,7 @@ import numpy as np
 from diffusionlab.toyland.canvas import GROUND, Canvas, ellipse_points
 from diffusionlab.toyland.grammar import RGB, lit, mix
 from diffusionlab.toyland.scenes import Scene
-from diffusionlab.toyland.sky import SCENERY_LIGHT, draw_space
+from diffusionlab.toyland.sky import OWN_LIGHT, SCENERY_LIGHT, draw_space
 
 _ACROSS = np.linspace(-0.02, 1.02, 40)
 
@@ -17,7 +17,7 @@ class Ground:
 
     def __init__(self, canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
         self.canvas, self.scene, self.rng = canvas, scene, rng
-        self.light = SCENERY_LIGHT[scene.time]
+        self.light = OWN_LIGHT.get((scene.setting, scene.time), SCENERY_LIGHT[scene.time])
         self.dark = scene.time == "night"
 
     def colour(self, colour: RGB) -> RGB:
@@ -145,9 +145,9 @@ def meadow(g: Ground) -> None:
 
 def _flower(g: Ground, x: float, y: float, petal: RGB) -> None:
     g.box(x - 0.004, y, x + 0.004, y + 0.05, (40, 110, 40))
-    for dx, dy in ((-0.017, 0), (0.017, 0), (0, -0.017), (0, 0.017)):
-        g.ellipse(x + dx, y + dy, 0.015, 0.015, petal)
-    g.ellipse(x, y, 0.011, 0.011, (240, 160, 40))
+    for dx, dy in ((-0.02, 0), (0.02, 0), (0, -0.02), (0, 0.02)):
+        g.ellipse(x + dx, y + dy, 0.0175, 0.0175, petal)
+    g.ellipse(x, y, 0.013, 0.013, (240, 160, 40))
 
 
 def mountains(g: Ground) -> None:
@@ -226,7 +226,7 @@ def draw_setting(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None
 def draw_water_line(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
     """Waves before the object, which floats in them."""
     g = Ground(canvas, scene, rng)
-    y = scene.y - 0.045
+    y = scene.y - 0.03
     line = y + 0.012 * np.sin(_ACROSS * 2 * np.pi * 5 + rng.uniform(0, 6.3))
     crest = np.stack([_ACROSS, line], axis=1)
     g.under(crest, mix((92, 178, 222), (18, 92, 164), (y - scene.horizon) / (1 - scene.horizon)))

@@ -12,8 +12,15 @@ from diffusionlab.toyland.grammar import RGB, mix
 from diffusionlab.toyland.scenes import Scene
 
 # Light that falls on the scenery and on the object, channel by channel.
-SCENERY_LIGHT = {"day": (1.0, 1.0, 1.0), "sunset": (0.94, 0.72, 0.70), "night": (0.30, 0.37, 0.58)}
-OBJECT_LIGHT = {"day": (1.0, 1.0, 1.0), "sunset": (1.0, 0.92, 0.88), "night": (0.84, 0.86, 0.94)}
+SCENERY_LIGHT = {"day": (1.0, 1.0, 1.0), "sunset": (0.97, 0.77, 0.70), "night": (0.34, 0.42, 0.64)}
+OBJECT_LIGHT = {"day": (1.0, 1.0, 1.0), "sunset": (1.0, 0.92, 0.88), "night": (0.92, 0.92, 0.97)}
+OWN_LIGHT = {  # where the common light would hide what the ground is made of
+    ("snow", "night"): (0.50, 0.58, 0.84),
+    ("snow", "sunset"): (1.0, 0.84, 0.84),
+    ("desert", "night"): (0.46, 0.44, 0.60),
+    ("meadow", "night"): (0.36, 0.48, 0.56),
+    ("mountains", "night"): (0.42, 0.48, 0.72),
+}
 
 SKIES: dict[str, tuple[RGB, RGB, RGB]] = {  # top, middle, at the horizon
     "day": ((64, 146, 236), (136, 198, 250), (214, 238, 252)),
@@ -98,10 +105,10 @@ def draw_space(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
         for factor in (1.0, 0.7, 0.45):
             tint = (150, 60, 190) if x < 0.5 else (40, 110, 200)
             canvas.glaze(ellipse_points(x, y, rx * factor, ry * factor), tint, 0.10)
-    for column in range(16):
-        x, y = (column + rng.uniform(0.1, 0.9)) / 16, rng.uniform(0.04, 0.96)
+    for column in range(13):
+        x, y = (column + rng.uniform(0.1, 0.9)) / 13, rng.uniform(0.04, 0.96)
         bright = (255, 250, 225) if column % 3 else (190, 215, 255)
-        canvas.polygon(star(x, y, rng.uniform(0.014, 0.030)), bright, STARS)
+        canvas.polygon(star(x, y, rng.uniform(0.018, 0.032)), bright, STARS)
     _planet(canvas, scene.light_x, scene.light_y + 0.02, 0.135, rng, GROUND)
     canvas.ellipse(1 - scene.light_x, 0.87, 0.062, 0.062, (150, 156, 180), GROUND)
     canvas.ellipse(1 - scene.light_x - 0.012, 0.858, 0.046, 0.046, (188, 194, 214), GROUND)
