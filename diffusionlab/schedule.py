@@ -25,7 +25,7 @@ from diffusionlab.betas import (
     rescaled_betas,
     scaled_linear_betas,
 )
-from diffusionlab.errors import CheckpointError, InputError, notice, shown
+from diffusionlab.errors import CheckpointError, InputError, shown
 from diffusionlab.levels import (
     CLEAN,
     PREDICTION_TYPES,
@@ -201,17 +201,13 @@ class NoiseSchedule:
 
         `None` means what the checkpoint's config says. `final` "clean" ends at sigma 0, "first" at
         the table's first entry, "none" appends nothing (one step fewer). Coinciding levels are
-        dropped with a notice. Raises InputError.
+        dropped, so count the levels (`generate` says so in a notice). Raises InputError.
         """
         num_steps = _checked_num_steps(num_steps, self.num_train_steps)
         spacing = one_of("spacing", self.spacing if spacing is None else spacing, SPACINGS)
         final = one_of("final", self.final if final is None else final, FINALS)
         ends = {"clean": [CLEAN], "first": [self.level_at(timestep=0)], "none": []}[final]
-        wanted = SPACINGS[spacing](self, num_steps) + ends
-        kept = _strictly_decreasing(wanted)
-        if len(kept) < len(wanted):
-            notice(f"{len(wanted) - 1} steps asked, {len(kept) - 1} run: coinciding levels dropped")
-        return kept
+        return _strictly_decreasing(SPACINGS[spacing](self, num_steps) + ends)
 
     def level_at(
         self, *, karras_sigma: float | None = None, timestep: float | None = None
