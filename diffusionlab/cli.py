@@ -1,0 +1,272 @@
+"""The command line: diffusionlab generate · lab · doctor.
+
+What is heavy is imported inside the functions, so that `--help` answers at once, and a picture is
+made without ever loading matplotlib. Our own errors end as one line on stderr and exit status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from diffusionlab import __version__
+from diffusionlab.errors import DiffusionLabError, InputError, shown
+
+FAILED, STOPPED = 2, 130  # exit status: our own error, Ctrl-C
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, 2 for an error of ours, 130 for Ctrl-C."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except DiffusionLabError as error:
+        print(f"diffusionlab: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("diffusionlab: stopped", file=sys.stderr)
+        return STOPPED
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of all commands."""
+    whole = argparse.ArgumentParser(
+        prog="diffusionlab", description="Text-to-image diffusion, stage by stage."
+    )
+    whole.add_argument("--version", action="version", version=f"diffusionlab {__version__}")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="generate|lab|doctor")
+    _add_generate(commands)
+    lab = commands.add_parser("lab", help="open the notebooks in JupyterLab")
+    lab.add_argument("folder", nargs="?", type=Path, default=Path("notebooks"))
+    lab.set_defaults(run=run_lab)
+    doctor = commands.add_parser("doctor", help="what is installed here, and what to do about it")
+    doctor.set_defaults(run=run_doctor)
+    return whole
+
+
+def _add_generate(commands) -> None:
+    command = commands.add_parser(
+        "generate",
+        help="make one picture from a prompt",
+        description="Write image.png, filmstrip.png and run.safetensors into a folder.",
+    )
+    add = command.add_argument
+    add("prompt", help="what to draw, in quotes")
+    add("--negative", default="", metavar="TEXT", help="prompt of the unconditional branch")
+    add("--seed", type=int, default=0, help="start noise, 0 or more (default 0)")
+    add("--steps", type=int, default=20, help="sampling steps (default 20)")
+    add("--sampler", default="ddim", help="ddim, euler, dpmpp_2m, … (default ddim)")
+    add("--spacing", help="of the noise levels: leading, trailing or linspace")
+    add("--guidance", type=float, default=4.0, help="guidance scale; 1 is off (default 4)")
+    add("--width", type=int, help="pixels (default: the model's own)")
+    add("--height", type=int, help="pixels (default: the model's own)")
+    add("--out", type=Path, default=Path("demo"), help="folder to write into (default demo/)")
+    add("--model", default="toyland", help="a checkpoint folder or hub id (default toyland)")
+    add("--device", help="cpu, cuda, mps (default: the accelerator, if there is one)")
+    add("--no-filmstrip", dest="filmstrip", action="store_false", help="leave filmstrip.png out")
+    command.set_defaults(run=run_generate)
+
+
+# ---- generate --------------------------------------------------------------------------------
+def run_generate(options: argparse.Namespace) -> int:
+    """One picture: image.png, filmstrip.png and run.safetensors in `options.out`.
+
+    Ctrl-C writes what is there by then: the record of the finished steps, and their filmstrip.
+    """
+    from diffusionlab.samplers import as_sampler
+
+    as_sampler(options.sampler)  # before the seconds that loading takes
+    _check_folder(options.out)
+    from diffusionlab.generate import generate
+    from diffusionlab.pipeline import load
+
+    model = load(options.model, device=options.device)
+    try:
+        trace = generate(
+            model,
+            options.prompt,
+            negative_prompt=options.negative,
+            seed=options.seed,
+            num_steps=options.steps,
+            sampler=options.sampler,
+            spacing=options.spacing,
+            guidance_scale=options.guidance,
+            height=options.height,
+            width=options.width,
+            record=("predictions",),
+        )
+    except KeyboardInterrupt as stop:
+        return _keep_partial(model, getattr(stop, "trace", None), options)
+    _write(model, trace, options)
+    return 0
+
+
+def _check_folder(folder: Path) -> None:
+    """Before any work: the folder can be written into."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--out is {shown(str(folder))}; a folder that can be written into is needed "
+            f"({error.strerror}): name another"
+        ) from None
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"--out is {shown(str(folder))}; it cannot be written into: name another")
+
+
+def _keep_partial(model, trace, options: argparse.Namespace) -> int:
+    if trace is None or not trace.steps:
+        print("diffusionlab: stopped before the first step; nothing to save", file=sys.stderr)
+        return STOPPED
+    done = f"stopped after step {len(trace.steps)} of {trace.settings.num_steps}"
+    print(f"diffusionlab: {done}; saving these steps", file=sys.stderr)
+    _write(model, trace, options)
+    return STOPPED
+
+
+def _write(model, trace, options: argparse.Namespace) -> None:
+    """Write the files of a run, the record first, and print one line for each."""
+    trace.save(options.out / "run.safetensors")
+    _say(options.out / "run.safetensors", f"the record, {len(trace.steps)} steps")
+    if trace.image is not None:
+        _save_image(trace.image, options.out / "image.png")
+        _say(options.out / "image.png", f"the picture, {trace.image.width}×{trace.image.height}")
+    if options.filmstrip:
+        _save_image(_filmstrip(model, trace), options.out / "filmstrip.png")
+        _say(options.out / "filmstrip.png", "x0-hat decoded and x_t by the preview map, over steps")
+
+
+def _say(path: Path, what: str) -> None:
+    print(f"{path}  {what}")
+
+
+def _filmstrip(model, trace, most: int = 8):
+    """x0-hat through the VAE (only the steps that are shown) and x_t by the preview map."""
+    import torch
+    from PIL import Image
+
+    from diffusionlab.images import spread
+    from diffusionlab.stages import decode
+    from diffusionlab.trace.filmstrip import filmstrip_of
+
+    count = len(trace.steps)
+    pictures = [Image.new("RGB", (8, 8))] * count  # stand-ins for the steps that are left out
+    for index in spread(count, most):
+        pictures[index] = decode(model, torch.from_numpy(trace.steps[index].predictions[0].x0))
+    return filmstrip_of(trace, x0_images=pictures, most=most)
+
+
+def _save_image(image, path: Path) -> None:
+    from diffusionlab.pipeline.files import replacing
+
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+# ---- lab -------------------------------------------------------------------------------------
+def run_lab(options: argparse.Namespace) -> int:
+    """JupyterLab on a folder of notebooks; returns when it is closed."""
+    if not options.folder.is_dir():
+        raise InputError(
+            f"there is no folder {shown(str(options.folder))} here; go to the repository's root, "
+            "or name the folder: diffusionlab lab <folder>"
+        )
+    from jupyterlab.labapp import main as open_lab
+
+    return open_lab([str(options.folder)]) or 0
+
+
+# ---- doctor ----------------------------------------------------------------------------------
+def run_doctor(options: argparse.Namespace) -> int:
+    """One line per check: what was found, and the fix where something is amiss."""
+    amiss = 0
+    for name, check in CHECKS.items():
+        found, fix = check()
+        amiss += bool(fix)
+        print(f"{name:<10}{found}" + (f"  → {fix}" if fix else ""))
+    return 1 if amiss else 0
+
+
+def check_python() -> tuple[str, str]:
+    """The interpreter: 3.11 or newer."""
+    found = ".".join(map(str, sys.version_info[:3]))
+    old = sys.version_info < (3, 11)
+    return f"{found} ({sys.executable})", "install Python 3.11 or newer" if old else ""
+
+
+def check_torch() -> tuple[str, str]:
+    """PyTorch's version: 2.10 or newer."""
+    try:
+        import torch
+    except ImportError as error:
+        return f"not usable ({shown(str(error))})", 'pip install "torch>=2.10"'
+    numbers = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    return torch.__version__, 'pip install -U "torch>=2.10"' if numbers < (2, 10) else ""
+
+
+def check_device() -> tuple[str, str]:
+    """Where models run: the accelerator if torch sees one."""
+    import shutil
+
+    try:
+        import torch
+    except ImportError:
+        return "unknown without torch", ""
+    if torch.accelerator.is_available():
+        device = torch.accelerator.current_accelerator()
+        name = torch.cuda.get_device_name(0) if device.type == "cuda" else device.type
+        return f"{device.type} ({name})", ""
+    cpu = f"cpu ({torch.get_num_threads()} threads)"
+    fix = "pip install torch, the CUDA build (this one has none)"
+    return cpu, fix if shutil.which("nvidia-smi") and not torch.version.cuda else ""
+
+
+def check_anywidget() -> tuple[str, str]:
+    """The widgets of the notebooks, in the kernel and in the server of this environment."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found, missing = [], []
+    for package in ("anywidget", "ipywidgets", "jupyterlab", "jupyterlab_widgets"):
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            missing.append(package)
+    fix = f"pip install {' '.join(missing)}, then restart JupyterLab" if missing else ""
+    return ", ".join(found) or "none", fix
+
+
+def check_cache() -> tuple[str, str]:
+    """The folder that downloaded checkpoints go to."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE)
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    writable = os.access(nearest, os.W_OK)
+    fix = "" if writable else "set HF_HOME to a folder that you can write into"
+    return f"{folder}{'' if folder.exists() else ' (not there yet)'}", fix
+
+
+def check_offline() -> tuple[str, str]:
+    """Whether downloads are switched off; Toyland needs none."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if HF_HUB_OFFLINE:
+        return "yes: only Toyland, folders and what is cached load (unset HF_HUB_OFFLINE)", ""
+    return "no: `--model <hub id>` may download", ""
+
+
+CHECKS: dict[str, Callable[[], tuple[str, str]]] = {
+    "Python": check_python,
+    "torch": check_torch,
+    "device": check_device,
+    "anywidget": check_anywidget,
+    "cache": check_cache,
+    "offline": check_offline,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
