@@ -20,9 +20,19 @@ PLACES = {
     "ocean": ("on the [ocean]", "on the [ocean]", "in the [ocean]", "on the [sea]", "in the [sea]"),
     "snow": ("on the [snow]", "on the [snow]", "in the [snow]", "in the [snowy field]"),
     "meadow": ("in the [meadow]", "on the [meadow]", "in a [meadow]", "on a [meadow]"),
-    "mountains": ("in the [mountains]", "in the [mountains]", "among the [mountains]", "before the [mountains]"),
+    "mountains": (
+        "in the [mountains]",
+        "in the [mountains]",
+        "among the [mountains]",
+        "before the [mountains]",
+    ),
     "space": ("in [space]", "in [space]", "in outer [space]"),
-    "desert": ("in the [desert]", "in the [desert]", "in a [desert]", "on the sand of the [desert]"),
+    "desert": (
+        "in the [desert]",
+        "in the [desert]",
+        "in a [desert]",
+        "on the sand of the [desert]",
+    ),
 }
 VIEWS = {
     "city": ("the [city]", "a [city]"),

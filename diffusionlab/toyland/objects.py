@@ -5,80 +5,41 @@ Each lives in a frame of its own: height 1, the ground at y = 0, y counts up, x 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
 from diffusionlab.toyland.canvas import ellipse_points
-from diffusionlab.toyland.grammar import RGB
-
-# Paints of the coloured part: the colour itself, and its lit and shaded tones.
-MAIN, LIGHT, DARK = "main", "light", "dark"
+from diffusionlab.toyland.shapes import (
+    DARK,
+    LIGHT,
+    MAIN,
+    Shape,
+    band,
+    box,
+    points,
+    poly,
+    smooth,
+    through,
+)
 
 WOOD, TRUNK, SLATE = (122, 78, 48), (112, 72, 42), (92, 74, 88)
 TYRE, STEEL, GLASS = (38, 38, 46), (206, 210, 220), (176, 220, 244)
 CREAM, LAMP, TAIL = (252, 246, 228), (255, 240, 160), (250, 70, 60)
 
 
-@dataclass(frozen=True, eq=False)
-class Shape:
-    """A polygon (n, 2), its paint, and how it takes part in the picture.
-
-    `outlined`: part of the silhouette; `lamp`: a colour that it takes after dark.
-    """
-
-    points: np.ndarray
-    paint: str | RGB
-    outlined: bool = False
-    lamp: RGB | None = None
-
-
-def poly(*points: tuple[float, float]) -> np.ndarray:
-    return np.array(points, dtype=float)
-
-
-def box(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
-    return poly((x0, y0), (x1, y0), (x1, y1), (x0, y1))
-
-
-def smooth(*points: tuple[float, float], steps: int = 6) -> np.ndarray:
-    """A closed Catmull-Rom curve through points, as a polygon (n * steps, 2)."""
-    p = np.array(points, dtype=float)
-    before, after, later = np.roll(p, 1, 0), np.roll(p, -1, 0), np.roll(p, -2, 0)
-    t = np.arange(steps)[None, :, None] / steps
-    curve = (
-        2 * p[:, None]
-        + (after - before)[:, None] * t
-        + (2 * before - 5 * p + 4 * after - later)[:, None] * t**2
-        + (3 * p - before - 3 * after + later)[:, None] * t**3
-    ) / 2  # (n, steps, 2)
-    return curve.reshape(-1, 2)
-
-
-def band(points: list[tuple[float, float]], width: float) -> np.ndarray:
-    """A line of some width as a polygon."""
-    p = np.array(points, dtype=float)
-    along = np.gradient(p, axis=0)
-    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
-    across *= width / 2 / np.linalg.norm(across, axis=1, keepdims=True)
-    return np.concatenate([p + across, (p - across)[::-1]])
-
-
 def car() -> list[Shape]:
     body = smooth(
-        (-0.92, 0.22), (-0.93, 0.46), (-0.78, 0.56), (-0.4, 0.6), (0.4, 0.6), (0.8, 0.54),
-        (0.94, 0.42), (0.93, 0.2), (0.5, 0.17), (-0.5, 0.17),
-    )  # fmt: skip
-    cabin = smooth((-0.66, 0.54), (-0.5, 0.88), (-0.3, 0.99), (0.12, 0.99), (0.34, 0.86), (0.58, 0.54))
+        "-0.92 0.22, -0.93 0.46, -0.78 0.56, -0.4 0.6, 0.4 0.6, 0.8 "
+        "0.54, 0.94 0.42, 0.93 0.2, 0.5 0.17, -0.5 0.17"
+    )
+    cabin = smooth("-0.66 0.54, -0.5 0.88, -0.3 0.99, 0.12 0.99, 0.34 0.86, 0.58 0.54")
     shapes = [
         Shape(cabin, MAIN, True),
         Shape(body, MAIN, True),
-        Shape(smooth((-0.46, 0.86), (-0.2, 0.96), (0.1, 0.96), (0.2, 0.9), (-0.1, 0.93)), LIGHT),
-        Shape(poly((-0.52, 0.58), (-0.41, 0.86), (-0.14, 0.89), (-0.14, 0.58)), GLASS, lamp=LAMP),
-        Shape(poly((-0.05, 0.58), (-0.05, 0.89), (0.16, 0.87), (0.43, 0.58)), GLASS, lamp=LAMP),
+        Shape(smooth("-0.46 0.86, -0.2 0.96, 0.1 0.96, 0.2 0.9, -0.1 0.93"), LIGHT),
+        Shape(poly("-0.52 0.58, -0.41 0.86, -0.14 0.89, -0.14 0.58"), GLASS, lamp=LAMP),
+        Shape(poly("-0.05 0.58, -0.05 0.89, 0.16 0.87, 0.43 0.58"), GLASS, lamp=LAMP),
         Shape(box(-0.9, 0.46, 0.88, 0.5), LIGHT),
-        Shape(poly((-0.92, 0.22), (0.92, 0.22), (0.9, 0.31), (-0.92, 0.31)), DARK),
+        Shape(poly("-0.92 0.22, 0.92 0.22, 0.9 0.31, -0.92 0.31"), DARK),
         Shape(box(-0.11, 0.22, -0.08, 0.56), DARK),
         Shape(box(-0.02, 0.42, 0.1, 0.455), DARK),
         Shape(ellipse_points(0.86, 0.42, 0.075, 0.075), LAMP),
@@ -94,18 +55,18 @@ def car() -> list[Shape]:
 
 
 def boat() -> list[Shape]:
-    hull = smooth((-0.6, 0.3), (0, 0.265), (0.66, 0.34), (0.5, 0.12), (0.36, 0.0), (-0.4, 0.0), (-0.54, 0.12))
-    sail = poly((0.03, 0.38), (0.03, 0.95), (0.2, 0.76), (0.38, 0.5), (0.44, 0.38))
-    jib = poly((-0.05, 0.4), (-0.05, 0.88), (-0.26, 0.62), (-0.5, 0.4))
+    hull = smooth("-0.6 0.3, 0 0.265, 0.66 0.34, 0.5 0.12, 0.36 0.0, -0.4 0.0, -0.54 0.12")
+    sail = poly("0.03 0.38, 0.03 0.95, 0.2 0.76, 0.38 0.5, 0.44 0.38")
+    jib = poly("-0.05 0.4, -0.05 0.88, -0.26 0.62, -0.5 0.4")
     return [
         Shape(box(-0.03, 0.25, 0.015, 0.98), WOOD, True),
         Shape(sail, CREAM, True),
-        Shape(poly((0.03, 0.52), (0.03, 0.74), (0.215, 0.74), (0.365, 0.52)), MAIN),
+        Shape(poly("0.03 0.52, 0.03 0.74, 0.215 0.74, 0.365 0.52"), MAIN),
         Shape(jib, MAIN, True),
-        Shape(poly((-0.05, 0.4), (-0.05, 0.88), (-0.13, 0.4)), LIGHT),
+        Shape(poly("-0.05 0.4, -0.05 0.88, -0.13 0.4"), LIGHT),
         Shape(hull, MAIN, True),
-        Shape(poly((-0.585, 0.255), (0, 0.215), (0.62, 0.285), (0.58, 0.225), (0, 0.155), (-0.57, 0.195)), CREAM),
-        Shape(smooth((-0.53, 0.12), (0, 0.08), (0.48, 0.12), (0.36, 0.0), (-0.4, 0.0)), DARK),
+        Shape(poly("-0.585 0.255, 0 0.215, 0.62 0.285, 0.58 0.225, 0 0.155, -0.57 0.195"), CREAM),
+        Shape(smooth("-0.53 0.12, 0 0.08, 0.48 0.12, 0.36 0.0, -0.4 0.0"), DARK),
     ]
 
 
@@ -115,8 +76,8 @@ def house() -> list[Shape]:
         Shape(box(-0.5, 0.0, 0.5, 0.58), MAIN, True),
         Shape(box(-0.5, 0.0, 0.5, 0.06), DARK),
         Shape(box(-0.5, 0.5, 0.5, 0.56), DARK),
-        Shape(poly((-0.64, 0.54), (-0.1, 1.0), (0.1, 1.0), (0.64, 0.54)), SLATE, True),
-        Shape(poly((-0.64, 0.54), (0.64, 0.54), (0.57, 0.6), (-0.57, 0.6)), (70, 54, 70)),
+        Shape(poly("-0.64 0.54, -0.1 1.0, 0.1 1.0, 0.64 0.54"), SLATE, True),
+        Shape(poly("-0.64 0.54, 0.64 0.54, 0.57 0.6, -0.57 0.6"), (70, 54, 70)),
         Shape(ellipse_points(0, 0.78, 0.1, 0.1), CREAM),
         Shape(ellipse_points(0, 0.78, 0.07, 0.07), GLASS, lamp=LAMP),
         Shape(box(-0.11, 0.0, 0.11, 0.37), CREAM),
@@ -134,14 +95,20 @@ def house() -> list[Shape]:
 
 
 def tree() -> list[Shape]:
-    trunk = smooth((-0.12, 0.0), (-0.065, 0.2), (-0.06, 0.5), (0.06, 0.5), (0.065, 0.2), (0.12, 0.0))
-    crown = [(-0.24, 0.5, 0.2), (0.24, 0.5, 0.2), (-0.21, 0.7, 0.19), (0.22, 0.7, 0.19), (0, 0.79, 0.2), (0, 0.56, 0.23)]
+    trunk = smooth("-0.12 0.0, -0.065 0.2, -0.06 0.5, 0.06 0.5, 0.065 0.2, 0.12 0.0")
+    crown = "-0.24 0.5 0.2, 0.24 0.5 0.2, -0.21 0.7 0.19, 0.22 0.7 0.19, 0 0.79 0.2, 0 0.56 0.23"
     shapes = [Shape(trunk, TRUNK, True), Shape(box(0.01, 0.05, 0.055, 0.4), (84, 52, 30))]
-    shapes += [Shape(ellipse_points(x, y, r, r), MAIN, True) for x, y, r in crown]
+    shapes += [Shape(ellipse_points(x, y, r, r), MAIN, True) for x, y, r in points(crown)]
     shapes += [
-        Shape(smooth((-0.42, 0.44), (-0.24, 0.37), (0, 0.4), (0.24, 0.37), (0.42, 0.46), (0.24, 0.31), (0, 0.335), (-0.24, 0.31)), DARK),
-        Shape(smooth((-0.12, 0.58), (0.02, 0.52), (0.16, 0.58), (0.02, 0.47)), DARK),
-        Shape(smooth((0.14, 0.75), (0.26, 0.68), (0.36, 0.73), (0.27, 0.62)), DARK),
+        Shape(
+            smooth(
+                "-0.42 0.44, -0.24 0.37, 0 0.4, 0.24 0.37, 0.42 0.46, 0.24 "
+                "0.31, 0 0.335, -0.24 0.31"
+            ),
+            DARK,
+        ),
+        Shape(smooth("-0.12 0.58, 0.02 0.52, 0.16 0.58, 0.02 0.47"), DARK),
+        Shape(smooth("0.14 0.75, 0.26 0.68, 0.36 0.73, 0.27 0.62"), DARK),
         Shape(ellipse_points(-0.06, 0.86, 0.1, 0.06), LIGHT),
         Shape(ellipse_points(-0.27, 0.75, 0.07, 0.055), LIGHT),
         Shape(ellipse_points(-0.29, 0.55, 0.07, 0.05), LIGHT),
@@ -150,39 +117,46 @@ def tree() -> list[Shape]:
 
 
 def balloon() -> list[Shape]:
-    bag = smooth((0, 1.0), (0.25, 0.945), (0.39, 0.78), (0.4, 0.62), (0.27, 0.42), (0.11, 0.27), (-0.11, 0.27), (-0.27, 0.42), (-0.4, 0.62), (-0.39, 0.78), (-0.25, 0.945))
-    gore = lambda w: bag * (w, 1)  # noqa: E731
+    bag = smooth(
+        "0 1.0, 0.25 0.945, 0.39 0.78, 0.4 0.62, 0.27 0.42, 0.11 0.27, "
+        "-0.11 0.27, -0.27 0.42, -0.4 0.62, -0.39 0.78, -0.25 0.945"
+    )
     return [
-        Shape(poly((-0.1, 0.28), (-0.085, 0.14), (-0.065, 0.14), (-0.08, 0.28)), WOOD, True),
-        Shape(poly((0.1, 0.28), (0.085, 0.14), (0.065, 0.14), (0.08, 0.28)), WOOD, True),
+        Shape(poly("-0.1 0.28, -0.085 0.14, -0.065 0.14, -0.08 0.28"), WOOD, True),
+        Shape(poly("0.1 0.28, 0.085 0.14, 0.065 0.14, 0.08 0.28"), WOOD, True),
         Shape(bag, DARK, True),
-        Shape(gore(0.78), MAIN),
-        Shape(gore(0.44), LIGHT),
-        Shape(gore(0.2), MAIN),
-        Shape(smooth((-0.27, 0.62), (-0.26, 0.76), (-0.16, 0.89), (-0.2, 0.76)), CREAM),
-        Shape(poly((-0.12, 0.3), (0.12, 0.3), (0.1, 0.255), (-0.1, 0.255)), SLATE, True),
-        Shape(poly((-0.11, 0.15), (0.11, 0.15), (0.085, 0.0), (-0.085, 0.0)), (176, 122, 70), True),
+        Shape(bag * (0.78, 1), MAIN),
+        Shape(bag * (0.44, 1), LIGHT),
+        Shape(bag * (0.2, 1), MAIN),
+        Shape(smooth("-0.27 0.62, -0.26 0.76, -0.16 0.89, -0.2 0.76"), CREAM),
+        Shape(poly("-0.12 0.3, 0.12 0.3, 0.1 0.255, -0.1 0.255"), SLATE, True),
+        Shape(poly("-0.11 0.15, 0.11 0.15, 0.085 0.0, -0.085 0.0"), (176, 122, 70), True),
         Shape(box(-0.12, 0.125, 0.12, 0.16), WOOD, True),
     ]
 
 
 def cat() -> list[Shape]:
-    tail = [(0.2, 0.07), (0.38, 0.06), (0.48, 0.16), (0.47, 0.3), (0.41, 0.4), (0.43, 0.5)]
-    body = smooth((-0.25, 0.0), (-0.32, 0.13), (-0.25, 0.34), (-0.15, 0.52), (0.15, 0.52), (0.25, 0.34), (0.32, 0.13), (0.25, 0.0))
-    head = smooth((0, 0.86), (0.2, 0.83), (0.31, 0.68), (0.27, 0.52), (0.12, 0.43), (-0.12, 0.43), (-0.27, 0.52), (-0.31, 0.68), (-0.2, 0.83))
+    tail = "0.2 0.07, 0.38 0.06, 0.48 0.16, 0.47 0.3, 0.41 0.4, 0.43 0.5"
+    body = smooth(
+        "-0.25 0.0, -0.32 0.13, -0.25 0.34, -0.15 0.52, 0.15 0.52, 0.25 0.34, 0.32 0.13, 0.25 0.0"
+    )
+    head = smooth(
+        "0 0.86, 0.2 0.83, 0.31 0.68, 0.27 0.52, 0.12 0.43, -0.12 0.43, "
+        "-0.27 0.52, -0.31 0.68, -0.2 0.83"
+    )
     shapes = [
-        Shape(band([tuple(p) for p in _through(tail)], 0.11), MAIN, True),
+        Shape(band(through(tail), 0.11), MAIN, True),
         Shape(ellipse_points(0.43, 0.5, 0.056, 0.056), LIGHT),
         Shape(body, MAIN, True),
-        Shape(smooth((0.2, 0.02), (0.29, 0.13), (0.2, 0.34), (0.14, 0.44), (0.18, 0.2)), DARK),
-        Shape(smooth((0, 0.42), (0.12, 0.36), (0.11, 0.2), (0, 0.12), (-0.11, 0.2), (-0.12, 0.36)), LIGHT),
+        Shape(smooth("0.2 0.02, 0.29 0.13, 0.2 0.34, 0.14 0.44, 0.18 0.2"), DARK),
+        Shape(smooth("0 0.42, 0.12 0.36, 0.11 0.2, 0 0.12, -0.11 0.2, -0.12 0.36"), LIGHT),
         Shape(ellipse_points(-0.12, 0.045, 0.1, 0.05), LIGHT),
         Shape(ellipse_points(0.12, 0.045, 0.1, 0.05), LIGHT),
     ]
     for side in (-1, 1):
         shapes += [
-            Shape(poly((0.3, 0.68), (0.27, 1.0), (0.05, 0.84)) * (side, 1), MAIN, True),
-            Shape(poly((0.25, 0.78), (0.245, 0.93), (0.13, 0.84)) * (side, 1), (250, 168, 178)),
+            Shape(poly("0.3 0.68, 0.27 1.0, 0.05 0.84") * (side, 1), MAIN, True),
+            Shape(poly("0.25 0.78, 0.245 0.93, 0.13 0.84") * (side, 1), (250, 168, 178)),
         ]
     shapes += [Shape(head, MAIN, True), *_face()]
     return shapes
@@ -200,14 +174,9 @@ def _face() -> list[Shape]:
         for rise in (-0.035, 0.025):
             whisker = [(side * 0.1, 0.53), (side * 0.38, 0.53 + 1.6 * rise)]
             shapes.append(Shape(band(whisker, 0.016), "whisker"))
-    shapes.append(Shape(poly((-0.045, 0.585), (0.045, 0.585), (0, 0.535)), (236, 100, 120)))
-    shapes.append(Shape(smooth((-0.06, 0.5), (0, 0.52), (0.06, 0.5), (0, 0.485)), (90, 50, 60)))
+    shapes.append(Shape(poly("-0.045 0.585, 0.045 0.585, 0 0.535"), (236, 100, 120)))
+    shapes.append(Shape(smooth("-0.06 0.5, 0 0.52, 0.06 0.5, 0 0.485"), (90, 50, 60)))
     return shapes
-
-
-def _through(points: list[tuple[float, float]], steps: int = 5) -> np.ndarray:
-    """An open smooth curve: the closed one without its way back."""
-    return smooth(*points, steps=steps)[: (len(points) - 1) * steps + 1]
 
 
 FIGURES = {"car": car, "boat": boat, "house": house, "tree": tree, "balloon": balloon, "cat": cat}

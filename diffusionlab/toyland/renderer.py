@@ -20,9 +20,10 @@ from diffusionlab.toyland.canvas import (
     ellipse_points,
 )
 from diffusionlab.toyland.grammar import PALETTE, RGB, lit, mix
-from diffusionlab.toyland.objects import DARK, LIGHT, MAIN, Shape, figure
+from diffusionlab.toyland.objects import figure
 from diffusionlab.toyland.scenes import Scene
 from diffusionlab.toyland.settings import draw_setting, draw_water_line
+from diffusionlab.toyland.shapes import DARK, LIGHT, MAIN, Shape
 from diffusionlab.toyland.sky import OBJECT_LIGHT, background, draw_sky
 
 SUPERSAMPLING = 2
@@ -87,9 +88,7 @@ def _onto_picture(points: np.ndarray, scene: Scene) -> np.ndarray:
     x, y = points[:, 0] * (-1 if scene.flip else 1), points[:, 1] - 0.5
     cos, sin = np.cos(scene.tilt), np.sin(scene.tilt)
     across, up = x * cos - y * sin, x * sin + y * cos
-    return np.stack(
-        [scene.x + across * scene.scale, scene.y - (up + 0.5) * scene.scale], axis=1
-    )
+    return np.stack([scene.x + across * scene.scale, scene.y - (up + 0.5) * scene.scale], axis=1)
 
 
 def _shadow(canvas: Canvas, scene: Scene) -> None:

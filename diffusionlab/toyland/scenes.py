@@ -62,7 +62,7 @@ def scene(seed: int, **fixed: str | None) -> Scene:
     rng = np.random.default_rng(seed)
     kind, colour, setting = _what(rng, fixed)
     time = fixed["time"] if "time" in fixed else _pick(rng, TIMES)
-    return _placed(rng, seed, kind, colour, setting, None if setting == "space" else time)
+    return _placed(rng, int(seed), kind, colour, setting, None if setting == "space" else time)
 
 
 def _pick(rng: np.random.Generator, options: tuple) -> object:

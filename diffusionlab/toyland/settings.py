@@ -1,4 +1,4 @@
-"""The seven settings: what lies below the sky, each drawn behind the object (and some before it)."""
+"""The seven settings: what lies below the sky, drawn behind the object (water also before it)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy as np
 from diffusionlab.toyland.canvas import GROUND, Canvas, ellipse_points
 from diffusionlab.toyland.grammar import RGB, lit, mix
 from diffusionlab.toyland.scenes import Scene
+from diffusionlab.toyland.shapes import points
 from diffusionlab.toyland.sky import OWN_LIGHT, SCENERY_LIGHT, draw_space
 
 _ACROSS = np.linspace(-0.02, 1.02, 40)
@@ -60,7 +61,9 @@ def city(g: Ground) -> None:
     g.box(-0.02, 0.775, 1.02, 0.79, (150, 148, 150))
     g.box(-0.02, 0.79, 1.02, 1.02, (94, 96, 108))
     for x in np.arange(-0.05, 1.0, 0.24) + g.rng.uniform(0, 0.2):
-        g.polygon(((x + 0.02, 0.93), (x + 0.15, 0.93), (x + 0.13, 0.955), (x, 0.955)), (240, 232, 200))
+        g.polygon(
+            ((x + 0.02, 0.93), (x + 0.15, 0.93), (x + 0.13, 0.955), (x, 0.955)), (240, 232, 200)
+        )
 
 
 def _tower(g: Ground, x0: float, x1: float, top: float, wall: RGB, row: int) -> None:
@@ -126,7 +129,8 @@ def _pine(g: Ground, x: float, y: float, height: float) -> None:
         w, low = 0.085 - 0.02 * tier, y - 0.03 - tier * height * 0.24
         top = low - height * 0.44
         g.polygon(((x - w, low), (x, top), (x + w, low)), (44, 104, 92))
-        g.polygon(((x - w * 0.55, low - height * 0.2), (x, top), (x + w * 0.55, low - height * 0.2)), (244, 249, 255))
+        rim = low - height * 0.2
+        g.polygon(((x - w * 0.55, rim), (x, top), (x + w * 0.55, rim)), (244, 249, 255))
 
 
 def meadow(g: Ground) -> None:
@@ -152,8 +156,8 @@ def _flower(g: Ground, x: float, y: float, petal: RGB) -> None:
 
 def mountains(g: Ground) -> None:
     """Jagged ridges with snowy peaks over a rocky green valley."""
-    _ridge(g, 0.24, 0.74, (146, 164, 202), 4, 0.55)
-    _ridge(g, 0.36, 0.8, (106, 118, 156), 3, 0.4)
+    _ridge(g, 0.24, 0.74, (146, 164, 202), 4)
+    _ridge(g, 0.36, 0.8, (106, 118, 156), 3)
     g.hill(0.745, 0.02, 1.0, (104, 142, 112))
     g.hill(0.86, 0.018, 1.3, (88, 122, 92))
     for x in (0.06, 0.9) + g.rng.uniform(-0.03, 0.06, 2):
@@ -161,21 +165,22 @@ def mountains(g: Ground) -> None:
         g.ellipse(x - 0.012, 0.892, 0.05, 0.022, (160, 164, 172))
 
 
-def _ridge(g: Ground, top: float, low: float, rock: RGB, count: int, cap: float) -> None:
+def _ridge(g: Ground, top: float, low: float, rock: RGB, count: int) -> None:
     for number in range(count):
         x = (number + 0.5 + g.rng.uniform(-0.16, 0.16)) / count
         peak = top + g.rng.uniform(0, 0.1)
         half = 0.62 * (low - peak) * g.rng.uniform(0.95, 1.15)
         g.polygon(((x - half, low), (x, peak), (x + half, low)), rock)
-        g.polygon(((x, peak), (x + half, low), (x + half * 0.18, low)), mix(rock, (40, 46, 90), 0.28))
+        g.polygon(
+            ((x, peak), (x + half, low), (x + half * 0.18, low)), mix(rock, (40, 46, 90), 0.28)
+        )
         _cap(g, x, peak, half * 0.34, 0.34 * (low - peak))
 
 
 def _cap(g: Ground, x: float, y: float, w: float, h: float) -> None:
-    zigzag = ((x - w, y + h), (x, y), (x + w, y + h), (x + w * 0.5, y + h * 0.78), (x + w * 0.1, y + h * 1.1), (x - w * 0.45, y + h * 0.76))
+    zigzag = points("-1 1, 0 0, 1 1, 0.5 0.78, 0.1 1.1, -0.45 0.76") * (w, h) + (x, y)
     g.polygon(zigzag, (250, 252, 255))
-    shade = ((x, y), (x + w, y + h), (x + w * 0.5, y + h * 0.78), (x + w * 0.1, y + h * 1.1))
-    g.polygon(shade, (206, 218, 240))
+    g.polygon(zigzag[1:5], (206, 218, 240))
 
 
 def desert(g: Ground) -> None:
@@ -203,10 +208,11 @@ def _cactus(g: Ground, x: float, y: float, size: float) -> None:
     green, pale = (62, 138, 78), (104, 176, 108)
     bars = ((0, -0.3, 0.027, 0.02), (-0.058, -0.21, 0.018, -0.1), (0.058, -0.25, 0.018, -0.14))
     for dx, top, w, low in bars:
-        points = ((dx - w, low), (dx - w, top), (dx - w * 0.5, top - 0.022), (dx + w * 0.5, top - 0.022), (dx + w, top), (dx + w, low))
-        g.polygon(np.array(points) * size + (x, y), green)
+        bar = np.array(((-w, low), (-w, top), (-w / 2, top - 0.022)))
+        bar = np.concatenate([bar, bar[::-1] * (-1, 1)]) + (dx, 0)  # (6, 2), both sides
+        g.polygon(bar * size + (x, y), green)
     for low, end in ((-0.1, -0.058), (-0.14, 0.058)):
-        arm = np.array(((0, low - 0.018), (end, low - 0.018), (end * 1.25, low), (end, low + 0.018), (0, low + 0.018)))
+        arm = points("0 -0.018, 1 -0.018, 1.25 0, 1 0.018, 0 0.018") * (end, 1) + (0, low)
         g.polygon(arm * size + (x, y), green)
     stripe = np.array(((-0.012, 0.0), (-0.012, -0.29), (-0.003, -0.29), (-0.003, 0.0)))
     g.polygon(stripe * size + (x, y), pale)

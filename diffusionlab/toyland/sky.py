@@ -7,9 +7,19 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from diffusionlab.toyland.canvas import GROUND, MOON, SKY, STARS, SUN, Canvas, ellipse_points, gradient
+from diffusionlab.toyland.canvas import (
+    GROUND,
+    MOON,
+    SKY,
+    STARS,
+    SUN,
+    Canvas,
+    ellipse_points,
+    gradient,
+)
 from diffusionlab.toyland.grammar import RGB, mix
 from diffusionlab.toyland.scenes import Scene
+from diffusionlab.toyland.shapes import points
 
 # Light that falls on the scenery and on the object, channel by channel.
 SCENERY_LIGHT = {"day": (1.0, 1.0, 1.0), "sunset": (0.97, 0.77, 0.70), "night": (0.34, 0.42, 0.64)}
@@ -91,7 +101,7 @@ def _clouds(canvas: Canvas, scene: Scene, rng, colour: RGB, count: int) -> None:
         x = (1 - scene.light_x) + rng.uniform(-0.1, 0.1) + 0.42 * number * (scene.light_x - 0.5)
         y = 0.1 + 0.13 * number + rng.uniform(0, 0.06)
         w = rng.uniform(0.85, 1.15)
-        puffs = ((-0.1, 0.012, 0.058), (0.1, 0.014, 0.052), (-0.02, -0.02, 0.072), (0.055, -0.008, 0.055))
+        puffs = points("-0.1 0.012 0.058, 0.1 0.014 0.052, -0.02 -0.02 0.072, 0.055 -0.008 0.055")
         for dx, dy, r in puffs:
             canvas.ellipse(x + dx * w, y + dy + 0.012, r * w * 1.15, r * 0.72, shade, SKY)
         for dx, dy, r in puffs:
@@ -115,7 +125,11 @@ def draw_space(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
     canvas.ellipse(1 - scene.light_x + 0.01, 0.878, 0.014, 0.014, (140, 146, 172), GROUND)
 
 
-PLANETS = (((236, 152, 96), (255, 206, 150)), ((96, 176, 200), (190, 236, 240)), ((206, 120, 170), (250, 190, 220)))
+PLANETS = (  # body and ring
+    ((236, 152, 96), (255, 206, 150)),
+    ((96, 176, 200), (190, 236, 240)),
+    ((206, 120, 170), (250, 190, 220)),
+)
 
 
 def _planet(canvas: Canvas, x: float, y: float, r: float, rng, part: int) -> None:
@@ -126,5 +140,6 @@ def _planet(canvas: Canvas, x: float, y: float, r: float, rng, part: int) -> Non
     canvas.line(-arc @ lean + (x, y), ring, 0.024, part)
     canvas.ellipse(x, y, r, r, mix(body, (20, 10, 60), 0.45), part)
     canvas.ellipse(x - r * 0.1, y - r * 0.08, r * 0.88, r * 0.88, body, part)
-    canvas.ellipse(x - r * 0.3, y - r * 0.36, r * 0.3, r * 0.2, mix(body, (255, 255, 255), 0.4), part)
+    shine = mix(body, (255, 255, 255), 0.4)
+    canvas.ellipse(x - r * 0.3, y - r * 0.36, r * 0.3, r * 0.2, shine, part)
     canvas.line(arc @ lean + (x, y), ring, 0.024, part)
