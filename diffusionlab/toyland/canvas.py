@@ -41,9 +41,10 @@ class Canvas:
         """Draw a line through points (n, 2); the width is a share of the side."""
         flat = (np.asarray(points) * self.side).ravel().tolist()
         pixels = max(1, round(width * self.side))
-        self._ink.line(flat, fill=colour, width=pixels)
+        joint = "curve" if pixels > 8 else None  # notches of thinner lines vanish when reduced
+        self._ink.line(flat, fill=colour, width=pixels, joint=joint)
         if self._labels:
-            self._labels.line(flat, fill=part, width=pixels)
+            self._labels.line(flat, fill=part, width=pixels, joint=joint)
 
     def ellipse(self, x, y, rx, ry, colour: RGB, part: int) -> None:
         """Fill an upright ellipse around (x, y)."""
