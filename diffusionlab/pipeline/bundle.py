@@ -1,0 +1,90 @@
+"""`LatentDiffusion`: the parts of one text-to-image model, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import shown
+from ..images import Preview
+from ..models import VAE, UNet
+from ..schedule import NoiseSchedule
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LatentDiffusion:
+    """A latent diffusion model: the parts that the stage functions are handed, all in eval mode.
+
+    tokenizer and text_encoders are transformers' CLIP (a tuple: SDXL has two); unet and vae are
+    ours; schedule is the training schedule; preview the checkpoint's linear latent → RGB map or
+    None; config the raw configs by part ("unet", "vae", …, "toyland"); path the folder read.
+    """
+
+    tokenizer: Any
+    text_encoders: tuple[nn.Module, ...]
+    unet: UNet
+    vae: VAE
+    schedule: NoiseSchedule
+    preview: Preview | None
+    config: dict[str, Any]
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """What was loaded: "toyland", a hub id, or the folder's name."""
+        return self.config.get("name", self.path.name)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.unet.parameters()).dtype
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that the text encoder reads, start and end included (77 in Stable Diffusion)."""
+        return self.text_encoders[0].config.max_position_embeddings
+
+    @property
+    def latent_channels(self) -> int:
+        return self.unet.config.in_channels
+
+    @property
+    def size_factor(self) -> int:
+        """Pixels per latent cell and side: every block of the VAE but the last halves (8 in SD)."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def size(self) -> int:
+        """The default side of a picture in pixels: the U-Net's own sample size."""
+        return self.unet.config.sample_size * self.size_factor
+
+    def __repr__(self) -> str:
+        latent = self.unet.config.sample_size
+        width = self.text_encoders[0].config.hidden_size
+        dtype = str(self.dtype).removeprefix("torch.")
+        schedule = self.schedule
+        lines = [
+            f"LatentDiffusion {shown(self.name)} on {self.device}, {dtype}",
+            f"  text encoder  {_millions(*self.text_encoders)}  "
+            f"→ {self.context_length} tokens × {width}",
+            f"  unet          {_millions(self.unet)}  "
+            f"latent {self.latent_channels} × {latent} × {latent}",
+            f"  vae           {_millions(self.vae)}  picture 3 × {self.size} × {self.size}",
+            f"  schedule      {schedule.num_train_steps} training steps, predicts "
+            f"{schedule.prediction_type}, {schedule.spacing} spacing",
+            f"  preview map   {'yes' if self.preview else 'none in this checkpoint'}",
+            f"  path          {self.path}",
+        ]
+        return "\n".join(lines)
+
+
+def _millions(*modules: nn.Module) -> str:
+    count = sum(p.numel() for module in modules for p in module.parameters())
+    return f"{count / 1e6:8.2f} M parameters"

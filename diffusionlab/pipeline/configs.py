@@ -1,0 +1,122 @@
+"""The configs of a checkpoint folder: which classes they may name, how large they may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, shown
+from .files import AGAIN, CONVERT, PICKLED_SUFFIXES, inside, place, read_json
+
+PIPELINES = ("StableDiffusionPipeline",)
+CLASSES = {  # part → the classes it may be of; None: any, only the config is read
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "scheduler": None,
+}
+CONFIGS = {
+    "unet": "unet/config.json",
+    "vae": "vae/config.json",
+    "text_encoder": "text_encoder/config.json",
+    "scheduler": "scheduler/scheduler_config.json",
+}
+LIBRARIES = ("diffusers", "transformers")
+CODE_KEYS = ("auto_map", "custom_pipeline", "trust_remote_code")
+LARGEST_INTEGER, MOST_LAYERS, LONGEST_LIST = 1_000_000, 64, 10_000
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """model_index.json, its class names held against the closed tables; CheckpointError."""
+    if not (path := inside(folder, "model_index.json", optional=True)):
+        raise _no_index(folder)
+    index = read_json(path)
+    refuse_code(index, "model_index.json")
+    name = index.get("_class_name")
+    if not isinstance(name, str) or name not in PIPELINES:
+        raise CheckpointError(
+            f"model_index.json is of class {shown(name)}; supported: {', '.join(PIPELINES)} "
+            "(Stable Diffusion 1.x and 2.x); use a checkpoint of that class"
+        )
+    for part, allowed in CLASSES.items():
+        _check_class(part, index.get(part), allowed)
+    return index
+
+
+def _no_index(folder: Path) -> CheckpointError:
+    names = sorted(path.name for path in folder.iterdir())
+    if not names:
+        what = "is empty"
+    elif "config.json" in names:
+        kind = read_json(inside(folder, "config.json")).get("_class_name", "an unknown class")
+        what = f"holds a single part ({shown(kind)}), not a whole model"
+    elif any("lora" in name.lower() for name in names):
+        what = "holds a LoRA, not a whole model"
+    elif any(name.endswith(PICKLED_SUFFIXES) for name in names):
+        what = f"holds pickled weights ({CONVERT})"
+    else:
+        what = f"has no model_index.json but {shown(names[:5])}"
+    return CheckpointError(
+        f"{place(folder)} {what}; a checkpoint folder in diffusers' layout has model_index.json "
+        "beside unet/, vae/, text_encoder/, tokenizer/ and scheduler/; name that folder"
+    )
+
+
+def _check_class(part: str, value: Any, allowed: tuple[str, ...] | None) -> None:
+    pair = isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value)
+    if not pair or value[0] not in LIBRARIES or (allowed and value[1] not in allowed):
+        raise CheckpointError(
+            f"model_index.json: {part} is {shown(value)}; supported are classes of "
+            f"{' and '.join(LIBRARIES)}: {', '.join(allowed or ('any scheduler',))}; "
+            "use another checkpoint (classes that a folder brings along are never run)"
+        )
+
+
+def refuse_code(config: Mapping[str, Any], where: str) -> None:
+    """CheckpointError for a config that asks for code of its own to be run."""
+    for key in CODE_KEYS:
+        if config.get(key):
+            raise CheckpointError(
+                f"{where} has {key} = {shown(config[key])}; no code of a checkpoint is run; "
+                "use a checkpoint without it"
+            )
+
+
+def read_configs(folder: Path) -> dict[str, Any]:
+    """All configs of a checkpoint by part, bounded, before anything is built."""
+    configs: dict[str, Any] = {"model_index": read_index(folder)}
+    for part, name in CONFIGS.items():
+        config = configs[part] = read_json(inside(folder, name))
+        refuse_code(config, name)
+        check_bounds(config, name)
+        given = config.get("_class_name", (CLASSES[part] or [None])[0])
+        if CLASSES[part] and given not in CLASSES[part]:
+            raise CheckpointError(
+                f"{name} is of class {shown(given)}; supported: {', '.join(CLASSES[part])}; "
+                "use a checkpoint of that class"
+            )
+    for key, name in (
+        ("tokenizer", "tokenizer/tokenizer_config.json"),
+        ("toyland", "toyland.json"),
+    ):
+        if path := inside(folder, name, optional=True):
+            configs[key] = read_json(path)
+            refuse_code(configs[key], name)
+    return configs
+
+
+def check_bounds(config: Mapping[str, Any], where: str) -> None:
+    """CheckpointError for a number or a list so large that building from it could hurt."""
+    for key, value in config.items():
+        if key.startswith("_"):
+            continue
+        most = MOST_LAYERS if "layers" in key else LARGEST_INTEGER
+        values = value if isinstance(value, list) else [value]
+        numbers = [v for v in values if isinstance(v, (int, float))]
+        if len(values) > LONGEST_LIST or any(abs(v) > most for v in numbers):
+            raise CheckpointError(
+                f"{where}: {key} is {shown(value)}; numbers up to {most} and lists up to "
+                f"{LONGEST_LIST} are allowed; {AGAIN}"
+            )

@@ -1,0 +1,111 @@
+"""`save`: a model as a folder in diffusers' layout, which diffusers and `load` both read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from ..errors import CheckpointError, InputError, shown
+from .bundle import LatentDiffusion
+from .configs import CONFIGS
+from .files import replacing, write_json, write_text
+from .hub import STEMS
+from .loading import checked_dtype
+from .text import published_text_keys, tokenizer_files
+
+MODEL_INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "safety_checker": [None, None],
+    "feature_extractor": [None, None],
+    "image_encoder": [None, None],
+    "requires_safety_checker": False,
+}
+
+
+def save(
+    model: LatentDiffusion, folder: str | os.PathLike, *, dtype: str | torch.dtype | None = None
+) -> Path:
+    """Write a model as safetensors and JSON in diffusers' layout; returns the folder.
+
+    dtype of the written weights: None leaves them as they are. Each file replaces its predecessor
+    in one piece, model_index.json last. `diffusers.StableDiffusionPipeline.from_pretrained(folder)`
+    reads the result.
+
+    Errors: InputError for a dtype or a folder that holds something else, CheckpointError if a file
+    cannot be written.
+    """
+    kind = None if dtype is None else checked_dtype(dtype)
+    target = checked_target(folder)
+    states = {
+        "unet": model.unet.state_dict(),
+        "vae": model.vae.state_dict(),
+        "text_encoder": published_text_keys(model.text_encoders[0].state_dict()),
+    }
+    for part, state in states.items():
+        _write_weights(target / f"{STEMS[part]}.safetensors", state, kind)
+        write_json(target / CONFIGS[part], _part_config(model, part, kind))
+    write_json(target / CONFIGS["scheduler"], model.schedule.to_config())
+    _write_tokenizer(target / "tokenizer", model)
+    if model.preview:
+        write_json(target / "preview.json", model.preview.to_json())
+    if "toyland" in model.config:
+        write_json(target / "toyland.json", model.config["toyland"])
+    write_json(target / "model_index.json", MODEL_INDEX)
+    return target
+
+
+def checked_target(folder: str | os.PathLike) -> Path:
+    """A folder that is new, empty, or an earlier checkpoint of one file per part; InputError."""
+    if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder):
+        raise InputError(f"folder is {shown(folder)}; a path is allowed; name a new folder")
+    target = Path(folder).expanduser()
+    if target.exists() and not target.is_dir():
+        raise InputError(f"folder {shown(str(folder))} is a file; name a new folder")
+    if target.is_dir() and any(target.iterdir()):
+        other = [path for path in target.glob("*/*") if ".safetensors.index" in path.name]
+        if other or not (target / "model_index.json").is_file():
+            raise InputError(
+                f"folder {shown(str(folder))} is neither empty nor a checkpoint of one weights "
+                "file per part, and nothing in it is deleted; name a new folder"
+            )
+    return target
+
+
+def _part_config(model: LatentDiffusion, part: str, dtype: torch.dtype | None) -> dict:
+    config = dict(model.config[part])
+    if part == "text_encoder":  # transformers loads in the dtype that its config names
+        config.pop("torch_dtype", None)
+        config |= {"model_type": "clip_text_model", "architectures": ["CLIPTextModel"]}
+        config["dtype"] = str(dtype or model.dtype).removeprefix("torch.")
+    else:
+        config["_class_name"] = MODEL_INDEX[part][1]
+    return config
+
+
+def _write_weights(path: Path, state: dict[str, torch.Tensor], dtype: torch.dtype | None) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    plain = {name: t.detach().to("cpu", dtype or t.dtype).contiguous() for name, t in state.items()}
+    with replacing(path) as temporary:
+        try:
+            save_file(plain, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"cannot write {shown(str(path))}: {error}; the folder must be writable and have "
+                "space; name another folder"
+            ) from None
+
+
+def _write_tokenizer(folder: Path, model: LatentDiffusion) -> None:
+    vocab, merges, config = tokenizer_files(model.tokenizer)
+    write_json(folder / "vocab.json", vocab)
+    write_text(folder / "merges.txt", merges)
+    write_json(folder / "tokenizer_config.json", config)

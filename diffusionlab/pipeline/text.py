@@ -1,0 +1,178 @@
+"""The text half of a checkpoint: transformers' CLIP tokenizer and text encoder, from plain files.
+
+Both are built from their vocabularies and numbers alone. A folder's config cannot choose a class,
+an attention kernel or a file: only the keys listed here are handed on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import CheckpointError, shown
+from .files import AGAIN, inside, place, read_json, read_text
+from .weights import Entry
+
+TEXT_KEYS = {
+    "vocab_size": int,
+    "hidden_size": int,
+    "intermediate_size": int,
+    "projection_dim": int,
+    "num_hidden_layers": int,
+    "num_attention_heads": int,
+    "max_position_embeddings": int,
+    "layer_norm_eps": float,
+    "hidden_act": str,
+    "pad_token_id": int,
+    "bos_token_id": int,
+    "eos_token_id": int,
+}
+ACTIVATIONS = ("quick_gelu", "gelu")
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+_PREFIX = "text_model."  # published files have it; transformers ≥ 5.6 writes and builds without
+
+
+def build_text_encoder(config: Mapping[str, Any]) -> nn.Module:
+    """An empty CLIPTextModel on the meta device; CheckpointError for what it cannot be."""
+    kind = config.get("model_type", "clip_text_model")
+    if kind != "clip_text_model":
+        raise CheckpointError(
+            f"text_encoder/config.json: model_type {shown(kind)} is not supported; only "
+            "'clip_text_model' is read; use a Stable Diffusion 1.x or 2.x checkpoint"
+        )
+    given = {key: config[key] for key in TEXT_KEYS if config.get(key) is not None}
+    known = {key: _typed(key, TEXT_KEYS[key], value) for key, value in given.items()}
+    if known.get("hidden_act", "quick_gelu") not in ACTIVATIONS:
+        raise CheckpointError(
+            f"text_encoder/config.json: hidden_act {shown(known['hidden_act'])} is not supported; "
+            f"allowed are {', '.join(ACTIVATIONS)}; use another checkpoint"
+        )
+    # the narrowest imports there are; the model's takes more than twice as long as torch's
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers.models.clip.configuration_clip import CLIPTextConfig
+    from transformers.models.clip.modeling_clip import CLIPTextModel
+
+    try:
+        with torch.device("meta"):
+            return CLIPTextModel(CLIPTextConfig(**known))
+    except StrictDataclassError as error:
+        raise ValueError(str(error).replace("\n", " ")) from None
+
+
+def _typed(key: str, kind: type, value: Any) -> Any:
+    if type(value) is kind or (kind is float and type(value) is int):
+        return value
+    raise CheckpointError(
+        f"text_encoder/config.json: {key} is {shown(value)}; a {kind.__name__} is allowed; {AGAIN}"
+    )
+
+
+def place_positions(encoder: nn.Module, device: torch.device) -> None:
+    """The one buffer that no file holds: the position numbers 0 … context length - 1."""
+    inner = getattr(encoder, "text_model", encoder)
+    count = encoder.config.max_position_embeddings
+    inner.embeddings.position_ids = torch.arange(count, device=device)[None]  # (1, tokens)
+
+
+def rename_text_keys(found: Mapping[str, Entry], encoder: nn.Module) -> dict[str, Entry]:
+    """File names → the names of this transformers' CLIPTextModel, with or without `text_model.`.
+
+    The position numbers, which old files store as a tensor, are left out.
+    """
+    prefix = _PREFIX if hasattr(encoder, "text_model") else ""
+    renamed = {prefix + name.removeprefix(_PREFIX): entry for name, entry in found.items()}
+    renamed.pop(f"{prefix}embeddings.position_ids", None)
+    return renamed
+
+
+def published_text_keys(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The names that published checkpoints use, which every transformers release reads."""
+    return {_PREFIX + name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}
+
+
+# --- tokenizer ---------------------------------------------------------------------------------
+
+
+def read_tokenizer(folder: Path, config: Mapping[str, Any], context_length: int) -> Any:
+    """A CLIPTokenizer from `tokenizer/` of a checkpoint: vocab.json + merges.txt or tokenizer.json.
+
+    config: the contents of tokenizer_config.json. CheckpointError if a piece is missing.
+    """
+    vocab, merges = _vocabulary(folder)
+    names = _special_tokens(folder, config)
+    strange = [name for name in names.values() if name not in vocab]
+    if strange:
+        raise CheckpointError(
+            f"tokenizer/vocab.json lacks the special token {shown(strange[0])}; every one that the "
+            f"tokenizer's config names must be in it; {AGAIN}"
+        )
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    try:
+        return CLIPTokenizer(vocab, merges, model_max_length=context_length, **names)
+    except Exception as error:  # tokenizers raises plain Exception
+        raise CheckpointError(
+            f"the tokenizer's vocabulary and merges do not fit ({shown(str(error))}); {AGAIN}"
+        ) from None
+
+
+def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    whole = inside(folder, "tokenizer/tokenizer.json", optional=True)
+    if whole and not inside(folder, "tokenizer/vocab.json", optional=True):
+        contents = read_json(whole)
+        model, added = contents.get("model"), contents.get("added_tokens") or []
+        try:
+            vocab = model["vocab"] | {token["content"]: token["id"] for token in added}
+            merges = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
+        except (TypeError, KeyError, AttributeError) as error:
+            raise _bad_vocabulary(whole, error) from None
+    else:
+        whole = inside(folder, "tokenizer/vocab.json")
+        vocab = read_json(whole)
+        lines = read_text(inside(folder, "tokenizer/merges.txt")).split("\n")
+        merges = [line.split() for line in lines if line and not line.startswith("#version")]
+    if sorted(vocab.values(), key=str) != sorted(range(len(vocab)), key=str):
+        raise _bad_vocabulary(whole, f"the ids are not 0 … {len(vocab) - 1}")
+    if not all(len(m) == 2 and all(isinstance(s, str) for s in m) for m in merges):
+        raise _bad_vocabulary(whole, "a merge is not two pieces")
+    return vocab, [tuple(m) for m in merges]
+
+
+def _bad_vocabulary(path: Path, reason: object) -> CheckpointError:
+    return CheckpointError(f"{place(path)} is not a byte-pair vocabulary ({reason}); {AGAIN}")
+
+
+def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    extra = inside(folder, "tokenizer/special_tokens_map.json", optional=True)
+    given = (read_json(extra) if extra else {}) | dict(config)
+    defaults = {"bos_token": "<|startoftext|>"}
+    named = {key: given.get(key) or defaults.get(key, "<|endoftext|>") for key in SPECIAL_TOKENS}
+    # an AddedToken is stored as an object whose "content" is the text
+    texts = {k: v.get("content") if isinstance(v, dict) else v for k, v in named.items()}
+    wrong = [key for key, text in texts.items() if not isinstance(text, str)]
+    if wrong:
+        raise CheckpointError(
+            f"tokenizer_config.json: {wrong[0]} is {shown(named[wrong[0]])}; a text is allowed; "
+            f"{AGAIN}"
+        )
+    return texts
+
+
+def tokenizer_files(tokenizer: Any) -> tuple[dict[str, int], str, dict[str, Any]]:
+    """What `tokenizer/` holds: vocab.json, the text of merges.txt, tokenizer_config.json."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    pairs = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": tokenizer.model_max_length,
+        **{key: str(getattr(tokenizer, key)) for key in SPECIAL_TOKENS},
+        "do_lower_case": True,
+        "add_prefix_space": False,
+        "errors": "replace",
+    }
+    return model["vocab"], "\n".join(["#version: 0.2", *pairs]) + "\n", config

@@ -1,0 +1,393 @@
+"""The files of a checkpoint are data from a stranger: whatever is wrong is one CheckpointError."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from diffusionlab.errors import CheckpointError
+from diffusionlab.pipeline.files import foreign, inside, read_json, replacing, write_json
+from diffusionlab.pipeline.weights import (
+    LARGEST_HEADER,
+    compare_shapes,
+    find_weights,
+    read_header,
+    read_tensors,
+)
+
+CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
+
+
+def raw(header: object, data: bytes = b"", length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def tensor(begin: int = 0, end: int = 8, shape=(2,), dtype: str = "F32") -> dict:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+
+
+def saved(path: Path, **arrays) -> Path:
+    save_file({name: np.asarray(a, np.float32) for name, a in arrays.items()}, path)
+    return path
+
+
+def read_all(path: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(read_header(path), **CPU)
+
+
+# ---- headers ----------------------------------------------------------------------------------
+def test_a_good_file_is_read_and_cast_once(tmp_path):
+    path = saved(tmp_path / "a.safetensors", w=[[1.5, 2.5]], b=[3.0])
+    entries = read_header(path)
+    assert {name: entry.shape for name, entry in entries.items()} == {"w": (1, 2), "b": (1,)}
+    found = read_tensors(entries, device=torch.device("cpu"), dtype=torch.float16)
+    assert found["w"].dtype == torch.float16 and found["w"].tolist() == [[1.5, 2.5]]
+
+
+MALFORMED = {
+    "C04 header of 2^63 bytes": raw({}, length=2**63),
+    "C04 header over the limit": raw({}, length=LARGEST_HEADER + 1),
+    "C04 header past the end": raw({}, length=3),
+    "empty file": b"",
+    "seven bytes": b"1234567",
+    "not UTF-8": raw(b'{"\xff": 1}'),
+    "a list": raw([]),
+    "not JSON": raw(b"{'a': 1}"),
+    "NaN in the header": raw(b'{"a": NaN}'),
+    "infinite number": raw(b'{"a": 1e999}'),
+    "deep nesting": raw(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    "an integer of 5000 digits": raw(b'{"a":' + b"9" * 5000 + b"}"),
+    "C06 a name twice": raw(
+        json.dumps({"a": tensor()})[:-1].encode() + b',"a":' + json.dumps(tensor()).encode() + b"}",
+        bytes(8),
+    ),
+    "gap before the first": raw({"a": tensor(4, 12)}, bytes(12)),
+    "overlap": raw({"a": tensor(0, 8), "b": tensor(4, 12)}, bytes(12)),
+    "hole": raw({"a": tensor(0, 8), "b": tensor(12, 20)}, bytes(20)),
+    "bytes after the last": raw({"a": tensor()}, bytes(9)),
+    "bytes missing": raw({"a": tensor()}, bytes(7)),
+    "size is not shape x dtype": raw({"a": tensor(0, 8, (3,))}, bytes(8)),
+    "negative size": raw({"a": tensor(8, 0, (2,))}, bytes(8)),
+    "negative dimension": raw({"a": tensor(0, 8, (-2, -1))}, bytes(8)),
+    "dimension true": raw({"a": tensor(0, 4, (True,))}, bytes(4)),
+    "fractional dimension": raw({"a": tensor(0, 8, (2.0,))}, bytes(8)),
+    "product beyond 64 bits": raw({"a": tensor(0, 8, (2**62, 2**62))}, bytes(8)),
+    "unknown dtype": raw({"a": tensor(dtype="F7")}, bytes(8)),
+    "dtype is a list": raw({"a": tensor() | {"dtype": ["F32"]}}, bytes(8)),
+    "three offsets": raw({"a": tensor() | {"data_offsets": [0, 8, 8]}}, bytes(8)),
+    "a key too many": raw({"a": tensor() | {"code": "x"}}, bytes(8)),
+    "not an object": raw({"a": [1, 2]}, bytes(8)),
+    "a name of 600 letters": raw({"a" * 600: tensor()}, bytes(8)),
+}
+
+
+@pytest.mark.parametrize("content", MALFORMED.values(), ids=MALFORMED.keys())
+def test_every_malformed_header_is_refused(tmp_path, content):
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"'.*/bad\.safetensors' is not a whole safetensors"):
+        read_header(path)
+
+
+def test_the_well_formed_twin_of_the_malformed_headers_passes(tmp_path):
+    """Shows that the check above can fail: the same builder, nothing wrong."""
+    path = tmp_path / "good.safetensors"
+    path.write_bytes(raw({"a": tensor(0, 8), "b": tensor(8, 16)}, bytes(16)))
+    assert list(read_header(path)) == ["a", "b"]
+
+
+GOOD = raw(
+    {"__metadata__": {"format": "pt"}, "w": tensor(0, 16, (2, 2)), "b": tensor(16, 24)}, bytes(24)
+)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("flip"), st.integers(0, len(GOOD) - 1), st.integers(1, 255)),
+            st.tuples(st.just("cut"), st.integers(0, len(GOOD)), st.just(0)),
+            st.tuples(st.just("insert"), st.integers(0, len(GOOD)), st.integers(0, 255)),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_fuzzed_files_raise_only_checkpoint_errors(tmp_path_factory, changes):
+    data = bytearray(GOOD)
+    for kind, at, byte in changes:
+        if kind == "flip" and at < len(data):
+            data[at] ^= byte
+        elif kind == "cut":
+            del data[at:]
+        elif kind == "insert":
+            data.insert(min(at, len(data)), byte)
+    path = tmp_path_factory.getbasetemp() / "fuzz.safetensors"
+    path.write_bytes(data)
+    try:
+        found = read_all(path)
+    except CheckpointError:
+        return
+    assert all(torch.isfinite(t).all() for t in found.values())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_c08_weights_that_are_not_finite_are_named(tmp_path, value):
+    path = saved(tmp_path / "a.safetensors", good=[1.0], **{"mid.bad": [0.0, value]})
+    with pytest.raises(CheckpointError, match=r"not finite in float32: 'mid\.bad'"):
+        read_all(path)
+
+
+def test_a_cast_that_overflows_is_told(tmp_path):
+    entries = read_header(saved(tmp_path / "a.safetensors", big=[1e6]))
+    with pytest.raises(CheckpointError, match="not finite in float16: 'big'"):
+        read_tensors(entries, device=torch.device("cpu"), dtype=torch.float16)
+
+
+def test_names_and_shapes_are_compared_from_the_header_alone(tmp_path):
+    entries = read_header(saved(tmp_path / "a.safetensors", a=[1.0], b=[2.0], c=[3.0, 4.0]))
+    compare_shapes("unet", entries, {"a": (1,), "b": (1,), "c": (2,)})
+    with pytest.raises(CheckpointError, match="lack 'd' and have unexpected 'b', 'c'"):
+        compare_shapes("unet", entries, {"a": (1,), "d": (1,)})
+    with pytest.raises(CheckpointError, match=r"'c' is F32 of shape \[2\].*shape \[3\]"):
+        compare_shapes("unet", entries, {"a": (1,), "b": (1,), "c": (3,)})
+
+
+# ---- what is not safetensors ------------------------------------------------------------------
+class Hostile:
+    def __reduce__(self):
+        return os.mkdir, (str(Hostile.trace),)
+
+
+FOREIGN = {
+    "version https://git-lfs.github.com/spec/v1\noid sha256:ab\n": "Git-LFS pointer",
+    "\n <!DOCTYPE html><html><body>404</body></html>": "web page",
+    "\ufeff<html>": "web page",
+    "<?xml version='1.0'?><Error/>": "XML page",
+    "\x1f\x8b not really": "gzip",
+}
+
+
+@pytest.mark.parametrize(("text", "what"), FOREIGN.items())
+def test_c02_pointers_and_pages_are_recognised(tmp_path, text, what):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(text.encode("latin-1") if text.startswith("\x1f") else text.encode())
+    with pytest.raises(CheckpointError, match=what):
+        read_header(path)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_c12_a_hostile_pickle_is_recognised_by_content_and_leaves_no_trace(
+    tmp_path, protocol, suffix
+):
+    Hostile.trace = tmp_path / "trace"
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(pickle.dumps(Hostile(), protocol=protocol))
+    with pytest.raises(CheckpointError, match="a Python pickle; a pickle can run any program"):
+        read_header(path)
+    assert not Hostile.trace.exists()
+    pickle.loads(path.read_bytes())  # noqa: S301  shows that the check can fail: it was armed
+    assert Hostile.trace.exists()
+
+
+def test_c10_c12_zip_archives_are_refused_deflated_or_not(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10_000_000))
+    with pytest.raises(CheckpointError, match="zip archive, as torch.save writes"):
+        read_header(path)
+    torch.save({"a": torch.zeros(2)}, path)
+    with pytest.raises(CheckpointError, match="zip archive, as torch.save writes"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".bin", ".pt", ".pth", ".pkl"])
+def test_old_pickles_without_a_mark_are_known_by_name(tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(pickle.dumps({"a": 1}, protocol=0))
+    assert "a pickle by its name" in foreign(path)
+
+
+def test_c12_safetensors_under_a_pickles_name_are_what_they_are(tmp_path):
+    assert foreign(saved(tmp_path / "model.ckpt", w=[1.0])) is None
+
+
+# ---- JSON -------------------------------------------------------------------------------------
+BAD_JSON = {
+    "": "not a JSON object",
+    "[1]": "it holds a list",
+    '{"a": 1, "a": 2}': "the name 'a' occurs twice",
+    '{"a": NaN}': "not a finite number",
+    '{"a": 1e999}': "not a finite number",
+    '{"a": ' + "[" * 100_000: "not a JSON object",
+    "version https://git-lfs.github.com/spec/v1": "Git-LFS pointer",
+    "a: &a [x]\nb: [*a, *a]": "not a JSON object",
+}
+
+
+@pytest.mark.parametrize(("text", "what"), BAD_JSON.items())
+def test_bad_json_is_refused_with_its_place(tmp_path, text, what):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(CheckpointError, match=what) as caught:
+        read_json(path)
+    assert "/config.json'" in str(caught.value)
+
+
+def test_json_is_bounded_and_utf8(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(CheckpointError, match="not UTF-8"):
+        read_json(path)
+    with path.open("wb") as file:
+        file.truncate(10_000_001)  # sparse: takes no disk
+    with pytest.raises(CheckpointError, match="at most 10000000 are read"):
+        read_json(path)
+    path.write_bytes(b"\xef\xbb\xbf{}")
+    assert read_json(path) == {}
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_as_json_raise_only_checkpoint_errors(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "fuzz.json"
+    path.write_bytes(data)
+    with contextlib.suppress(CheckpointError):
+        assert isinstance(read_json(path), dict)
+
+
+# ---- names and links --------------------------------------------------------------------------
+def test_files_inside_and_links_within_are_followed(tmp_path):
+    (tmp_path / "unet").mkdir()
+    real = tmp_path / "unet" / "config.json"
+    real.write_text("{}")
+    (tmp_path / "link.json").symlink_to(real)
+    assert inside(tmp_path, "unet/config.json") == real
+    assert inside(tmp_path, "link.json") == tmp_path / "link.json"
+    assert inside(tmp_path, "absent.json", optional=True) is None
+    with pytest.raises(CheckpointError, match="has no file 'absent.json'"):
+        inside(tmp_path, "absent.json")
+
+
+def test_s3_links_that_leave_and_special_files_are_refused(tmp_path):
+    folder = tmp_path / "model"
+    (folder / "sub").mkdir(parents=True)
+    outside = tmp_path / "secret"
+    outside.write_text("{}")
+    (folder / "link").symlink_to(outside)
+    (folder / "dangling").symlink_to(tmp_path / "nothing")
+    os.mkfifo(folder / "fifo")
+    with pytest.raises(CheckpointError, match="a link that leaves the checkpoint's folder"):
+        inside(folder, "link", optional=True)
+    with pytest.raises(CheckpointError, match="leaves"):
+        inside(folder, "../secret")
+    for name in ("fifo", "sub"):
+        with pytest.raises(CheckpointError, match="no regular file"):
+            inside(folder, name)
+    for name in ("dangling", "nul\0byte", "x" * 5000, "link/below"):
+        with pytest.raises(CheckpointError):
+            inside(folder, name, optional=True)
+
+
+def test_links_of_the_hub_cache_lead_to_its_blobs_only(tmp_path):
+    snapshot, blobs = tmp_path / "models--a--b/snapshots/c0ffee", tmp_path / "models--a--b/blobs"
+    snapshot.mkdir(parents=True), blobs.mkdir()
+    (blobs / "1234").write_text("{}")
+    (snapshot / "config.json").symlink_to("../../blobs/1234")
+    assert inside(snapshot, "config.json")
+    (tmp_path / "secret").write_text("{}")
+    (snapshot / "other.json").symlink_to("../../../secret")
+    with pytest.raises(CheckpointError, match="leaves"):
+        inside(snapshot, "other.json")
+
+
+# ---- shards -----------------------------------------------------------------------------------
+def sharded(folder: Path, weight_map: dict) -> Path:
+    (folder / "unet").mkdir(parents=True, exist_ok=True)
+    saved(folder / "unet" / "m-1.safetensors", a=[1.0], b=[2.0])
+    saved(folder / "unet" / "m-2.safetensors", c=[3.0])
+    index = folder / "unet" / "m.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return folder
+
+
+WHOLE = {"a": "m-1.safetensors", "b": "m-1.safetensors", "c": "m-2.safetensors"}
+
+
+def test_shards_are_read_as_one(tmp_path):
+    entries = find_weights(sharded(tmp_path, WHOLE), "unet/m")
+    found = read_tensors(entries, **CPU)
+    assert {name: t.item() for name, t in found.items()} == {"a": 1.0, "b": 2.0, "c": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"d": "m-3.safetensors"}, "has no file 'unet/m-3.safetensors'"),
+        ({"d": "m-1.safetensors"}, "disagree about 'd'"),
+        ({"a": "m-2.safetensors"}, "disagree about 'a'"),
+        ({"c": 7}, "no weight_map of names"),
+        ({"c": "../m-2.safetensors"}, "names the shard"),
+        ({"c": "..\\m-2.safetensors"}, "names the shard"),
+        ({"c": "/etc/passwd"}, "names the shard"),
+        ({"c": "m-2.bin"}, "names the shard"),
+        ({"c": ".hidden.safetensors"}, "names the shard"),
+        ({"c": "m-2.safetensors\n"}, "names the shard"),
+    ],
+)
+def test_s3_c14_a_wrong_index_is_refused(tmp_path, change, what):
+    with pytest.raises(CheckpointError, match=what):
+        find_weights(sharded(tmp_path, WHOLE | change), "unet/m")
+
+
+def test_c14_a_tensor_in_two_shards_is_refused(tmp_path):
+    folder = sharded(tmp_path, WHOLE)
+    saved(folder / "unet" / "m-2.safetensors", c=[3.0], a=[9.0])
+    with pytest.raises(CheckpointError, match="disagree about 'a'"):
+        find_weights(folder, "unet/m")
+
+
+def test_absent_weights_say_what_lies_there_instead(tmp_path):
+    (tmp_path / "unet").mkdir()
+    with pytest.raises(CheckpointError, match="download the file again"):
+        find_weights(tmp_path, "unet/m")
+    (tmp_path / "unet" / "m.bin").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="the weights there are pickled"):
+        find_weights(tmp_path, "unet/m")
+    saved(tmp_path / "unet" / "m.fp16.safetensors", a=[1.0])
+    with pytest.raises(CheckpointError, match=r"load\(..., variant='fp16'\)"):
+        find_weights(tmp_path, "unet/m")
+    assert list(find_weights(tmp_path, "unet/m", "fp16")) == ["a"]
+
+
+# ---- writing ----------------------------------------------------------------------------------
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "config.json"
+    write_json(path, {"a": 1})
+    for error in (KeyboardInterrupt, CheckpointError):
+        with pytest.raises(error), replacing(path) as temporary:
+            temporary.write_text("half")
+            raise error
+    with pytest.raises(CheckpointError, match="No space left"), replacing(path) as temporary:
+        raise OSError(28, "No space left on device")
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"a": float("nan")})
+    assert read_json(path) == {"a": 1} and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot write"):
+        write_json(tmp_path / "file" / "config.json", {})
