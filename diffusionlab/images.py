@@ -194,7 +194,7 @@ def filmstrip(
     *,
     title: str = "",
     frame: int = 160,
-    text: int = 22,
+    text: int = 26,
 ) -> Image.Image:
     """Labelled rows of frames over the steps, with a caption under each column; Pillow only.
 
@@ -203,7 +203,7 @@ def filmstrip(
     in pixels. Pillow's own font draws the text, so no font has to be installed.
     """
     columns = _columns(rows, labels, captions)
-    font, small = ImageFont.load_default(text), ImageFont.load_default(text * 0.8)
+    font, small = ImageFont.load_default(text), ImageFont.load_default(text * 0.82)
     frames = [[enlarge(to_rgb(image), frame) for image in row] for row in rows]
     heights = [max(image.height for image in row) for row in frames]
     gap = text // 2

@@ -1,4 +1,4 @@
-"""Constructed records with known answers, made without a network, for the tests of the view tower."""
+"""Constructed records with known answers, made without a network, to test the view tower on."""
 
 from __future__ import annotations
 

@@ -23,9 +23,10 @@ def filmstrip_of(
     trace: Trace,
     *,
     x0_images: Sequence[Image.Image] | None = None,
+    title: str | None = None,
     most: int = 8,
     frame: int = 160,
-    text: int = 22,
+    text: int = 26,
 ) -> Image.Image:
     """x0-hat and x_t over the steps of a run, at most `most` of them, first and last included.
 
@@ -38,14 +39,17 @@ def filmstrip_of(
     captions = [step_caption(trace.steps[i]) for i in chosen]
     frames = [[row[i] for i in chosen] for row in rows]
     if trace.image is not None:
-        frames = [[*row, trace.image] for row in frames]
-        captions.append("the image\ndecoded")
-    title = f"{trace.settings.prompt} · {trace.settings.summary}"
+        frames = [
+            [*chosen_frames, end[-1]] for chosen_frames, end in zip(frames, rows, strict=True)
+        ]
+        captions.append("the end\nsigma-hat " + f"{trace.karras_sigmas[-1]:.3g}")
+    if title is None:
+        title = f"{trace.settings.prompt} · {trace.settings.summary}"
     return filmstrip(frames, labels, captions, title=title, frame=frame, text=text)
 
 
 def _rows(trace: Trace, decoded: tuple[Image.Image, ...]) -> tuple[list[list], list[str]]:
-    """One list of pictures per row, each with an entry per step, and the rows' labels."""
+    """One list of pictures per row, an entry per step and one for the end; and the rows' labels."""
     if not trace.steps:
         raise InputError("trace of 0 steps: there is nothing to show; run it to the first step")
     rows, labels = [], []
@@ -54,11 +58,11 @@ def _rows(trace: Trace, decoded: tuple[Image.Image, ...]) -> tuple[list[list], l
             f"{len(decoded)} pictures for {len(trace.steps)} steps: one each is needed"
         )
     if decoded:
-        rows, labels = [list(decoded)], ["x0-hat\ndecoded"]
+        rows, labels = [[*decoded, trace.image or decoded[-1]]], ["x0-hat\ndecoded"]
     elif trace.preview is not None and all(step.predictions for step in trace.steps):
-        rows, labels = [_previews(trace, trace.x0s)], ["x0-hat\npreview"]
+        rows, labels = [_previews(trace, [*trace.x0s, trace.latents[-1]])], ["x0-hat\npreview"]
     if trace.preview is not None:
-        rows.append(_previews(trace, trace.latents[:-1]))
+        rows.append(_previews(trace, trace.latents))
         labels.append("x_t\npreview")
     if not rows:
         what = 'record "frames", or use a checkpoint with a preview.json'

@@ -142,8 +142,9 @@ class Prediction(Shown):
     """What the network said at one point: the raw outputs of both branches, (channels, h, w) each.
 
     `latent` is the point of this call. `prediction_type` says what the outputs are: "eps", "x0" or
-    "v". `uncond` is None where the unconditional pass was not run (guidance_scale 1). The guided
-    output and its three readings are views, computed when asked for and kept.
+    "v"; `preview` is the checkpoint's map for pictures. `uncond` is None where the unconditional
+    pass was not run (guidance_scale 1). The guided output and its three readings are views,
+    computed when asked for and kept.
     """
 
     level: NoiseLevel
@@ -152,6 +153,7 @@ class Prediction(Shown):
     uncond: Any = None
     guidance_scale: float = 1.0
     prediction_type: str = "eps"
+    preview: Preview | None = None
 
     @cached_property
     def guided(self) -> Any:

@@ -1,0 +1,60 @@
+"""One step of a sampler as a few numbers, and whether they are the right ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffusionlab.analysis.latents import Residual, numbers
+from diffusionlab.plan import PlannedStep, Step, combine
+from diffusionlab.trace import Trace
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """One term of an update: what is weighted ("x_t", "x0", "eps", "noise") and by how much."""
+
+    kind: str
+    label: str
+    weight: float
+
+
+def coefficients(step: Step | PlannedStep) -> tuple[Coefficient, ...]:
+    """The terms of `x_next = a · x + Σ weight · reading + Σ weight · noise`, in that order."""
+    update = step.update
+    terms = [Coefficient("x_t", "x_t", update.a)]
+    terms += [Coefficient(t.reading, f"{t.reading}, call {t.call}", t.weight) for t in update.terms]
+    terms += [Coefficient("noise", f"noise {draw}", weight) for draw, weight in update.noise]
+    return tuple(terms)
+
+
+def equation(step: Step | PlannedStep) -> str:
+    """The update as a line of text: `x_next = 0.892 x_t + 0.182 x0`."""
+    parts = [f"{abs(c.weight):.3g} {c.kind}" for c in coefficients(step)]
+    signs = ["−" if c.weight < 0 else "+" for c in coefficients(step)]
+    first = "−" + parts[0] if signs[0] == "−" else parts[0]
+    rest = [f" {sign} {part}" for sign, part in zip(signs[1:], parts[1:], strict=True)]
+    return "x_next = " + first + "".join(rest)
+
+
+def invariants(step: Step | PlannedStep, tolerance: float = 1e-6) -> Residual:
+    """Whether the update lands on its level: signal sums to alpha, noise in squares to sigma.
+
+    x_t holds (alpha, sigma) of the step's level, every reading one unit of its own, and fresh draws
+    add in squares: I1 and I2 of `plan.check_update`, as a number that a figure can show.
+    """
+    found, level, target = coefficients(step), step.level, step.next_level
+    signal = sum(c.weight for c in found if c.kind == "x0") + step.update.a * level.alpha
+    own = sum(c.weight for c in found if c.kind == "eps") + step.update.a * level.sigma
+    fresh = sum(c.weight**2 for c in found if c.kind == "noise")
+    off = max(abs(signal - target.alpha), abs(np.hypot(own, np.sqrt(fresh)) - target.sigma))
+    return Residual(float(off), tolerance)
+
+
+def replay(trace: Trace, index: int, tolerance: float = 1e-5) -> Residual:
+    """Whether a recorded step's next latent is what its stored update makes of the record."""
+    step = trace.steps[index]
+    made = combine(numbers(step.latent), step.update, trace.predictions, step.noises)
+    off = np.abs(numbers(made) - numbers(step.next_latent)).max()
+    return Residual(float(off / max(np.abs(numbers(step.next_latent)).max(), 1e-12)), tolerance)

@@ -1,0 +1,167 @@
+"""The one figure of all plots: built without pyplot, shows itself with alt text, reads from afar.
+
+A plot is `plot_<what>(record, *, ax=None)`. Without `ax` it returns a `Figure`; with `ax` it draws
+there and returns that Axes. Sizes are set on each artist, never in global settings.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure as MatplotlibFigure
+
+from diffusionlab.images import Preview
+
+TITLE, TEXT, SMALL, LINE = 20, 16, 14, 3.0
+SIGNED, HEAT = "RdBu_r", "viridis"  # signed data, amounts
+INK, QUIET = "#141414", "#5a5a5a"
+
+
+@cache
+def colour(name: str) -> str:
+    """A colour-blind safe colour by name (Okabe and Ito), as matplotlib reads it."""
+    names = ("black", "orange", "sky", "green", "yellow", "blue", "vermilion", "purple")
+    table = dict(zip(names, OKABE_ITO, strict=False))
+    return table[name]
+
+
+OKABE_ITO = tuple(to_hex(c) for c in matplotlib.color_sequences["okabe_ito"])
+
+
+class Figure(MatplotlibFigure):
+    """A matplotlib figure that draws itself in a notebook, and says in words what it shows."""
+
+    alt: str = ""
+
+    def to_png(self, dpi: float = 80) -> bytes:
+        """The picture as a PNG file's bytes."""
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        return buffer.getvalue()
+
+    def _repr_html_(self) -> str:
+        return picture_html(self.to_png(), self.alt, "image/png")
+
+
+def picture_html(data: bytes, alt: str, kind: str, caption: str | None = None) -> str:
+    """One `<figure>` with its picture inside the page; all text escaped."""
+    source = f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    told = html.escape(alt, quote=True)
+    below = told if caption is None else html.escape(caption, quote=True)
+    style = "max-width:100%;height:auto;background:#fff"
+    image = f'<img alt="{told}" src="{source}" style="{style}">'
+    return f'<figure style="margin:0">{image}<figcaption>{below}</figcaption></figure>'
+
+
+def canvas(ax: Axes | None, size: tuple[float, float]) -> Axes:
+    """The Axes to draw in: the given one, or one that fills a new `Figure` of `size` inches."""
+    if ax is not None:
+        return ax
+    return Figure(figsize=size, layout="constrained").add_subplot()
+
+
+def finish(given: Axes | None, ax: Axes, alt: str) -> Figure | Axes:
+    """What a plot returns; the alt text goes to our figure, or is kept on the given Axes' label."""
+    if given is not None:
+        return given
+    ax.figure.alt = alt
+    return ax.figure
+
+
+def heading(ax: Axes, text: str, *checks: Any) -> None:
+    """The title, followed by every check that failed."""
+    failed = [str(check) for check in checks if str(check)]
+    shown = drawable(" · ".join([text, *failed]))
+    ax.set_title(
+        shown, fontsize=TITLE, color=colour("vermilion") if failed else INK, loc="left", pad=12,
+        parse_math=False,
+    )  # fmt: skip
+
+
+def axis_labels(ax: Axes, x: str, y: str, size: float = TEXT) -> None:
+    """Labels with their units, large ticks, a quiet frame."""
+    ax.set_xlabel(x, fontsize=size, color=INK, parse_math=False)
+    ax.set_ylabel(y, fontsize=size, color=INK, parse_math=False)
+    ax.tick_params(labelsize=SMALL, width=1.5, length=6, colors=INK)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def label(ax: Axes, x: float, y: float, text: str, **options: Any) -> Any:
+    """A text in data coordinates; what the user wrote is never read as mathematics."""
+    settings = {"fontsize": SMALL, "color": INK, "ha": "center", "va": "center"} | options
+    return ax.text(x, y, drawable(text), parse_math=False, **settings)
+
+
+def colour_bar(ax: Axes, picture: Any, text: str) -> None:
+    """A colour bar beside the Axes that says what its numbers are."""
+    bar = ax.figure.colorbar(picture, ax=ax, fraction=0.03, pad=0.01, aspect=14, shrink=0.75)
+    bar.set_label(text, fontsize=SMALL, color=INK)
+    bar.ax.tick_params(labelsize=SMALL, width=1.5)
+    bar.outline.set_visible(False)
+
+
+def contact_sheet(
+    ax: Axes, pictures: Sequence[tuple[str, np.ndarray, dict]], gap: float = 0.08, columns: int = 9
+) -> list[Any]:
+    """Pictures side by side in one Axes, a caption over each; returns matplotlib's images.
+
+    Each entry is (caption, array (h, w) or (h, w, 3), options of `imshow`); every picture is one
+    unit wide, rows are filled from the left.
+    """
+    tall = max(array.shape[0] / array.shape[1] for _, array, _ in pictures)
+    step = tall + 0.14 * (1 + max(caption.count("\n") for caption, _, _ in pictures))
+    columns = min(columns, len(pictures))
+    drawn = []
+    for n, (caption, array, options) in enumerate(pictures):
+        left, top = n % columns * (1 + gap), -(n // columns) * step
+        extent = (left, left + 1, top - tall, top)
+        drawn.append(ax.imshow(array, extent=extent, interpolation="nearest", **options))
+        label(ax, left + 0.5, top + 0.03, caption, fontsize=TEXT, va="bottom")
+    rows = -(-len(pictures) // columns)
+    ax.set_xlim(-0.02, columns * (1 + gap) - gap + 0.02)
+    ax.set_ylim(-(rows - 1) * step - tall - 0.02, step - tall + 0.02)
+    ax.set_aspect("equal")
+    ax.axis("off")
+    return drawn
+
+
+def latent_picture(latent: np.ndarray, preview: Preview | None) -> tuple[np.ndarray, dict]:
+    """A latent (channels, h, w) as RGB by its preview map; without one, its channels' mean."""
+    if preview is not None and np.isfinite(latent).all():
+        return preview.rgb(latent), {}
+    mean = np.asarray(latent, np.float64).mean(axis=0)
+    return mean, signed(mean)
+
+
+def signed(values: np.ndarray) -> dict[str, Any]:
+    """The `imshow` options for signed numbers: a diverging map, the same range on both sides."""
+    good = np.abs(values[np.isfinite(values)])
+    largest = float(good.max()) if good.size and good.max() > 0 else 1.0
+    return {"cmap": SIGNED, "vmin": -largest, "vmax": largest}
+
+
+def not_finite(values: np.ndarray, where: str) -> str:
+    """A sentence for the title if an array holds NaN or infinity, else nothing."""
+    bad = int(np.size(values) - np.isfinite(values).sum())
+    return f"{bad} of {np.size(values)} values are NaN or infinite, {where}" if bad else ""
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    return frozenset(font.get_charmap())
+
+
+def drawable(text: str) -> str:
+    """The text with a box for each character that matplotlib's own font cannot draw."""
+    return "".join(c if c == "\n" or ord(c) in _glyphs() else "□" for c in text)
