@@ -123,6 +123,7 @@ class Training:
             while self.clock.fraction < 1.0:
                 for group in self.optimiser.param_groups:
                     group["lr"] = self.rate * rate_factor(self.clock.fraction, self.step)
+                torch.manual_seed(self.step)  # a resumed run draws what an unbroken one draws
                 yield self.step
                 self.step += 1
                 bar.n = round(self.clock.seconds)

@@ -32,14 +32,14 @@ class Preset:
     minutes: dict[str, float]
     size: int = 128
     context_length: int = 32
-    text_width: int = 192
+    text_width: int = 128
     text_layers: int = 3
-    text_batch: int = 192
+    text_batch: int = 128
     text_rate: float = 1e-3
     vae_channels: tuple[int, ...] = (16, 32, 64, 128)
     vae_batch: int = 16
     vae_crop: int = 64
-    vae_rate: float = 2e-3
+    vae_rate: float = 1.5e-3
     vae_kl: float = 1e-3
     unet_channels: tuple[int, ...] = (64, 128)
     unet_layers: int = 1
@@ -64,7 +64,7 @@ class Preset:
 
 PRESETS = {
     "cpu": Preset(
-        "cpu", 30_000, {"clip": 12, "vae": 22, "denoiser": 75}
+        "cpu", 30_000, {"clip": 12, "vae": 18, "denoiser": 75}
     ),
     "accelerator": Preset(
         "accelerator",

@@ -41,7 +41,7 @@ def corpus(scenes: int = 4000, seed: int = 0) -> list[str]:
 
 
 def learn_merges(texts: list[str], count: int) -> list[tuple[str, str]]:
-    """Up to `count` merges of byte-pair encoding, most frequent first, once-seen pairs left out."""
+    """Up to `count` merges of byte-pair encoding, most frequent first."""
     model = Tokenizer(BPE(end_of_word_suffix=WORD_END))
     model.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
@@ -54,7 +54,7 @@ def learn_merges(texts: list[str], count: int) -> list[tuple[str, str]]:
     )
     trainer = BpeTrainer(
         vocab_size=512 + count,
-        min_frequency=2,
+        min_frequency=1,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         end_of_word_suffix=WORD_END,
         show_progress=False,

@@ -67,13 +67,12 @@ def psnr(made: torch.Tensor, true: torch.Tensor) -> float:
 def train_vae(folder: Path, preset: Preset, world: World, minutes: float) -> VAE:
     """Train for `minutes`; the averaged weights and config.json with the latent scale are written."""
     vae = VAE(VAEConfig.from_dict(vae_config(preset))).to(preset.device)
-    vae = vae.to(memory_format=torch.channels_last)
     training = Training(folder / "vae", vae, preset.vae_rate, 0.0, minutes)
     for step in training.steps("vae"):
         rng = np.random.default_rng([2, step])
         rows = np.sort(rng.integers(len(world.pictures), size=preset.vae_batch))
         window = crops(world.pictures[rows], min(preset.vae_crop, preset.size), rng)
-        pixels = to_pixels(window).to(preset.device, memory_format=torch.channels_last)
+        pixels = to_pixels(window).to(preset.device)
         with torch.autocast(preset.device, torch.bfloat16, enabled=preset.bfloat16):
             mean, std = vae.encode(pixels)
             latent = mean + std * torch.randn_like(mean)

@@ -1,0 +1,58 @@
+"""The convolutional blocks that the U-Net and the autoencoder share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class ResBlock(nn.Module):
+    """Two convolutions around what is added back (He et al. 2015, arXiv 1512.03385).
+
+    `time_width` is the width of the time embedding, which is added between them; None in the VAE.
+    """
+
+    def __init__(self, inputs: int, outputs: int, groups: int, eps: float, time_width: int | None = None):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, inputs, eps=eps)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        if time_width is not None:
+            self.time_emb_proj = nn.Linear(time_width, outputs)
+        self.norm2 = nn.GroupNorm(groups, outputs, eps=eps)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.conv_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
+        nn.init.zeros_(self.conv2.weight), nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor | None = None) -> torch.Tensor:
+        """x (batch, inputs, height, width); time (batch, time width), SiLU already applied."""
+        inside = self.conv1(F.silu(self.norm1(x)))
+        if time is not None:
+            inside = inside + self.time_emb_proj(time)[:, :, None, None]
+        inside = self.conv2(F.silu(self.norm2(inside)))
+        return inside + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Downsample(nn.Module):
+    """A convolution of stride 2; the VAE of Stable Diffusion pads on the right and below only."""
+
+    def __init__(self, width: int, lopsided: bool = False):
+        super().__init__()
+        self.lopsided = lopsided
+        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=0 if lopsided else 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.lopsided else x)
+
+
+class Upsample(nn.Module):
+    """Nearest neighbours, to twice the size or to the size asked for, then a convolution."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: torch.Tensor, size: tuple[int, int] | None = None) -> torch.Tensor:
+        if size is None:
+            return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return self.conv(F.interpolate(x, size=size, mode="nearest"))
