@@ -79,8 +79,7 @@ def __getattr__(name: str):
     if name in __all__ or name.startswith("_"):
         return _listed(name)
     home = _listed("plots" if name.startswith("plot_") else "samplers")
-    known = vars(home) if name.startswith("plot_") else home.SAMPLERS
-    if name in known and hasattr(home, name):
+    if name in dir(home) and (name.startswith("plot_") or name in home.SAMPLERS):
         return getattr(home, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
