@@ -38,7 +38,8 @@ def tokenize(model: LatentDiffusion, prompt: str) -> Tokens:
     """
     text = check_prompt(prompt)
     tokenizer, limit = model.tokenizer, model.context_length - 2
-    encoded = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+    whole = tokenizer(text, add_special_tokens=False, truncation=False, padding=False, verbose=False)
+    encoded = whole.encodings[0]
     ids, pieces = encoded.ids[:limit], _pieces(text, encoded)[:limit]
     words, word_of = _words(text, encoded)
     kept, dropped = len(ids), len(encoded.ids) - len(ids)

@@ -167,7 +167,9 @@ def test_nan_in_the_network_names_the_first_module(tiny_model, level, texts):
     kept = weight.detach().clone()
     try:
         weight.data[0] = float("nan")
-        with pytest.raises(NumericsError, match=r"timestep .*first non-finite module: \S*mid_block"):
+        with pytest.raises(
+            NumericsError, match=r"timestep .*first non-finite module: \S*mid_block"
+        ):
             stages.predict(tiny_model, stages.draw_noise(tiny_model, 3), level, *texts, 4.0)
     finally:
         weight.data.copy_(kept)
