@@ -7,14 +7,11 @@ escaped by the one function `escaped`, and attributes stand in double quotes.
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Callable
 from typing import Any
 
-from PIL import Image
-
 from diffusionlab.errors import InputError, NumericsError
-from diffusionlab.images import filmstrip
+from diffusionlab.images import blank, filmstrip, to_webp
 from diffusionlab.plan import PlannedStep, Step
 from diffusionlab.schedule import NoiseSchedule
 from diffusionlab.trace import (
@@ -67,12 +64,10 @@ def _plot(name: str) -> Callable[[Any], str]:
     return draw
 
 
-def _image_html(image: Image.Image, alt: str) -> str:
+def _image_html(image: Any, alt: str) -> str:
     from diffusionlab.plots.figure import picture_html
 
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=88)
-    return picture_html(buffer.getvalue(), alt, "image/webp")
+    return picture_html(to_webp(image), alt, "image/webp")
 
 
 def _trace(trace: Trace) -> str:
@@ -85,7 +80,7 @@ def _comparison(comparison: Comparison) -> str:
     """The final images in one row, each with its value of the axis below."""
     pairs = list(zip(comparison.values, comparison.traces, strict=True))[:MOST_IN_COMPARISON]
     size = next((t.image.size for _, t in pairs if t.image is not None), (64, 64))
-    images = [t.image or Image.new("RGB", size, (200, 200, 200)) for _, t in pairs]
+    images = [t.image or blank(*size) for _, t in pairs]
     captions = [str(value)[:24] for value, _ in pairs]
     strip = filmstrip([images], [comparison.axis[:24]], captions)
     missing = sum(t.image is None for _, t in pairs)

@@ -6,6 +6,7 @@ float32 in [0, 1]. (The VAE's own range is [-1, 1]: `pixels = y / 2 + 1 / 2`.)
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -141,6 +142,27 @@ class Preview:
         if not all(np.isfinite(part).all() for part in parts):
             raise InputError("preview map holds NaN or infinity: fit it again")
         return cls(*parts)
+
+
+def blank(width: int, height: int) -> Image.Image:
+    """A grey picture, where one is missing."""
+    return Image.new("RGB", (width, height), (200, 200, 200))
+
+
+def to_webp(image: Image.Image, quality: int = 88) -> bytes:
+    """A WebP file of an image: a tenth of the bytes of a PNG of a photograph."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=quality)
+    return buffer.getvalue()
+
+
+def smaller_png(data: bytes) -> bytes:
+    """A drawn PNG with its colours reduced to the 256 that serve it best, without dithering."""
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    small.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def channel_pictures(latent: np.ndarray) -> tuple[Image.Image, ...]:

@@ -41,7 +41,7 @@ def plot_schedule(
     `levels` (of `record.levels(…)`) are marked on every curve; the clean level has no timestep of
     the table and is told in words.
     """
-    axes = canvas(ax, (16, 9.5))
+    axes = canvas(ax, (14, 8.6))
     axes.axis("off")
     marked = [level for level in levels or () if level.timestep >= 0]
     for place, (title, curves, logarithmic) in enumerate(PANELS):

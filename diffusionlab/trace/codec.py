@@ -94,6 +94,7 @@ def unpack(value: Any, tensors: dict[str, np.ndarray], name: str) -> Any:
 class _Unpacker:
     def __init__(self, tensors: dict[str, np.ndarray]) -> None:
         self.tensors = tensors
+        self.images: dict[str, Image.Image] = {}
 
     def value(self, value: Any) -> Any:
         if isinstance(value, list):
@@ -131,7 +132,12 @@ class _Unpacker:
         return array
 
     def image(self, name: Any) -> Image.Image:
-        return to_image(self.tensors[name])
+        array = self.tensors[name]
+        if array.dtype != np.uint8 or array.ndim != 3:
+            raise TraceError(f"an image of {array.dtype} {array.shape} is no picture")
+        if name not in self.images:
+            self.images[name] = to_image(array)
+        return self.images[name]
 
     def plain_list(self, items: Any) -> list:
         return list(self.value(items))
