@@ -46,7 +46,7 @@ trace.image.save(sys.argv[2])
 PEAK = "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 IMPORTS = {
     "import diffusionlab": "import diffusionlab",
-    "schedule, samplers, trace": "import diffusionlab.schedule, diffusionlab.samplers, diffusionlab.trace",
+    "schedule, samplers, trace": "from diffusionlab import samplers, schedule, trace",
     "diffusionlab.generate": "import diffusionlab.generate",
     "torch alone": "import torch",
     "diffusers' pipeline": "from diffusers import StableDiffusionPipeline",
@@ -144,7 +144,10 @@ def cold(device: str, rounds: int) -> dict:
         def ours():
             subprocess.run(command, check=True, capture_output=True)
 
-        calls = {"diffusionlab": ours, "diffusers": lambda: run(filled(DIFFUSERS_SCRIPT), folder, device)}
+        calls = {
+            "diffusionlab": ours,
+            "diffusers": lambda: run(filled(DIFFUSERS_SCRIPT), folder, device),
+        }
         alternate(calls, 1)
         seconds = alternate(calls, rounds)
     return {
@@ -183,7 +186,7 @@ def main() -> None:
     given = parser.parse_args()
     packages = ("torch", "transformers", "diffusers", "numpy", "safetensors")
     result = {
-        "machine": {"cpu": platform.machine(), "cores": os.cpu_count(), "device": device_name(given.device)},
+        "machine": machine(given.device),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
         "task": {"prompt": PROMPT, "steps": STEPS, "guidance_scale": GUIDANCE, "sampler": "ddim"},
         "warm": warm(given.device, given.rounds),
@@ -199,14 +202,17 @@ def main() -> None:
     suffix = "" if given.device == "cpu" else f"_{given.device.replace(':', '')}"
     path = RESULTS / f"overhead{suffix}.json"
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path.name}")
+    print(
+        f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path.name}"
+    )
 
 
-def device_name(device: str) -> str:
-    """The accelerator's own name, or the device as given."""
+def machine(device: str) -> dict:
+    """Processor, number of cores and the accelerator's own name."""
     import torch
 
-    return torch.cuda.get_device_name() if device.startswith("cuda") else device
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else device
+    return {"cpu": platform.machine(), "cores": os.cpu_count(), "device": name}
 
 
 if __name__ == "__main__":

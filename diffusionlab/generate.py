@@ -11,7 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .errors import InputError, notice, shown
-from .noise import BrownianPath, Sequential
+from .noise import Sequential
 from .pipeline import LatentDiffusion
 from .plan import denoise
 from .recorder import Recorder
@@ -67,7 +67,9 @@ def generate(
 
     with Recorder(model, settings, tokens, text, uncond) as recorder, torch.inference_mode():
         latent = levels[0].sigma * noise.values  # x_T: pure noise at the first level
-        for step in tqdm(denoise(plan, latent, ask, source), total=len(plan), disable=quiet(progress)):
+        for step in tqdm(
+            denoise(plan, latent, ask, source), total=len(plan), disable=quiet(progress)
+        ):
             recorder.keep(step)
             latent = step.next_latent
         return recorder.finish(decode(model, latent))
@@ -89,7 +91,9 @@ def prepare(model, prompt, negative_prompt, seed, num_steps, sampler, spacing, g
     plan = make_plan(chosen, levels, model.schedule)
     notices = ()
     if len(levels) - 1 < num_steps and model.schedule.final != "none":
-        text = f"{num_steps} steps were asked for; levels that coincide were dropped: {len(plan)} run"
+        text = (
+            f"{num_steps} steps were asked for; levels that coincide were dropped: {len(plan)} run"
+        )
         notices = (notice(text),)
     settings = Settings(
         model=model.name,
@@ -175,7 +179,9 @@ def compare(
         _check_run(model, shared | run)
     traces = tuple(generate(model, **(shared | run)) for run in runs)
     values = tuple(" · ".join(_label(v) for v in run.values()) for run in runs)
-    return Comparison(axis=" and ".join(VARIED[name] for name in axes), values=values, traces=traces)
+    return Comparison(
+        axis=" and ".join(VARIED[name] for name in axes), values=values, traces=traces
+    )
 
 
 def _label(value) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ import torch
 
 from .errors import InputError
 from .stages import decode
-from .taps import find_taps, recording
+from .taps import recording
 from .trace import Step, Trace, to_numpy
 
 CROSS, SELF = "*attn2.probabilities", "*attn1.probabilities"
@@ -51,13 +50,11 @@ class Recorder:
 
     def __exit__(self, kind, error, traceback) -> None:
         self.stack.close()
-        if isinstance(error, (KeyboardInterrupt, InputError)) or error is None:
-            pass
         if error is not None:
             error.trace = self.finish(None)
         if isinstance(error, KeyboardInterrupt):
             done = f"stopped after {len(self.steps)} of {self.settings.num_steps} steps"
-            print(f"diffusionlab: {done}; the record so far is the exception's .trace", file=sys.stderr)
+            notice(f"{done}; the record so far is the exception's .trace")
 
     def keep(self, step: Step) -> None:
         """Copy one live step to NumPy, and whatever the taps saw during it."""
@@ -109,6 +106,3 @@ def _embedding(live):
     pooled = None if live.pooled is None else to_numpy(live.pooled)
     extra = {name: to_numpy(value) for name, value in live.extra.items()}
     return replace(live, hidden=tuple(to_numpy(h) for h in live.hidden), pooled=pooled, extra=extra)
-
-
-__all__ = ["KINDS", "Recorder", "find_taps", "tap_patterns"]

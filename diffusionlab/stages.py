@@ -19,7 +19,6 @@ from PIL import Image
 
 from .errors import InputError, NumericsError, notice, shown
 from .images import to_image, to_pixels
-from .models.unet import PreparedText
 from .noise import BrownianPath, Sequential
 from .pipeline import LatentDiffusion
 from .plan import Update, combine
@@ -38,7 +37,9 @@ def tokenize(model: LatentDiffusion, prompt: str) -> Tokens:
     """
     text = check_prompt(prompt)
     tokenizer, limit = model.tokenizer, model.context_length - 2
-    whole = tokenizer(text, add_special_tokens=False, truncation=False, padding=False, verbose=False)
+    whole = tokenizer(
+        text, add_special_tokens=False, truncation=False, padding=False, verbose=False
+    )
     encoded = whole.encodings[0]
     ids, pieces = encoded.ids[:limit], _pieces(text, encoded)[:limit]
     words, word_of = _words(text, encoded)
@@ -46,10 +47,16 @@ def tokenize(model: LatentDiffusion, prompt: str) -> Tokens:
     lost = tuple(dict.fromkeys(word_of[limit:]))
     lost_words = tuple(words[i] for i in lost if i not in word_of[:limit])
     pads = model.context_length - kept - 2
+    start, end, pad = (getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad"))
     seen = 1 + max(word_of[:limit], default=-1)
     return Tokens(
         prompt=str(prompt),
-        ids=(tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * pads),
+        ids=(
+            tokenizer.bos_token_id,
+            *ids,
+            tokenizer.eos_token_id,
+            *[tokenizer.pad_token_id] * pads,
+        ),
         pieces=("<start>", *pieces, "<end>", *["<pad>"] * pads),
         words=tuple(words[:seen]),
         word_of=(None, *word_of[:limit], None, *[None] * pads),
@@ -111,9 +118,13 @@ def _token_notices(model, text, words, kept, dropped, lost_words) -> tuple[str, 
         )
     hidden = sorted({c for c in text if unicodedata.category(c) == "Cf" and c != "\u200d"})
     if hidden:
-        notices.append("the prompt has invisible characters: " + ", ".join(f"U+{ord(c):04X}" for c in hidden))
+        notices.append(
+            "the prompt has invisible characters: " + ", ".join(f"U+{ord(c):04X}" for c in hidden)
+        )
     known = model.config.get("toyland", {}).get("words")
-    strange = [w for w in dict.fromkeys(words) if w.isalpha() and w.lower() not in known] if known else []
+    strange = (
+        [w for w in dict.fromkeys(words) if w.isalpha() and w.lower() not in known] if known else []
+    )
     if strange:
         notices.append(f"{model.name} was never shown: {shown(', '.join(strange))}")
     return tuple(notice(text) for text in notices)
@@ -128,7 +139,9 @@ def embed(model: LatentDiffusion, tokens: Tokens) -> TextEmbedding:
     ids = torch.tensor([tokens.ids], device=model.device)  # (1, tokens)
     outputs = [encoder(input_ids=ids) for encoder in model.text_encoders]
     hidden = tuple(out.last_hidden_state[0] for out in outputs)  # (tokens, width) each
-    return TextEmbedding(hidden=hidden, pooled=outputs[-1].pooler_output[0], extra={}, tokens=tokens)
+    return TextEmbedding(
+        hidden=hidden, pooled=outputs[-1].pooler_output[0], extra={}, tokens=tokens
+    )
 
 
 # ---- latents ---------------------------------------------------------------------------------
@@ -141,7 +154,7 @@ def draw_noise(
     """The first Gaussian of a noise source (or of a seed): where a picture begins.
 
     height, width in pixels; None is the model's own size. Drawn on the CPU in float32, then moved:
-    one seed gives one start noise on every device. Errors: InputError for sizes the VAE cannot take.
+    one seed gives one start noise on every device. Errors: InputError for sizes that cannot be.
     """
     source = Sequential(source) if not callable(source) else source
     height, width = check_size(model, "height", height), check_size(model, "width", width)
@@ -157,7 +170,9 @@ def check_size(model: LatentDiffusion, name: str, pixels: int | None) -> int:
     if pixels is None:
         return model.size
     if not isinstance(pixels, (int, np.integer)) or isinstance(pixels, bool):
-        raise InputError(f"{name} is {shown(pixels)}; an integer of pixels is allowed, e.g. {model.size}")
+        raise InputError(
+            f"{name} is {shown(pixels)}; an integer of pixels is allowed, e.g. {model.size}"
+        )
     if pixels < factor or pixels % factor or pixels > 4096:
         near = max(factor, min(4096, round(pixels / factor) * factor))
         raise InputError(
@@ -168,7 +183,10 @@ def check_size(model: LatentDiffusion, name: str, pixels: int | None) -> int:
 
 
 def add_noise(latent: Latent, noise: Latent, level: NoiseLevel) -> Latent:
-    """Jump to a noise level in one step: x_t = alpha · x0 + sigma · noise (DDPM, arXiv 2006.11239, Eq. 4)."""
+    """Jump to a noise level in one step: x_t = alpha · x0 + sigma · noise.
+
+    DDPM (arXiv 2006.11239), Eq. 4. Errors: InputError for shapes that differ.
+    """
     clean, drawn = values_of(latent), values_of(noise)
     if clean.shape != drawn.shape:
         raise InputError(
@@ -214,7 +232,11 @@ def predict(
 
 def check_guidance(scale: float) -> float:
     """A finite guidance scale as a float."""
-    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.number)) or not math.isfinite(scale):
+    if (
+        isinstance(scale, bool)
+        or not isinstance(scale, (int, float, np.number))
+        or not math.isfinite(scale)
+    ):
         raise InputError(
             f"guidance_scale is {shown(scale)}; a finite number is allowed: 0 is unconditional, "
             "1 switches guidance off, 3 to 8 is usual"
@@ -223,7 +245,7 @@ def check_guidance(scale: float) -> float:
 
 
 def run_unet(model, values, level, branches) -> torch.Tensor:
-    """The U-Net's raw outputs (branches, channels, h, w) in float32; the last branch is the prompt's."""
+    """Raw outputs (branches, channels, h, w) in float32; the last branch is the prompt's."""
     text = torch.stack([branch.hidden[0] for branch in branches])  # (branches, tokens, width)
     sample = values.to(model.dtype).expand(len(branches), *values.shape)
     timestep = torch.tensor(level.timestep, dtype=torch.float32, device=values.device)
@@ -263,7 +285,10 @@ def update(latent, update: Update, predictions: Sequence[Prediction], noises: Se
 
 # ---- pictures --------------------------------------------------------------------------------
 def decode(model: LatentDiffusion, latent: Latent | torch.Tensor) -> Image.Image:
-    """The VAE's decoder: a clean latent to a picture, pixel = round(255 · clamp(y/2 + 0.5, 0, 1))."""
+    """The VAE's decoder: a latent to a picture, pixel = round(255 · clamp(y/2 + 0.5, 0, 1)).
+
+    Errors: NumericsError where the decoder gives NaN or infinity.
+    """
     pixels = decode_pixels(model, torch.as_tensor(values_of(latent)))
     if not bool(torch.isfinite(pixels).all()):
         raise NumericsError(
@@ -277,7 +302,9 @@ def decode(model: LatentDiffusion, latent: Latent | torch.Tensor) -> Image.Image
 def decode_pixels(model: LatentDiffusion, values: torch.Tensor) -> torch.Tensor:
     """The decoder's raw output (3, height, width), about -1…1, of a latent (channels, h, w)."""
     config = model.vae.config
-    raw = values.to(model.device, model.dtype) / config.scaling_factor + (config.shift_factor or 0.0)
+    raw = values.to(model.device, model.dtype) / config.scaling_factor + (
+        config.shift_factor or 0.0
+    )
     return model.vae.decode(raw[None])[0]
 
 
@@ -287,7 +314,9 @@ def encode(model: LatentDiffusion, image: Image.Image) -> Latent:
     Errors: InputError for what is not a PIL image, or for sizes that are no multiple of the factor.
     """
     if not isinstance(image, Image.Image):
-        raise InputError(f"image is {shown(image)}; a PIL image is allowed: open it with PIL.Image.open")
+        raise InputError(
+            f"image is {shown(image)}; a PIL image is allowed: open it with PIL.Image.open"
+        )
     check_size(model, "image width", image.width), check_size(model, "image height", image.height)
     pixels = torch.from_numpy(to_pixels(image)).permute(2, 0, 1) * 2 - 1  # (3, height, width)
     values = encode_pixels(model, pixels.to(model.device, torch.float32))

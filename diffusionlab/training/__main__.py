@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--preset", choices=list(PRESETS), default="cpu")
     made.add_argument("--minutes", type=float, help="time limit of the part, over all its slices")
     made.add_argument("--run", type=Path, default=Path("runs/toyland"), help="folder of the run")
-    made.add_argument("--out", type=Path, help="checkpoint folder to write (default: RUN/checkpoint)")
+    made.add_argument("--out", type=Path, help="checkpoint folder (default: RUN/checkpoint)")
     made.add_argument("--threads", type=int, default=1, help="torch threads and render processes")
     made.add_argument("--device", help="override the preset's device")
     return made

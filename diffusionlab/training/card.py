@@ -68,7 +68,8 @@ def model_card(run: Path, target: Path, preset: Preset) -> str:
     return f"""# Toyland, grammar version {GRAMMAR_VERSION}
 
 A small text-to-image latent diffusion model in the layout of Stable Diffusion, trained from random
-weights on {preset.pictures:,} pictures that `diffusionlab.toyland` drew ({preset.size} × {preset.size} pixels).
+weights on {preset.pictures:,} pictures of {preset.size} × {preset.size} pixels that
+`diffusionlab.toyland` drew.
 Written by `python -m diffusionlab.training export --preset {preset.name}` from the logs of the run.
 
 **Words it knows.** Objects: {", ".join(OBJECTS)}. Colours: {", ".join(COLOURS)}.
@@ -78,9 +79,10 @@ Settings: {", ".join(SETTINGS)}. Times of day: {", ".join(TIMES)} (none in space
 |---|---|---|---|---|---|
 {rows}
 
-Trained on `{preset.device}` ({platform.machine()}, torch {torch.__version__}), preset `{preset.name}`.
-Autoencoder on 200 held-out pictures: {report["psnr_db"]} dB, {report["nats_per_element"]} nats per latent
-element. Linear latent-to-colour preview: R² {", ".join(f"{r:.2f}" for r in preview["r2"])} (red, green, blue).
+Trained on `{preset.device}` ({platform.machine()}, torch {torch.__version__}), preset
+`{preset.name}`. Autoencoder on 200 held-out pictures: {report["psnr_db"]} dB,
+{report["nats_per_element"]} nats per latent element. Linear latent-to-colour preview: R²
+{", ".join(f"{r:.2f}" for r in preview["r2"])} (red, green, blue).
 
 **Limits.** One object per picture; no relations, counts, styles or lettering. Every picture it saw
 was drawn by one program, so it knows no photograph. Triples of object, colour and setting that

@@ -79,7 +79,9 @@ def siglip_loss(logits: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     return 0.5 * losses[true].mean() + 0.5 * losses[~true].mean()
 
 
-def token_ids(tokenizer: CLIPTokenizer, texts: list[str], length: int | None = None) -> torch.Tensor:
+def token_ids(
+    tokenizer: CLIPTokenizer, texts: list[str], length: int | None = None
+) -> torch.Tensor:
     """int64 (texts, tokens); without `length` as short as the longest text, exact since causal."""
     padding = "longest" if length is None else "max_length"
     limit = tokenizer.model_max_length if length is None else length

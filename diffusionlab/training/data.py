@@ -22,8 +22,9 @@ def _render_chunk(job: tuple[int, int, int]) -> np.ndarray:
     return np.stack([render(scene(first + i), size, masks=False).image for i in range(count)])
 
 
-def render_pictures(folder: Path, count: int, size: int, first_seed: int = 0,
-                    workers: int = 1) -> np.ndarray:
+def render_pictures(
+    folder: Path, count: int, size: int, first_seed: int = 0, workers: int = 1
+) -> np.ndarray:
     """Pictures of the scenes `first_seed …`, uint8 (count, size, size, 3), kept as one .npy file.
 
     A file of the right shape is used as it is; a render that was cut short starts again.
@@ -71,8 +72,9 @@ class World:
     scenes: tuple[Scene, ...]
 
     @classmethod
-    def rendered(cls, folder: Path, count: int, size: int, first_seed: int = 0,
-                 workers: int = 1) -> World:
+    def rendered(
+        cls, folder: Path, count: int, size: int, first_seed: int = 0, workers: int = 1
+    ) -> World:
         pictures = render_pictures(folder, count, size, first_seed, workers)
         return cls(pictures, tuple(scene(first_seed + i) for i in range(count)))
 

@@ -52,8 +52,9 @@ def draw_timesteps(schedule: NoiseSchedule, count: int, rng: np.random.Generator
     return np.concatenate([uniform, nearest])
 
 
-def noised(latents: torch.Tensor, schedule: NoiseSchedule, timesteps: np.ndarray
-           ) -> tuple[torch.Tensor, torch.Tensor]:
+def noised(
+    latents: torch.Tensor, schedule: NoiseSchedule, timesteps: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor]:
     """x_t = alpha·x0 + sigma·eps and the target v = alpha·eps − sigma·x0, of fresh noise."""
     pair = (schedule.alpha[timesteps], schedule.sigma[timesteps])
     alpha, sigma = (torch.from_numpy(p).float().view(-1, 1, 1, 1).to(latents.device) for p in pair)
@@ -93,7 +94,9 @@ def cached_latents(folder: Path, preset: Preset, world: World) -> np.ndarray:
     if not path.exists():
         scale = np.float16(load_config(folder)["scaling_factor"])
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, encode_all(trained_vae(folder, preset), world.pictures, preset.device) * scale)
+        np.save(
+            path, encode_all(trained_vae(folder, preset), world.pictures, preset.device) * scale
+        )
     return np.load(path)
 
 

@@ -23,7 +23,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -83,8 +83,16 @@ class Training:
     Adam's moments are not kept: they rebuild in about a hundred steps.
     """
 
-    def __init__(self, folder: Path, module: nn.Module, rate: float, decay: float, minutes: float,
-                 betas: tuple[float, float] = (0.9, 0.99), ema: float = 0.999):
+    def __init__(
+        self,
+        folder: Path,
+        module: nn.Module,
+        rate: float,
+        decay: float,
+        minutes: float,
+        betas: tuple[float, float] = (0.9, 0.99),
+        ema: float = 0.999,
+    ):
         self.folder, self.module, self.rate = folder, module, rate
         self.average = Average(module, ema)
         self.log: list[dict] = []
@@ -93,7 +101,10 @@ class Training:
         kinds = [[], []]
         for parameter in module.parameters():
             kinds[parameter.ndim < 2].append(parameter)
-        groups = [{"params": kinds[0], "weight_decay": decay}, {"params": kinds[1], "weight_decay": 0}]
+        groups = [
+            {"params": kinds[0], "weight_decay": decay},
+            {"params": kinds[1], "weight_decay": 0},
+        ]
         self.optimiser = torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
 
     def _resume(self) -> tuple[int, float]:
@@ -116,7 +127,7 @@ class Training:
         write_json(self.folder / "state.json", state)
 
     def steps(self, title: str, save_every: float = 300.0) -> Iterator[int]:
-        """Step numbers until the time is over, with a progress bar; saves on the way and at the end."""
+        """Step numbers until the time is over, with a progress bar; saves now and then."""
         bar = tqdm(total=round(self.clock.limit), unit="s", desc=title, mininterval=5)
         saved = self.clock.seconds
         try:
@@ -145,4 +156,6 @@ class Training:
         if self.step % LOG_EVERY == 0:
             entry = {"loss": float(loss)} | {k: float(v) for k, v in values.items()}
             rounded = {k: round(v, 4) for k, v in entry.items()}
-            self.log.append({"step": self.step, "seconds": round(self.clock.seconds, 1), "values": rounded})
+            self.log.append(
+                {"step": self.step, "seconds": round(self.clock.seconds, 1), "values": rounded}
+            )

@@ -63,9 +63,7 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset(
-        "cpu", 30_000, {"clip": 12, "vae": 18, "denoiser": 75}
-    ),
+    "cpu": Preset("cpu", 30_000, {"clip": 12, "vae": 18, "denoiser": 75}),
     "accelerator": Preset(
         "accelerator",
         500_000,

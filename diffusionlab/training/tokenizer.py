@@ -21,17 +21,18 @@ START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
 WORDS = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
 # Plain English beside the captions, so that words of another world split into sensible pieces.
 PLAIN_ENGLISH = """
-the of and to in is was for that with as his on be at by had not are but from or have an they which
-one you were all her she there would their we him been has when who will no more if out so said what
-up its about than into them can only other time new some could these two may first then do any like
-my now over such our man me even most made after also well did many before must years back through
-much where your way down should because long each just state those people too mr good very world own
-see men work being day never between last life year came here still great old while home make place
-light water wind fire stone river forest garden bridge tower window mountain winter summer spring
-bright dark golden silver small large big little tall round dragon castle knight robot rocket train
-dog bird fish horse bear lion tiger rabbit king queen music dance sleep dream cloud rain storm road
-neon cyber punk retro future photo picture painting drawing artist style detail cinematic majestic
-""".split()
+the of and to in is was for that with as his on be at by had not are but from or have an they
+which one you were all her she there would their we him been has when who will no more if out so
+said what up its about than into them can only other time new some could these two may first then
+do any like my now over such our man me even most made after also well did many before must years
+back through much where your way down should because long each just state those people too mr good
+very world own see men work being day never between last life year came here still great old while
+home make place light water wind fire stone river forest garden bridge tower window mountain
+winter summer spring bright dark golden silver small large big little tall round dragon castle
+knight robot rocket train dog bird fish horse bear lion tiger rabbit king queen music dance sleep
+dream cloud rain storm road neon cyber punk retro future photo picture painting drawing artist
+style detail cinematic majestic
+""".split()  # noqa: SIM905
 
 
 def corpus(scenes: int = 4000, seed: int = 0) -> list[str]:
@@ -67,12 +68,18 @@ def learn_merges(texts: list[str], count: int) -> list[tuple[str, str]]:
 def vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
     """Symbol → id in CLIP's order."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    symbols = [*letters, *(c + WORD_END for c in letters), *("".join(m) for m in merges), START, END]
+    symbols = [
+        *letters,
+        *(c + WORD_END for c in letters),
+        *("".join(m) for m in merges),
+        START,
+        END,
+    ]
     return {symbol: i for i, symbol in enumerate(dict.fromkeys(symbols))}
 
 
 def train_tokenizer(folder: Path, context_length: int, merges: int = 1024) -> Path:
-    """Write vocab.json, merges.txt and tokenizer_config.json; transformers' CLIPTokenizer reads them."""
+    """Write vocab.json, merges.txt and tokenizer_config.json, as CLIPTokenizer reads them."""
     learnt = learn_merges(corpus(), merges)
     lines = ["#version: 0.2", *(" ".join(m) for m in learnt)]
     write_json(folder / "vocab.json", vocabulary(learnt))

@@ -41,7 +41,9 @@ def vae_config(preset: Preset) -> dict:
 def crops(pictures: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """One random window (n, size, size, 3) of each picture, on the grid of 8 pixels."""
     places = rng.integers(0, (pictures.shape[1] - size) // 8 + 1, size=(len(pictures), 2)) * 8
-    return np.stack([p[y : y + size, x : x + size] for p, (y, x) in zip(pictures, places, strict=True)])
+    return np.stack(
+        [p[y : y + size, x : x + size] for p, (y, x) in zip(pictures, places, strict=True)]
+    )
 
 
 def gradient_loss(made: torch.Tensor, true: torch.Tensor, scales: int = 3) -> torch.Tensor:
@@ -65,7 +67,7 @@ def psnr(made: torch.Tensor, true: torch.Tensor) -> float:
 
 
 def train_vae(folder: Path, preset: Preset, world: World, minutes: float) -> VAE:
-    """Train for `minutes`; the averaged weights and config.json with the latent scale are written."""
+    """Train for `minutes`; writes the averaged weights, and config.json with the latent scale."""
     vae = VAE(VAEConfig.from_dict(vae_config(preset))).to(preset.device)
     training = Training(folder / "vae", vae, preset.vae_rate, 0.0, minutes)
     for step in training.steps("vae"):
@@ -95,7 +97,9 @@ def encode_all(vae: VAE, pictures: np.ndarray, device: str, batch: int = 50) -> 
     return np.concatenate(kept, axis=1)
 
 
-def measure_latents(folder: Path, preset: Preset, vae: VAE, world: World, count: int = 1000) -> dict:
+def measure_latents(
+    folder: Path, preset: Preset, vae: VAE, world: World, count: int = 1000
+) -> dict:
     """Write config.json with scaling_factor = 1/std over data, and report.json with the quality."""
     moments = encode_all(vae, world.pictures[:count], preset.device).astype(np.float32)
     spread = np.sqrt(moments[0].var() + (moments[1] ** 2).mean())
@@ -116,7 +120,10 @@ def held_out_quality(folder: Path, preset: Preset, vae: VAE, count: int = 200) -
         mean, std = vae.encode(pixels)
         scores += [psnr(m, p) for m, p in zip(vae.decode(mean), pixels, strict=True)]
         nats.append(float(kl_per_element(mean, std)))
-    return {"psnr_db": round(float(np.mean(scores)), 2), "nats_per_element": round(np.mean(nats), 3)}
+    return {
+        "psnr_db": round(float(np.mean(scores)), 2),
+        "nats_per_element": round(np.mean(nats), 3),
+    }
 
 
 def load_config(folder: Path) -> dict:
