@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from .errors import InputError
+from .errors import InputError, notice
 from .stages import decode
 from .taps import recording
 from .trace import Step, Trace, to_numpy
