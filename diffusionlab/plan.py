@@ -129,7 +129,7 @@ def check_update(
     Put x = alpha_s·x0 + sigma_s·eps with every reading agreeing:
     I1: a·alpha_s + Σ x0 weights = alpha_t (a point mass is hit exactly);
     I2: (a·sigma_s + Σ eps weights)² + Σ noise weights² = sigma_t² (noise taken out is put back).
-    `tolerance` is relative to the size of the terms.
+    `tolerance` is relative to the size of the terms and of the pairs.
     """
     x0_weights = [term.weight for term in update.terms if term.reading == "x0"]
     eps_weights = [term.weight for term in update.terms if term.reading == "eps"]
@@ -137,11 +137,11 @@ def check_update(
     kept = [update.a * source_level.sigma, *eps_weights]
     drawn = [weight for _, weight in update.noise]
     noise = math.hypot(sum(kept), *drawn)
-    for name, got, wanted, terms in (
-        ("I1 (signal)", sum(signal), target_level.alpha, signal),
-        ("I2 (noise)", noise, target_level.sigma, kept + drawn),
+    for name, got, wanted, sizes in (
+        ("I1 (signal)", sum(signal), target_level.alpha, [source_level.alpha, *signal]),
+        ("I2 (noise)", noise, target_level.sigma, [source_level.sigma, *kept, *drawn]),
     ):
-        allowed = tolerance * (wanted + sum(map(abs, terms)))
+        allowed = tolerance * (wanted + sum(map(abs, sizes)))
         if not abs(got - wanted) <= allowed < math.inf:  # written so that NaN and infinity fail
             raise NumericsError(
                 f"invariant {name} of the step from timestep {source_level.timestep:g} to "
