@@ -5,8 +5,9 @@
     record["mid_block.attentions.0.transformer_blocks.0.attn2.probabilities"]  # list of tensors
 
 Nobody watching: a tap hands its value on and costs one attribute look-up. A watcher sees the batch
-rows that `rows(...)` selects (in a guided run: the prompt's), and may return a tensor of the same
-shape to put in their place. Watchers are taken away when the `with` block ends, however it ends.
+rows that `rows(...)` selects (in a guided run: the prompt's). It returns None, and nothing changes
+anywhere, or a new tensor of the shape that it was given, which takes the place of those rows.
+Watchers belong to one model and are taken away when their `with` block ends, however it ends.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Watcher = Callable[[str, torch.Tensor], torch.Tensor | None]
 _selected: ContextVar[slice] = ContextVar("rows", default=slice(None))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Watch:
     """One watcher on one tap; `heads` asks attention taps for every head instead of their mean."""
 
@@ -34,21 +35,25 @@ class Watch:
     name: str
     heads: bool
 
-    def __call__(self, value: torch.Tensor) -> torch.Tensor:
+    def __call__(self, value: torch.Tensor) -> torch.Tensor | None:
+        """What the watcher puts in the place of the value; None leaves it."""
         answer = self.function(self.name, value)
         if answer is None:
-            return value
+            return None
         if not isinstance(answer, torch.Tensor) or answer.shape != value.shape:
             given = tuple(answer.shape) if isinstance(answer, torch.Tensor) else shown(answer)
             raise InputError(
                 f"the watcher of tap {self.name} returned {given}; None or a tensor of shape "
-                f"{tuple(value.shape)} is allowed: return what it was given, changed in place or not"
+                f"{tuple(value.shape)} is allowed: return a changed copy of what it was given"
             )
         return answer
 
 
 class Tap:
-    """The identity, with a place for watchers. Its name is its path inside the module."""
+    """The identity, with a place for watchers; its name is its path inside the module.
+
+    Keep it as an attribute of an `nn.Module`, or in a tuple there, and call it on the value.
+    """
 
     __slots__ = ("watches",)
 
@@ -64,54 +69,63 @@ class Tap:
         if not self.watches:
             return value
         chosen = _selected.get()
-        before = seen = value[chosen]
-        if not len(seen):
+        if not len(value[chosen]):
             return value
         for watch in self.watches:
-            seen = watch(seen)
-        if seen is before:
-            return value
-        changed = value.clone()
-        changed[chosen] = seen.to(value.dtype)
-        return changed
+            answer = watch(value[chosen])
+            if answer is not None:
+                value = value.clone()
+                value[chosen] = answer.to(value.dtype)
+        return value
 
 
 class AttentionTap(Tap):
     """A tap on attention probabilities, which fused attention never forms.
 
-    `__call__(query, key, size)` computes them beside the fused result for the selected rows only:
-    float16, (rows, height, width, tokens), the mean over heads; (rows, heads, height, width, tokens)
-    for a watcher that asked for heads. It returns the probabilities that a watcher put in their
-    place, (rows, heads, queries, tokens), or None.
+    A watcher is shown float16 (rows, height, width, tokens), the mean over heads, or, if it asked
+    for heads, (rows, heads, height, width, tokens). What it returns, in any float dtype and not
+    normalised, replaces the probabilities of those rows; a mean then serves every head. To change
+    one token's share and nothing else, ask for heads.
     """
 
     __slots__ = ()
 
-    def __call__(self, query, key, size):
+    def __call__(self, query, key, size: tuple[int, int]) -> torch.Tensor | None:
+        """Show the probabilities to the watchers; query and key (batch, heads, places, head width).
+
+        Returns float32 (rows, heads, height · width, tokens) if a watcher replaced them, else None.
+        Only the selected rows are computed, in float32, beside the fused result.
+        """
         chosen = _selected.get()
-        query, key = query[chosen].float(), key[chosen].float()  # (rows, heads, queries, width)
+        query, key = query[chosen].float(), key[chosen].float()
         if not len(query):
             return None
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-        exact = scores.softmax(dim=-1)  # (rows, heads, queries, tokens)
+        probabilities = scores.softmax(dim=-1)  # (rows, heads, height · width, tokens)
         replaced = None
         for watch in self.watches:
-            shown_heads = exact if watch.heads else exact.mean(dim=1)
-            value = shown_heads.half().unflatten(-2, size)
-            answer = watch(value)
-            if answer is not value:
-                flat = answer.float().flatten(-3, -2)
-                replaced = flat if watch.heads else flat[:, None].expand_as(exact)
+            seen = probabilities if watch.heads else probabilities.mean(dim=1)
+            answer = watch(seen.half().unflatten(-2, size))
+            if answer is not None:
+                flat = answer.to(scores).flatten(-3, -2)
+                flat = flat if watch.heads else flat[:, None]
+                replaced = probabilities = flat.expand_as(scores)
         return replaced
 
 
 def find_taps(module: nn.Module) -> dict[str, Tap]:
-    """Every tap of a module by its dotted path, in the order of construction."""
+    """Every tap of a module by its dotted path, in the order of construction.
+
+    Taps in a tuple are numbered: `down_blocks.0.skips.1`.
+    """
     found = {}
     for path, part in module.named_modules():
         for name, value in vars(part).items():
-            if isinstance(value, Tap):
-                found[f"{path}.{name}".lstrip(".")] = value
+            taps = enumerate(value) if isinstance(value, tuple) else [(None, value)]
+            for number, tap in taps:
+                if isinstance(tap, Tap):
+                    names = (path, name, "" if number is None else str(number))
+                    found[".".join(filter(None, names))] = tap
     return found
 
 
@@ -127,11 +141,16 @@ def matching(taps: Mapping[str, Tap], pattern: str) -> list[str]:
 
 
 @contextmanager
-def watching(module: nn.Module, watchers: Mapping[str, Watcher], heads: bool = False) -> Iterator[None]:
+def watching(
+    module: nn.Module, watchers: Mapping[str, Watcher], heads: bool = False
+) -> Iterator[None]:
     """Call `function(name, value)` at every tap that its glob pattern selects, inside the block.
 
-    A returned tensor replaces the value (attention then computes explicitly for those rows).
-    Errors: InputError for a pattern that selects nothing, before any watcher is placed.
+    None leaves the value; a tensor of the same shape replaces it for everything downstream (see
+    `AttentionTap` for probabilities). Several watchers of one tap are asked in turn, each seeing
+    what the last one left. heads: attention taps show every head instead of their mean.
+    Errors: InputError for a pattern that selects nothing, before any watcher is placed, and, while
+    the network runs, for a returned tensor of another shape; a watcher's own errors pass through.
     """
     taps = find_taps(module)
     placed = [
@@ -149,9 +168,13 @@ def watching(module: nn.Module, watchers: Mapping[str, Watcher], heads: bool = F
 
 
 @contextmanager
-def recording(module: nn.Module, patterns: Iterable[str], heads: bool = False
-              ) -> Iterator[dict[str, list[torch.Tensor]]]:
-    """Keep every value that the taps of these patterns pass on, as name → list of tensors."""
+def recording(
+    module: nn.Module, patterns: Iterable[str], heads: bool = False
+) -> Iterator[dict[str, list[torch.Tensor]]]:
+    """Keep every value that the taps of these patterns pass on, as name → list of tensors.
+
+    One entry per call of the network, on its device: (selected rows, …). heads: as in `watching`.
+    """
     record: dict[str, list[torch.Tensor]] = {}
 
     def keep(name: str, value: torch.Tensor) -> None:
@@ -163,7 +186,15 @@ def recording(module: nn.Module, patterns: Iterable[str], heads: bool = False
 
 @contextmanager
 def rows(chosen: slice) -> Iterator[None]:
-    """Show watchers these rows of the batch only, in this thread, inside the block."""
+    """Show watchers these rows of the batch only, in this thread, inside the block.
+
+    An empty slice shows nothing and costs nothing. Errors: InputError for anything but a slice.
+    """
+    if not isinstance(chosen, slice):
+        raise InputError(
+            f"rows is {shown(chosen)}; a slice of the batch is allowed: slice(1, None) leaves out "
+            "the first row"
+        )
     token = _selected.set(chosen)
     try:
         yield

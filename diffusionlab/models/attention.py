@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..taps import AttentionTap, selected_rows
+from .blocks import start_at_zero
 
 
 class PreparedText:
-    """Keys and values of every cross-attention for one text: they do not change from step to step."""
+    """Keys and values of every cross-attention of a U-Net for one text; made by `prepare_text`."""
 
     def __init__(self, pairs: dict[nn.Module, tuple[torch.Tensor, torch.Tensor]]):
         self.pairs = pairs
@@ -25,9 +26,14 @@ class PreparedText:
 
 
 class Attention(nn.Module):
-    """Multi-head attention; `context_width` is the text's width in cross-attention."""
+    """Multi-head attention; `context_width` is the text's width in cross-attention.
 
-    def __init__(self, width: int, heads: int, context_width: int | None = None, bias: bool = False):
+    The fused product never forms the probabilities; watched, they are computed beside it.
+    """
+
+    def __init__(
+        self, width: int, heads: int, context_width: int | None = None, bias: bool = False
+    ):
         super().__init__()
         self.heads = heads
         self.to_q = nn.Linear(width, width, bias=bias)
@@ -115,7 +121,9 @@ class Transformer(nn.Module):
     2.x; on tokens both are the same product, so both are computed as a linear layer.
     """
 
-    def __init__(self, width: int, heads: int, context_width: int, layers: int, groups: int, linear: bool):
+    def __init__(
+        self, width: int, heads: int, context_width: int, layers: int, groups: int, linear: bool
+    ):
         super().__init__()
         self.norm = nn.GroupNorm(groups, width, eps=1e-6)
         made = nn.Linear if linear else _pointwise
@@ -123,7 +131,7 @@ class Transformer(nn.Module):
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(width, heads, context_width) for _ in range(layers)
         )
-        nn.init.zeros_(self.proj_out.weight), nn.init.zeros_(self.proj_out.bias)
+        start_at_zero(self.proj_out)
 
     def forward(self, x: torch.Tensor, text) -> torch.Tensor:
         size = tuple(x.shape[-2:])

@@ -1,6 +1,8 @@
-"""The convolutional blocks that the U-Net and the autoencoder share."""
+"""What the networks are built of: residual blocks, half and double size, the time embedding."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +13,12 @@ class ResBlock(nn.Module):
     """Two convolutions around what is added back (He et al. 2015, arXiv 1512.03385).
 
     `time_width` is the width of the time embedding, which is added between them; None in the VAE.
+    Untrained, the block is the identity (or its shortcut): its last convolution starts at zero.
     """
 
-    def __init__(self, inputs: int, outputs: int, groups: int, eps: float, time_width: int | None = None):
+    def __init__(
+        self, inputs: int, outputs: int, groups: int, eps: float, time_width: int | None = None
+    ):
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, inputs, eps=eps)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
@@ -22,7 +27,7 @@ class ResBlock(nn.Module):
         self.norm2 = nn.GroupNorm(groups, outputs, eps=eps)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
-        nn.init.zeros_(self.conv2.weight), nn.init.zeros_(self.conv2.bias)
+        start_at_zero(self.conv2)
 
     def forward(self, x: torch.Tensor, time: torch.Tensor | None = None) -> torch.Tensor:
         """x (batch, inputs, height, width); time (batch, time width), SiLU already applied."""
@@ -56,3 +61,35 @@ class Upsample(nn.Module):
         if size is None:
             return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
+
+
+def start_at_zero(layer: nn.Module) -> None:
+    """Zero weight and bias, so that what a residual branch adds begins at nothing."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+
+
+def timestep_waves(timestep: torch.Tensor, width: int, flip: bool, shift: int) -> torch.Tensor:
+    """Sinusoids of the timestep, float32 (batch, width) (arXiv 1706.03762, section 3.5).
+
+    paper ↔ name: sin(t / 10000^(2i/d)); t = `timestep`, d = `width`. `flip` puts the cosines
+    first; the last frequency is 1/10000 at `shift` 1 and just short of it at 0.
+    """
+    half = width // 2
+    places = torch.arange(half, dtype=torch.float32, device=timestep.device)
+    frequencies = torch.exp(-math.log(10_000) * places / (half - shift))
+    angles = timestep.float()[:, None] * frequencies
+    waves = (angles.cos(), angles.sin()) if flip else (angles.sin(), angles.cos())
+    return torch.cat(waves, dim=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """Two linear layers from the sinusoids to the width that the residual blocks read."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.linear_1 = nn.Linear(width, 4 * width)
+        self.linear_2 = nn.Linear(4 * width, 4 * width)
+
+    def forward(self, waves: torch.Tensor) -> torch.Tensor:
+        return self.linear_2(F.silu(self.linear_1(waves)))

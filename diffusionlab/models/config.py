@@ -7,15 +7,18 @@ from typing import Any, TypeVar
 
 from ..errors import CheckpointError, shown
 
-MAX_CHANNELS, MAX_LAYERS = 8192, 16
+MAX_CHANNELS, MAX_LAYERS, MAX_HEADS, MAX_GROUPS = 8192, 16, 1024, 1024
 Config = TypeVar("Config")
 
 
-def read_config(kind: type[Config], given: dict[str, Any], others: dict[str, Any], part: str) -> Config:
+def read_config(
+    kind: type[Config], given: dict[str, Any], others: dict[str, Any], part: str
+) -> Config:
     """A config record from the content of a `config.json`.
 
-    Missing keys take diffusers' defaults. `others` are the defaults of keys that we do not support:
-    another value there is a CheckpointError that names the key, as is a key that nobody knows.
+    Missing keys take diffusers' defaults; keys that start with `_` are diffusers' own notes.
+    `others` are the defaults of keys that we do not support: another value there is a
+    CheckpointError that names the key, as is a key that nobody knows unless it is null or false.
     """
     known = {field.name for field in fields(kind)}
     values = {}
@@ -25,15 +28,17 @@ def read_config(kind: type[Config], given: dict[str, Any], others: dict[str, Any
         value = tuple(value) if isinstance(value, list) else value
         if key in known:
             values[key] = value
+        elif key not in others and (value is None or value is False):
+            continue
         elif key not in others:
             raise CheckpointError(
-                f"{part} config has the key {shown(key)} = {shown(value)}, which is not known here; "
-                "supported is the layout of Stable Diffusion 1.x and 2.x"
+                f"{part} config has the key {shown(key)} = {shown(value)}, which is not known "
+                "here: supported is the layout of Stable Diffusion 1.x and 2.x"
             )
         elif value != others[key]:
             raise CheckpointError(
-                f"{part} config has {key} = {shown(value)}; only {shown(others[key])} is supported: "
-                "use a checkpoint in the layout of Stable Diffusion 1.x or 2.x"
+                f"{part} config has {key} = {shown(value)}; only {shown(others[key])} is "
+                "supported: use a checkpoint in the layout of Stable Diffusion 1.x or 2.x"
             )
     return kind(**values)
 
@@ -57,16 +62,53 @@ def refuse_unless(good: bool, part: str, key: str, value: Any, allowed: str) -> 
         )
 
 
-def check_sizes(part: str, limit: int, **sizes: Any) -> None:
-    """Each value, or each entry of a tuple, is an integer from 1 to `limit`."""
-    for key, value in sizes.items():
-        entries = value if isinstance(value, tuple) else (value,)
-        good = bool(entries) and all(type(n) is int and 1 <= n <= limit for n in entries)
-        refuse_unless(good, part, key, value, f"an integer from 1 to {limit} (or a list of them)")
+def is_size(value: Any, limit: int) -> bool:
+    """Whether this is an integer from 1 to `limit` (True is none)."""
+    return type(value) is int and 1 <= value <= limit
 
 
-def per_block(value: int | tuple[int, ...], blocks: int, part: str, key: str) -> tuple[int, ...]:
-    """One entry per block, from one number for all or from a list."""
+def check_sizes(config: Any, part: str, **limits: int) -> None:
+    """Each named value of the config is an integer from 1 to its limit."""
+    for key, limit in limits.items():
+        value = getattr(config, key)
+        refuse_unless(is_size(value, limit), part, key, value, f"an integer from 1 to {limit}")
+
+
+def check_switches(config: Any, part: str) -> None:
+    """Each option whose default is true or false is one of the two."""
+    for field in fields(config):
+        if isinstance(field.default, bool):
+            value = getattr(config, field.name)
+            refuse_unless(isinstance(value, bool), part, field.name, value, "true or false")
+
+
+def check_channels(channels: Any, groups: int, part: str) -> None:
+    """A list of at most 16 widths, each of which the groups of GroupNorm divide."""
+    good = isinstance(channels, tuple) and 1 <= len(channels) <= MAX_LAYERS
+    good = good and all(is_size(width, MAX_CHANNELS) for width in channels)
+    allowed = f"a list of 1 to {MAX_LAYERS} integers from 1 to {MAX_CHANNELS}"
+    refuse_unless(good, part, "block_out_channels", channels, allowed)
+    for width in channels:
+        divides = width % groups == 0
+        refuse_unless(divides, part, "norm_num_groups", groups, f"a divisor of {width} channels")
+
+
+def check_kinds(kinds: Any, blocks: int, allowed: tuple[str, ...], part: str, key: str) -> None:
+    """A list of one allowed block type for each block."""
+    good = isinstance(kinds, tuple) and len(kinds) == blocks and all(k in allowed for k in kinds)
+    refuse_unless(good, part, key, kinds, f"{' or '.join(allowed)} for each of {blocks} blocks")
+
+
+def check_number(value: Any, part: str, key: str, low: float, high: float) -> None:
+    """A number strictly between `low` and `high`."""
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and low < value < high
+    refuse_unless(good, part, key, value, f"a number between {low:g} and {high:g}")
+
+
+def per_block(value: Any, blocks: int, limit: int, part: str, key: str) -> tuple[int, ...]:
+    """One integer from 1 to `limit` per block, from one number for all or from a list."""
     entries = value if isinstance(value, tuple) else (value,) * blocks
-    refuse_unless(len(entries) == blocks, part, key, value, f"one entry for each of {blocks} blocks")
+    good = len(entries) == blocks and all(is_size(entry, limit) for entry in entries)
+    allowed = f"an integer from 1 to {limit}, or a list with one for each of {blocks} blocks,"
+    refuse_unless(good, part, key, value, allowed)
     return entries

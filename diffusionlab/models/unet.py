@@ -7,7 +7,6 @@ section 3.3). Attribute names are the key names of diffusers' checkpoints.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +16,26 @@ from torch import nn
 
 from ..taps import Tap
 from .attention import PreparedText, Transformer
-from .blocks import Downsample, ResBlock, Upsample
-from .config import check_sizes, per_block, read_config, refuse_unless, write_config
+from .blocks import Downsample, ResBlock, TimeEmbedding, Upsample, timestep_waves
+from .config import (
+    MAX_CHANNELS,
+    MAX_GROUPS,
+    MAX_HEADS,
+    MAX_LAYERS,
+    check_channels,
+    check_kinds,
+    check_number,
+    check_sizes,
+    check_switches,
+    per_block,
+    read_config,
+    refuse_unless,
+    write_config,
+)
 
 CROSS_DOWN, PLAIN_DOWN = "CrossAttnDownBlock2D", "DownBlock2D"
 CROSS_UP, PLAIN_UP = "CrossAttnUpBlock2D", "UpBlock2D"
+DOWN_KINDS, UP_KINDS = (CROSS_DOWN, PLAIN_DOWN), (CROSS_UP, PLAIN_UP)
 MID = "UNetMidBlock2DCrossAttn"
 
 # Options of UNet2DConditionModel that are supported at this value only (diffusers' default).
@@ -78,44 +92,53 @@ class UNetConfig:
         content = write_config(self, "UNet2DConditionModel")
         return content | {"mid_block_type": self.mid_block_type}
 
-    @property
-    def blocks(self) -> int:
-        return len(self.block_out_channels)
-
     def check(self) -> None:
         """Raise CheckpointError for sizes that make no network, before any memory is taken."""
-        sizes = dict(in_channels=self.in_channels, out_channels=self.out_channels,
-                     block_out_channels=self.block_out_channels, norm_num_groups=self.norm_num_groups,
-                     cross_attention_dim=self.cross_attention_dim)  # fmt: skip
-        check_sizes("unet", 8192, **sizes)
-        check_sizes("unet", 16, layers_per_block=self.layers_per_block)
-        check_sizes("unet", 16, transformer_layers_per_block=self.transformer_layers_per_block)
-        check_sizes("unet", 1024, attention_head_dim=self.attention_head_dim)
-        for key, allowed in (("down_block_types", (CROSS_DOWN, PLAIN_DOWN)),
-                             ("up_block_types", (CROSS_UP, PLAIN_UP))):  # fmt: skip
-            kinds = getattr(self, key)
-            good = isinstance(kinds, tuple) and len(kinds) == self.blocks <= 16 and set(kinds) <= set(allowed)
-            refuse_unless(good, "unet", key, kinds, f"one of {' or '.join(allowed)} for each block")
-        refuse_unless(self.mid_block_type in (MID, None), "unet", "mid_block_type",
-                      self.mid_block_type, f"{MID} or null")  # fmt: skip
-        for width, heads in zip(self.block_out_channels, self.heads, strict=True):
-            refuse_unless(width % self.norm_num_groups == 0, "unet", "norm_num_groups",
-                          self.norm_num_groups, f"a divisor of {width} channels")  # fmt: skip
-            refuse_unless(width % heads == 0, "unet", "attention_head_dim", heads,
-                          f"a number of heads that divides {width} channels")  # fmt: skip
+        check_sizes(self, "unet", in_channels=MAX_CHANNELS, out_channels=MAX_CHANNELS,
+                    norm_num_groups=MAX_GROUPS, cross_attention_dim=MAX_CHANNELS)  # fmt: skip
+        check_channels(self.block_out_channels, self.norm_num_groups, "unet")
+        check_switches(self, "unet")
+        check_number(self.norm_eps, "unet", "norm_eps", 0, 1)
+        if self.sample_size is not None:
+            check_sizes(self, "unet", sample_size=MAX_CHANNELS)
+        for key, allowed in (("down_block_types", DOWN_KINDS), ("up_block_types", UP_KINDS)):
+            check_kinds(getattr(self, key), self.blocks, allowed, "unet", key)
+        known = self.mid_block_type in (MID, None)
+        refuse_unless(known, "unet", "mid_block_type", self.mid_block_type, f"{MID} or null")
+        self._check_blocks()
+
+    def _check_blocks(self) -> None:
+        """Heads divide channels, lists have an entry per block, the sinusoids have a width."""
+        heads, _, _ = self.heads, self.layers, self.depths  # each refuses a wrong list
+        for width, count in zip(self.block_out_channels, heads, strict=True):
+            allowed = f"a number of heads that divides {width} channels"
+            refuse_unless(width % count == 0, "unet", "attention_head_dim", count, allowed)
+        first = self.block_out_channels[0]
+        refuse_unless(first % 2 == 0, "unet", "block_out_channels", first, "an even first number")
+        check_number(self.freq_shift, "unet", "freq_shift", -1, first / 2)
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks lead down (and as many up)."""
+        return len(self.block_out_channels)
 
     @property
     def heads(self) -> tuple[int, ...]:
-        return per_block(self.attention_head_dim, self.blocks, "unet", "attention_head_dim")
+        """Heads of attention in each block."""
+        return self._per_block("attention_head_dim", MAX_HEADS)
 
     @property
     def layers(self) -> tuple[int, ...]:
-        return per_block(self.layers_per_block, self.blocks, "unet", "layers_per_block")
+        """Residual blocks of each block on the way down; there is one more on the way up."""
+        return self._per_block("layers_per_block", MAX_LAYERS)
 
     @property
     def depths(self) -> tuple[int, ...]:
-        key = "transformer_layers_per_block"
-        return per_block(self.transformer_layers_per_block, self.blocks, "unet", key)
+        """Transformer blocks behind each residual block."""
+        return self._per_block("transformer_layers_per_block", MAX_LAYERS)
+
+    def _per_block(self, key: str, limit: int) -> tuple[int, ...]:
+        return per_block(getattr(self, key), self.blocks, limit, "unet", key)
 
     def transformer(self, block: int, width: int) -> Transformer:
         """A transformer of this block's heads and depth."""
@@ -128,33 +151,8 @@ class UNetConfig:
         return ResBlock(inputs, outputs, self.norm_num_groups, self.norm_eps, time_width)
 
 
-def timestep_waves(timestep: torch.Tensor, width: int, flip: bool, shift: int) -> torch.Tensor:
-    """Sinusoids of the timestep, float32 (batch, width) (arXiv 1706.03762, section 3.5).
-
-    paper ↔ name: sin(t / 10000^(2i/d)), here t = `timestep` and d = `width`; cosines first if `flip`.
-    """
-    half = width // 2
-    places = torch.arange(half, dtype=torch.float32, device=timestep.device)
-    frequencies = torch.exp(-math.log(10_000) * places / (half - shift))
-    angles = timestep.float()[:, None] * frequencies
-    waves = (angles.cos(), angles.sin()) if flip else (angles.sin(), angles.cos())
-    return torch.cat(waves, dim=-1)
-
-
-class TimeEmbedding(nn.Module):
-    """Two linear layers from the sinusoids to the width that the residual blocks read."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.linear_1 = nn.Linear(width, 4 * width)
-        self.linear_2 = nn.Linear(4 * width, 4 * width)
-
-    def forward(self, waves: torch.Tensor) -> torch.Tensor:
-        return self.linear_2(F.silu(self.linear_1(waves)))
-
-
 class DownBlock(nn.Module):
-    """Residual blocks, each followed by a transformer where the block has attention; then half size."""
+    """Residual blocks, each with a transformer after it where the block attends; then half size."""
 
     def __init__(self, config: UNetConfig, block: int):
         super().__init__()
@@ -165,10 +163,13 @@ class DownBlock(nn.Module):
         )
         attends = config.down_block_types[block] == CROSS_DOWN
         if attends:
-            self.attentions = nn.ModuleList(config.transformer(block, outputs) for _ in range(layers))
+            self.attentions = nn.ModuleList(
+                config.transformer(block, outputs) for _ in range(layers)
+            )
         last = block == config.blocks - 1
         self.downsamplers = None if last else nn.ModuleList([Downsample(outputs)])
-        self.attends, self.output, self.skip = attends, Tap(), Tap()
+        self.attends, self.output = attends, Tap()
+        self.skips = tuple(Tap() for _ in range(layers if last else layers + 1))
 
     def forward(self, x, time, text) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """The block's output and, for the way up, what every layer of it made."""
@@ -177,10 +178,10 @@ class DownBlock(nn.Module):
             x = resnet(x, time)
             if self.attends:
                 x = self.attentions[i](x, text)
-            skips.append(self.skip(x))
+            skips.append(self.skips[i](x))
         if self.downsamplers is not None:
             x = self.downsamplers[0](x)
-            skips.append(self.skip(x))
+            skips.append(self.skips[-1](x))
         return self.output(x), skips
 
 
@@ -200,7 +201,7 @@ class MidBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """As the block below it on the way down, each layer fed with a skip connection; then double size."""
+    """The way down again, each residual block fed with a skip connection too; then double size."""
 
     def __init__(self, config: UNetConfig, step: int):
         super().__init__()
@@ -214,7 +215,9 @@ class UpBlock(nn.Module):
         )
         self.attends = config.up_block_types[step] == CROSS_UP
         if self.attends:
-            self.attentions = nn.ModuleList(config.transformer(block, outputs) for _ in range(layers))
+            self.attentions = nn.ModuleList(
+                config.transformer(block, outputs) for _ in range(layers)
+            )
         self.upsamplers = None if block == 0 else nn.ModuleList([Upsample(outputs)])
         self.output = Tap()
 
@@ -238,22 +241,24 @@ class UNet(nn.Module):
         self.config, channels = config, config.block_out_channels
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(channels[0])
-        self.time = Tap()
+        self.time, self.skip = Tap(), Tap()
         self.down_blocks = nn.ModuleList(DownBlock(config, i) for i in range(config.blocks))
         self.mid_block = MidBlock(config) if config.mid_block_type else None
         self.up_blocks = nn.ModuleList(UpBlock(config, i) for i in range(config.blocks))
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, channels[0], eps=config.norm_eps)
         self.conv_out = nn.Conv2d(channels[0], config.out_channels, 3, padding=1)
 
-    def forward(self, sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor | PreparedText
-                ) -> torch.Tensor:
-        """sample (batch, channels, h, w), timestep () or (batch,), text (batch, tokens, width).
+    def forward(
+        self, sample: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor | PreparedText
+    ) -> torch.Tensor:
+        """What the network says of a latent: (batch, out_channels, h, w) of eps, v or x0.
 
-        Returns (batch, out_channels, h, w): eps, v or x0, as the checkpoint was trained.
+        sample (batch, in_channels, h, w); timestep () or (batch,), any real number; text (batch,
+        tokens, cross_attention_dim) or what `prepare_text` made of it.
         """
         time = self.embed_time(timestep.expand(sample.shape[0]), sample.dtype)
         x = self.conv_in(sample)
-        skips = [x]
+        skips = [self.skip(x)]
         for block in self.down_blocks:
             x, made = block(x, time, text)
             skips += made
@@ -264,13 +269,16 @@ class UNet(nn.Module):
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
     def embed_time(self, timestep: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """SiLU of the time embedding (batch, 4 · first width): all that residual blocks see of it."""
+        """SiLU of the time embedding (batch, 4 · first width), which every residual block reads."""
         config = self.config
         waves = timestep_waves(timestep, config.block_out_channels[0], config.flip_sin_to_cos,
                                config.freq_shift)  # fmt: skip
         return F.silu(self.time(self.time_embedding(waves.to(dtype))))
 
     def prepare_text(self, text: torch.Tensor) -> PreparedText:
-        """Keys and values of all cross-attentions for (batch, tokens, width), to be used every step."""
+        """Keys and values of every cross-attention for a text (batch, tokens, width).
+
+        They do not change from step to step: computed once, they stand in for `text` in `forward`.
+        """
         layers = [part.attn2 for part in self.modules() if hasattr(part, "attn2")]
         return PreparedText({layer: layer.keys_values(text) for layer in layers})

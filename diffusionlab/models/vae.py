@@ -17,7 +17,18 @@ from torch import nn
 from ..taps import Tap
 from .attention import Attention
 from .blocks import Downsample, ResBlock, Upsample
-from .config import check_sizes, read_config, refuse_unless, write_config
+from .config import (
+    MAX_CHANNELS,
+    MAX_GROUPS,
+    MAX_LAYERS,
+    check_channels,
+    check_kinds,
+    check_number,
+    check_sizes,
+    check_switches,
+    read_config,
+    write_config,
+)
 
 DOWN, UP, EPS = "DownEncoderBlock2D", "UpDecoderBlock2D", 1e-6
 
@@ -62,19 +73,17 @@ class VAEConfig:
 
     def check(self) -> None:
         """Raise CheckpointError for sizes that make no network, before any memory is taken."""
-        check_sizes("vae", 8192, in_channels=self.in_channels, out_channels=self.out_channels,
-                    block_out_channels=self.block_out_channels, norm_num_groups=self.norm_num_groups,
-                    latent_channels=self.latent_channels)  # fmt: skip
-        check_sizes("vae", 16, layers_per_block=self.layers_per_block)
+        check_sizes(self, "vae", in_channels=MAX_CHANNELS, out_channels=MAX_CHANNELS,
+                    latent_channels=MAX_CHANNELS, norm_num_groups=MAX_GROUPS,
+                    layers_per_block=MAX_LAYERS, sample_size=MAX_CHANNELS)  # fmt: skip
+        check_channels(self.block_out_channels, self.norm_num_groups, "vae")
+        check_switches(self, "vae")
         for key, kind in (("down_block_types", DOWN), ("up_block_types", UP)):
-            kinds = getattr(self, key)
-            good = kinds == (kind,) * len(self.block_out_channels) and len(kinds) <= 16
-            refuse_unless(good, "vae", key, kinds, f"{kind} for each block")
-        for width in self.block_out_channels:
-            refuse_unless(width % self.norm_num_groups == 0, "vae", "norm_num_groups",
-                          self.norm_num_groups, f"a divisor of {width} channels")  # fmt: skip
-        number = isinstance(self.scaling_factor, (int, float)) and 0 < self.scaling_factor < 1e6
-        refuse_unless(number, "vae", "scaling_factor", self.scaling_factor, "a positive number")
+            blocks = len(self.block_out_channels)
+            check_kinds(getattr(self, key), blocks, (kind,), "vae", key)
+        check_number(self.scaling_factor, "vae", "scaling_factor", 0, 1e6)
+        if self.shift_factor is not None:
+            check_number(self.shift_factor, "vae", "shift_factor", -1e6, 1e6)
 
     def resnet(self, inputs: int, outputs: int) -> ResBlock:
         """A residual block without time."""
@@ -206,7 +215,10 @@ class VAE(nn.Module):
             self.post_quant_conv = nn.Conv2d(latent, latent, 1)
 
     def encode(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation (batch, latent channels, h, w) of pixels (batch, 3, 8h, 8w) in -1…1."""
+        """Mean and standard deviation of the latent, (batch, latent channels, h, w) each.
+
+        pixels (batch, 3, 8h, 8w) in -1…1; 8 is 2 per block but the last (arXiv 1312.6114, Eq. 9).
+        """
         moments = self.encoder(pixels)
         if self.config.use_quant_conv:
             moments = self.quant_conv(moments)
