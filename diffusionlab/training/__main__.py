@@ -16,9 +16,9 @@ from .data import World
 from .denoiser import train_denoiser
 from .presets import PRESETS, Preset, preset
 from .tokenizer import train_tokenizer
-from .vae import train_vae
+from .vae import train_decoder, train_vae
 
-PARTS = ("data", "tokenizer", "clip", "vae", "denoiser", "export")
+PARTS = ("data", "tokenizer", "clip", "vae", "decoder", "denoiser", "export")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,6 +41,7 @@ def run_part(name: str, arguments: argparse.Namespace, chosen: Preset, world: Wo
     trainers: dict[str, Callable] = {
         "clip": train_clip,
         "vae": train_vae,
+        "decoder": train_decoder,
         "denoiser": train_denoiser,
     }
     if name == "tokenizer":

@@ -15,7 +15,7 @@ from ..toyland import COLOURS, GRAMMAR_VERSION, OBJECTS, SETTINGS, TIMES
 from .loop import write_atomically
 from .presets import Preset
 
-PARTS = {"clip": "text_encoder", "vae": "vae", "denoiser": "unet"}
+PARTS = {"clip": "text_encoder", "vae": "vae", "decoder": "vae", "denoiser": "unet"}
 
 
 def read_state(run: Path, part: str) -> dict:
@@ -55,7 +55,7 @@ def _row(run: Path, target: Path, part: str) -> str:
     size = next(folder.glob("*.safetensors")).stat().st_size / 1e6
     last = ", ".join(f"{k} {v:g}" for k, v in state["log"][-1]["values"].items())
     return (
-        f"| {PARTS[part]} | {tensor_count(folder):,} | {size:.1f} MB "
+        f"| {part} ({PARTS[part]}) | {tensor_count(folder):,} | {size:.1f} MB "
         f"| {state['step']:,} | {state['seconds'] / 60:.1f} | {last} |"
     )
 
@@ -64,7 +64,8 @@ def model_card(run: Path, target: Path, preset: Preset) -> str:
     """Markdown: what the model knows, how it was trained, what was measured, what it cannot do."""
     report = json.loads((run / "vae" / "report.json").read_text(encoding="utf-8"))
     preview = json.loads((target / "preview.json").read_text(encoding="utf-8"))
-    rows = "\n".join(_row(run, target, part) for part in PARTS)
+    done = [part for part in PARTS if (run / part / "state.json").exists()]
+    rows = "\n".join(_row(run, target, part) for part in done)
     return f"""# Toyland, grammar version {GRAMMAR_VERSION}
 
 A small text-to-image latent diffusion model in the layout of Stable Diffusion, trained from random

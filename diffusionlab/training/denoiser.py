@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-from ..models import VAE, UNet, UNetConfig, VAEConfig
+from ..models import UNet, UNetConfig
 from ..schedule import NoiseSchedule
 from .clip import token_ids
 from .data import World
 from .loop import Training
 from .presets import SCALED_LINEAR, Preset
-from .vae import encode_all, load_config
+from .vae import cached_latents
 
 
 def unet_config(preset: Preset) -> dict:
@@ -76,28 +76,6 @@ class Conditioning:
     def __call__(self, texts: list[str]) -> torch.Tensor:
         ids = token_ids(self.tokenizer, texts, self.preset.context_length)
         return self.tower(input_ids=ids.to(self.preset.device)).last_hidden_state
-
-
-def trained_vae(folder: Path, preset: Preset) -> VAE:
-    """The autoencoder that the run folder holds, with its averaged weights."""
-    from safetensors.torch import load_file
-
-    vae = VAE(VAEConfig.from_dict(load_config(folder)))
-    loaded = load_file(folder / "vae" / "weights.safetensors")
-    vae.load_state_dict({k[4:]: v for k, v in loaded.items() if k.startswith("ema.")})
-    return vae.eval().to(preset.device)
-
-
-def cached_latents(folder: Path, preset: Preset, world: World) -> np.ndarray:
-    """float16 (2, n, 4, h, w): mean and std of every picture's latent, times the latent scale."""
-    path = folder / "denoiser" / f"latents_{len(world.pictures)}.npy"
-    if not path.exists():
-        scale = np.float16(load_config(folder)["scaling_factor"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(
-            path, encode_all(trained_vae(folder, preset), world.pictures, preset.device) * scale
-        )
-    return np.load(path)
 
 
 def train_denoiser(folder: Path, preset: Preset, world: World, minutes: float) -> UNet:

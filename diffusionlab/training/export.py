@@ -16,7 +16,7 @@ from .data import World
 from .denoiser import unet_config
 from .loop import write_atomically, write_json
 from .presets import SCALED_LINEAR, Preset
-from .vae import encode_all, load_config
+from .vae import encode_all, load_config, trained_vae, vae_folder
 
 MODEL_INDEX = {
     "_class_name": "StableDiffusionPipeline",
@@ -76,14 +76,13 @@ def save_weights(path: Path, state: dict[str, torch.Tensor]) -> None:
 def export(run: Path, target: Path, preset: Preset, world: World) -> Path:
     """Write the whole checkpoint folder; returns it."""
     from .card import model_card
-    from .denoiser import trained_vae
 
     write_json(target / "model_index.json", MODEL_INDEX)
     write_json(target / "scheduler" / "scheduler_config.json", SCALED_LINEAR)
     write_json(target / "unet" / "config.json", unet_config(preset))
     write_json(target / "vae" / "config.json", load_config(run))
     for part in ("unet", "vae"):
-        source = run / ("denoiser" if part == "unet" else part)
+        source = run / "denoiser" if part == "unet" else vae_folder(run)
         save_weights(target / part / "diffusion_pytorch_model.safetensors", averaged(source))
     export_text_encoder(run, target / "text_encoder")
     shutil.copytree(run / "tokenizer", target / "tokenizer", dirs_exist_ok=True)

@@ -138,7 +138,9 @@ class Training:
                 yield self.step
                 self.step += 1
                 bar.n = round(self.clock.seconds)
-                bar.set_postfix(step=self.step, **(self.log[-1]["values"] if self.log else {}))
+                last = self.log[-1]["values"] if self.log else {}
+                bar.set_postfix(step=self.step, **last, refresh=False)
+                bar.update(0)
                 if self.clock.seconds - saved > save_every:
                     self.save()
                     saved = self.clock.seconds

@@ -63,11 +63,11 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset("cpu", 30_000, {"clip": 12, "vae": 18, "denoiser": 75}),
+    "cpu": Preset("cpu", 30_000, {"clip": 12, "vae": 18, "decoder": 20, "denoiser": 75}),
     "accelerator": Preset(
         "accelerator",
         500_000,
-        {"clip": 2, "vae": 6, "denoiser": 12},
+        {"clip": 2, "vae": 6, "decoder": 1, "denoiser": 12},
         text_width=256,
         text_layers=4,
         text_batch=2048,
@@ -83,7 +83,7 @@ PRESETS = {
     "smoke": Preset(
         "smoke",
         96,
-        {"clip": 0.1, "vae": 0.15, "denoiser": 0.2},
+        {"clip": 0.1, "vae": 0.15, "decoder": 0.05, "denoiser": 0.2},
         size=64,
         text_width=64,
         text_layers=1,

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 from ..models import VAE, VAEConfig
 from .data import World, to_pixels
@@ -87,6 +88,59 @@ def train_vae(folder: Path, preset: Preset, world: World, minutes: float) -> VAE
     return vae
 
 
+def train_decoder(folder: Path, preset: Preset, world: World, minutes: float) -> VAE:
+    """Train the decoder further; the encoder, and with it every latent of the run, stays as it is.
+
+    So the pictures may still become sharper while, or after, the U-Net learns those latents.
+    """
+    vae = trained_vae(folder, preset)
+    vae.requires_grad_(False)
+    vae.decoder.requires_grad_(True), vae.post_quant_conv.requires_grad_(True)
+    moments, cells = cached_latents(folder, preset, world), preset.vae_crop // 8
+    scale = load_config(folder)["scaling_factor"]
+    training = Training(folder / "decoder", vae, preset.vae_rate / 2, 0.0, minutes)
+    for step in training.steps("decoder"):
+        rng = np.random.default_rng([4, step])
+        rows = rng.integers(len(world.pictures), size=preset.vae_batch)
+        y, x = rng.integers(0, moments.shape[-1] - cells + 1, size=2)
+        window = moments[:, rows, :, y : y + cells, x : x + cells].astype(np.float32) / scale
+        mean, std = torch.from_numpy(window).to(preset.device)
+        size = 8 * cells
+        seen = world.pictures[rows, 8 * y : 8 * y + size, 8 * x : 8 * x + size]
+        pixels = to_pixels(seen).to(preset.device)
+        with torch.autocast(preset.device, torch.bfloat16, enabled=preset.bfloat16):
+            made = vae.decode(mean + std * torch.randn_like(std))
+        made = made.float()
+        loss = (made - pixels).abs().mean() + 0.5 * gradient_loss(made, pixels)
+        training.learn(loss, psnr=psnr(made.detach(), pixels))
+    vae.load_state_dict(training.average.values)
+    write_json(folder / "vae" / "report.json", held_out_quality(folder, preset, vae))
+    return vae
+
+
+def vae_folder(folder: Path) -> Path:
+    """Where the run's newest autoencoder lies: `decoder` if that part was trained, else `vae`."""
+    return folder / ("decoder" if (folder / "decoder" / "state.json").exists() else "vae")
+
+
+def trained_vae(folder: Path, preset: Preset) -> VAE:
+    """The autoencoder that the run folder holds, with its averaged weights."""
+    vae = VAE(VAEConfig.from_dict(load_config(folder)))
+    loaded = load_file(vae_folder(folder) / "weights.safetensors")
+    vae.load_state_dict({k[4:]: v for k, v in loaded.items() if k.startswith("ema.")})
+    return vae.eval().to(preset.device)
+
+
+def cached_latents(folder: Path, preset: Preset, world: World) -> np.ndarray:
+    """float16 (2, n, 4, h, w): mean and std of every picture's latent, times the latent scale."""
+    path = folder / "vae" / f"latents_{len(world.pictures)}.npy"
+    if not path.exists():
+        scale = np.float16(load_config(folder)["scaling_factor"])
+        moments = encode_all(trained_vae(folder, preset), world.pictures, preset.device)
+        np.save(path, moments * scale)
+    return np.load(path)
+
+
 @torch.no_grad()
 def encode_all(vae: VAE, pictures: np.ndarray, device: str, batch: int = 50) -> np.ndarray:
     """Means and standard deviations, float16 (2, n, channels, h, w), of unscaled latents."""
@@ -101,6 +155,8 @@ def measure_latents(
     folder: Path, preset: Preset, vae: VAE, world: World, count: int = 1000
 ) -> dict:
     """Write config.json with scaling_factor = 1/std over data, and report.json with the quality."""
+    for outdated in (folder / "vae").glob("latents_*.npy"):
+        outdated.unlink()
     moments = encode_all(vae, world.pictures[:count], preset.device).astype(np.float32)
     spread = np.sqrt(moments[0].var() + (moments[1] ** 2).mean())
     config = vae_config(preset) | {"scaling_factor": round(float(1 / spread), 6)}
