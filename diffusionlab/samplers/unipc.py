@@ -68,17 +68,18 @@ def unified_weights(
     places = [math.log(s.karras_sigma / levels[call].karras_sigma) / h for call in calls]
     scale = -h if solver_type == "bh1" else math.expm1(-h)
     weights = {i: -t.alpha * math.expm1(-h)}
-    for call, place, rho in zip(calls, places, _rhos(places, h, scale, with_end), strict=True):
+    for call, place, rho in zip(calls, places, _rhos(places, h, scale), strict=True):
         weight = -t.alpha * scale * rho / place
         weights[call] = weight
         weights[i] -= weight
     return weights
 
 
-def _rhos(places: list[float], h: float, scale: float, with_end: bool) -> list[float]:
-    """Solve Σ_k rho_k·r_k^(n-1) = n!·φ_(n+1)(h)·h^n-like moments / B(h) (Eq. 7, Theorem 3.1).
+def _rhos(places: list[float], h: float, scale: float) -> list[float]:
+    """Solve Σ_k rho_k·r_k^(n-1) = n!·z·φ_(n+1)(z)/B(h), n = 1 … p, with z = -h and B `scale`.
 
-    A single unknown is 1/2 by the paper's choice (the code's too), which keeps the order.
+    φ_1(z) = (e^z - 1)/z, φ_(n+1)(z) = (φ_n(z) - 1/n!)/z. A single unknown is set to 1/2, which
+    keeps the order (arXiv 2302.04867 section 3).
     """
     if len(places) <= 1:
         return [0.5] * len(places)
