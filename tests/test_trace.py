@@ -1,4 +1,4 @@
-"""Records and their file: views with known answers, exact round trips, damage is always noticed."""
+"""Records and their file: views with known answers, exact round trips, damage is noticed."""
 
 from __future__ import annotations
 
@@ -163,7 +163,8 @@ def test_round_trip_is_exact(tmp_path):
     run = traces.trace(4)
     path = run.save(tmp_path / "run.safetensors")
     again = Trace.load(path)
-    assert same(run, again) and repr(run) == repr(again)
+    assert same(run, again) and byte_count(again) <= byte_count(run)  # equal arrays are one now
+    assert repr(run).splitlines()[:-1] == repr(again).splitlines()[:-1]
     assert not same(run, replace(again, versions={}))  # the comparison can fail
     assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"]
 

@@ -8,35 +8,11 @@ from diffusionlab.errors import InputError
 from diffusionlab.vocabulary import AXES, GLOSSARY, define
 
 BINDING = [
-    "timestep",
-    "num_steps",
-    "step",
-    "alpha",
-    "sigma",
-    "alpha_bar",
-    "beta",
-    "snr",
-    "karras_sigma",
-    "latent",
-    "latents",
-    "noise",
-    "eps",
-    "x0",
-    "v",
-    "cond",
-    "uncond",
-    "guidance_scale",
-    "schedule",
-    "sampler",
-    "plan",
-    "tokens",
-    "pieces",
-    "words",
-    "text_embedding",
-    "network_calls",
-    "tap",
-    "trace",
-]
+    "timestep", "num_steps", "step", "alpha", "sigma", "alpha_bar", "beta", "snr",
+    "karras_sigma", "latent", "latents", "noise", "eps", "x0", "v", "cond", "uncond",
+    "guidance_scale", "schedule", "sampler", "plan", "tokens", "pieces", "words",
+    "text_embedding", "network_calls", "tap", "trace",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BINDING)
