@@ -32,6 +32,7 @@ SUBMODULES = [
     "taps",
     "toyland",
     "trace",
+    "vocabulary",
 ]
 
 NAMES = {

@@ -18,6 +18,7 @@ from . import stages as stages
 from . import taps as taps
 from . import toyland as toyland
 from . import trace as trace
+from . import vocabulary as vocabulary
 from .errors import (
     CheckpointError as CheckpointError,
 )
