@@ -46,7 +46,7 @@ def render_pictures(
 
 def to_pixels(pictures: np.ndarray) -> torch.Tensor:
     """uint8 (n, height, width, 3) to float32 (n, 3, height, width) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def facts(items: Iterable[dict[str, str | None] | Scene]) -> np.ndarray:

@@ -63,7 +63,7 @@ def export_text_encoder(run: Path, target: Path) -> None:
     state.pop("text_projection.weight")
     state = {k if k.startswith("text_model.") else f"text_model.{k}": v for k, v in state.items()}
     config = json.loads((run / "clip" / "text_tower" / "config.json").read_text(encoding="utf-8"))
-    config |= {"architectures": ["CLIPTextModel"], "dtype": "float16"}
+    config |= {"architectures": ["CLIPTextModel"], "dtype": "float32"}  # cast when loaded
     save_weights(target / "model.safetensors", state)
     write_json(target / "config.json", config)
 

@@ -15,7 +15,7 @@ SCALED_LINEAR = {
     "prediction_type": "v_prediction",
     "timestep_spacing": "trailing",
     "set_alpha_to_one": True,
-    "steps_offset": 0,
+    "steps_offset": 1,
     "clip_sample": False,
 }
 

@@ -1,0 +1,92 @@
+"""The shipped checkpoint: one model, the same picture here and in diffusers."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import diffusionlab as dl
+from diffusionlab.toyland import GRAMMAR_VERSION, WORDS, checkpoint
+
+PROMPT = "a red car in the city at night"
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def toyland():
+    return dl.load(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    diffusers = pytest.importorskip("diffusers")
+    made = diffusers.StableDiffusionPipeline.from_pretrained(checkpoint(), local_files_only=True)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Largest deviation relative to the largest value."""
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
+def test_diffusers_makes_the_same_picture_from_the_same_noise(toyland, pipe, guidance_scale):
+    trace = dl.generate(
+        toyland, PROMPT, seed=3, num_steps=10, guidance_scale=guidance_scale, progress=False
+    )
+    given = dict(
+        num_inference_steps=10,
+        guidance_scale=guidance_scale,
+        latents=torch.from_numpy(trace.latents[0])[None],
+    )
+    theirs = pipe(PROMPT, output_type="latent", **given).images[0].numpy()
+    assert difference(trace.latents[-1], theirs) < 1e-4
+    picture = pipe(PROMPT, output_type="np", **given).images[0]
+    ours = np.asarray(trace.image).astype(np.float64) / 255
+    assert np.abs(ours - picture).max() < 0.5 / 255 + 1e-3
+    other = dl.generate(toyland, PROMPT, seed=4, num_steps=10, progress=False)
+    assert difference(other.latents[-1], theirs) > 1e-2  # the check can fail
+
+
+def test_text_embeddings_equal_those_of_the_pipeline(toyland, pipe):
+    ours = dl.embed(toyland, dl.tokenize(toyland, PROMPT)).hidden[0].numpy()
+    theirs = pipe.encode_prompt(PROMPT, "cpu", 1, False)[0][0].numpy()
+    assert difference(ours, theirs) < 1e-4
+
+
+def test_the_checkpoint_is_small_and_says_what_it_knows():
+    files = [file for file in checkpoint().rglob("*") if file.is_file()]
+    assert sum(f.stat().st_size for f in files) < 40 * MIB
+    assert max(f.stat().st_size for f in files) < 16 * MIB
+    about = json.loads((checkpoint() / "toyland.json").read_text(encoding="utf-8"))
+    assert about["grammar_version"] == GRAMMAR_VERSION
+    assert set(about["words"]) == set(WORDS)
+    assert "Limits" in (checkpoint() / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_prompt_s_words_change_the_picture(toyland):
+    run = dict(seed=1, num_steps=6, guidance_scale=4.0, progress=False)
+    red, blue = (
+        np.asarray(dl.generate(toyland, f"a {colour} car in the desert at day", **run).image)
+        for colour in ("red", "blue")
+    )
+    lead = (red.astype(float) - blue.astype(float)).reshape(-1, 3).mean(axis=0)
+    assert lead[0] > 0 > lead[2]  # more red, less blue
+
+
+def test_the_preview_map_explains_most_of_the_colour(toyland):
+    assert min(toyland.preview.r2) > 0.5
+    latent = dl.encode(toyland, dl.generate(toyland, PROMPT, num_steps=6, progress=False).image)
+    assert toyland.preview.rgb(latent.values.numpy()).shape == (16, 16, 3)
+
+
+def test_a_word_it_never_saw_is_told_once(toyland, capsys):
+    tokens = dl.tokenize(toyland, "Darth Vader on the snow")
+    assert "was never shown: 'Darth, Vader'" in capsys.readouterr().err
+    assert len(tokens.notices) == 1
+    dl.tokenize(toyland, PROMPT)
+    assert not capsys.readouterr().err

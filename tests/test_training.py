@@ -1,0 +1,141 @@
+"""The training programs: the smoke preset learns, stops in time, resumes and exports."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import diffusionlab as dl
+from diffusionlab.errors import InputError
+from diffusionlab.schedule import NoiseSchedule
+from diffusionlab.toyland import scene
+from diffusionlab.training.__main__ import main
+from diffusionlab.training.clip import siglip_loss
+from diffusionlab.training.data import facts, truth
+from diffusionlab.training.denoiser import draw_timesteps, noised
+from diffusionlab.training.export import fit_preview
+from diffusionlab.training.loop import Average, Training, rate_factor, write_atomically
+from diffusionlab.training.presets import SCALED_LINEAR, preset
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One whole smoke run."""
+    folder = tmp_path_factory.mktemp("training") / "smoke"
+    main(["all", "--preset", "smoke", "--run", str(folder)])
+    return folder
+
+
+def logged(run, part) -> list[float]:
+    state = json.loads((run / part / "state.json").read_text(encoding="utf-8"))
+    return [entry["values"]["loss"] for entry in state["log"]]
+
+
+@pytest.mark.parametrize("part", ["clip", "vae", "denoiser"])
+def test_the_smoke_run_learns_something_measurable(run, part):
+    losses = logged(run, part)
+    assert len(losses) >= 2
+    assert min(losses[-2:]) < 0.95 * losses[0]
+    assert (run / part / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_it_exports_is_a_checkpoint_that_loads_and_runs(run):
+    model = dl.load(run / "checkpoint", device="cpu")
+    trace = dl.generate(model, "a red car", num_steps=2, progress=False)
+    assert trace.image.size == (64, 64)
+    assert (run / "checkpoint" / "README.md").read_text(encoding="utf-8").count("|") > 20
+
+
+def test_a_part_stops_at_its_time_and_goes_on_from_there(tmp_path):
+    target = torch.ones(4)
+
+    def slice_of(minutes):
+        torch.manual_seed(0)
+        training = Training(tmp_path, nn.Linear(4, 4), 1e-2, 0.0, minutes)
+        first = training.step
+        for _ in training.steps("test"):
+            training.learn(((training.module(target) - target) ** 2).mean())
+        return first, training
+
+    first, one = slice_of(0.01)
+    again, two = slice_of(0.02)
+    assert first == 0 and again == one.step > 0
+    assert 0.6 <= one.clock.seconds < 3 and two.clock.seconds >= 1.2
+    assert two.log[-1]["values"]["loss"] < one.log[0]["values"]["loss"]
+    assert slice_of(0.02)[0] == two.step  # nothing left to do
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "kept.txt"
+    write_atomically(path, lambda part: part.write_text("old"))
+    with pytest.raises(OSError, match="full"):
+        write_atomically(path, lambda part: (_ for _ in ()).throw(OSError("disk full")))
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_truth_is_decided_by_the_graphs():
+    scenes = [
+        scene(1, object="car", colour="red", setting="city", time="night"),
+        scene(2, object="car", colour="blue", setting="city", time="day"),
+        scene(3, object="cat", colour="red", setting="space"),
+    ]
+    said = [{"object": "car"}, {"colour": "red"}, {"setting": "city", "time": "night"}, {}]
+    expected = [[1, 1, 0], [1, 0, 1], [1, 0, 0], [1, 1, 1]]
+    assert truth(facts(said), facts(scenes)).astype(int).tolist() == expected
+
+
+def test_the_siglip_loss_is_small_only_for_right_labels():
+    true = torch.eye(4, dtype=torch.bool)
+    right = torch.where(true, 9.0, -9.0)
+    assert siglip_loss(right, true) < 1e-3 < 5 < siglip_loss(-right, true)
+
+
+def test_noise_and_target_agree_with_the_schedule():
+    schedule = NoiseSchedule.from_config(SCALED_LINEAR)
+    timesteps = draw_timesteps(schedule, 400, np.random.default_rng(0))
+    assert timesteps.min() >= 0 and timesteps.max() <= 999 and len(timesteps) == 400
+    clean = torch.randn(400, 4, 2, 2)
+    noisy, v = noised(clean, schedule, timesteps)
+    alpha, sigma = (
+        torch.from_numpy(table[timesteps]).float().view(-1, 1, 1, 1)
+        for table in (schedule.alpha, schedule.sigma)
+    )
+    torch.testing.assert_close(alpha * noisy - sigma * v, clean, rtol=1e-4, atol=1e-5)
+
+
+def test_the_preview_map_is_least_squares():
+    rng = np.random.default_rng(0)
+    latents = rng.standard_normal((3, 4, 2, 2))
+    weight, bias = rng.uniform(-0.05, 0.05, (3, 4)), np.array([0.4, 0.5, 0.6])
+    colours = np.einsum("oc,nchw->nhwo", weight, latents) + bias[None, None, None]
+    pictures = np.kron(colours, np.ones((1, 8, 8, 1)))
+    fitted = fit_preview(latents, (pictures * 255).round().astype(np.uint8))
+    np.testing.assert_allclose(fitted["weight"], weight, atol=2e-3)
+    np.testing.assert_allclose(fitted["bias"], bias, atol=2e-3)
+    assert min(fitted["r2"]) > 0.99
+
+
+def test_average_and_rate():
+    module = nn.Linear(1, 1, bias=False)
+    average = Average(module, limit=0.5)
+    start = float(module.weight)
+    module.weight.data.fill_(start + 1)
+    average.update(module)
+    assert float(average.values["weight"]) == pytest.approx(start + 1 - 2 / 11, rel=1e-5)
+    assert rate_factor(0, 0) < rate_factor(0, 99) == 1.0 > rate_factor(0.5, 500) > 0.01
+    assert rate_factor(1, 500) == pytest.approx(0.01)
+
+
+def test_bad_arguments_are_refused(capsys):
+    with pytest.raises(InputError, match=r"smok.*did you mean 'smoke'"):
+        preset("smok")
+    with pytest.raises(InputError, match="above 0"):
+        main(["vae", "--preset", "smoke", "--minutes", "-1"])
+    with pytest.raises(SystemExit):
+        main(["vea"])
+    assert dataclasses.is_dataclass(preset("cpu"))
