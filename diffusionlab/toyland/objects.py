@@ -27,6 +27,7 @@ CREAM, LAMP, TAIL = (252, 246, 228), (255, 240, 160), (250, 70, 60)
 
 
 def car() -> list[Shape]:
+    """A saloon from the side; windows, wheels and lights keep their own colours."""
     body = smooth(
         "-0.92 0.22, -0.93 0.46, -0.78 0.56, -0.4 0.6, 0.4 0.6, 0.8 "
         "0.54, 0.94 0.42, 0.93 0.2, 0.5 0.17, -0.5 0.17"
@@ -55,6 +56,7 @@ def car() -> list[Shape]:
 
 
 def boat() -> list[Shape]:
+    """A sailing boat: the hull and a band of the sail have the colour."""
     hull = smooth("-0.6 0.3, 0 0.265, 0.66 0.34, 0.5 0.12, 0.36 0.0, -0.4 0.0, -0.54 0.12")
     sail = poly("0.03 0.38, 0.03 0.95, 0.2 0.76, 0.38 0.5, 0.44 0.38")
     jib = poly("-0.05 0.4, -0.05 0.88, -0.26 0.62, -0.5 0.4")
@@ -71,6 +73,7 @@ def boat() -> list[Shape]:
 
 
 def house() -> list[Shape]:
+    """Coloured walls under a dark roof, with a door, windows and a chimney."""
     shapes = [
         Shape(box(0.2, 0.62, 0.36, 0.98), (150, 84, 70), True),
         Shape(box(-0.5, 0.0, 0.5, 0.58), MAIN, True),
@@ -95,6 +98,7 @@ def house() -> list[Shape]:
 
 
 def tree() -> list[Shape]:
+    """A coloured crown on a brown trunk."""
     trunk = smooth("-0.12 0.0, -0.065 0.2, -0.06 0.5, 0.06 0.5, 0.065 0.2, 0.12 0.0")
     crown = "-0.24 0.5 0.2, 0.24 0.5 0.2, -0.21 0.7 0.19, 0.22 0.7 0.19, 0 0.79 0.2, 0 0.56 0.23"
     shapes = [Shape(trunk, TRUNK, True), Shape(box(0.01, 0.05, 0.055, 0.4), (84, 52, 30))]
@@ -117,6 +121,7 @@ def tree() -> list[Shape]:
 
 
 def balloon() -> list[Shape]:
+    """A hot-air balloon: coloured gores, a basket below."""
     bag = smooth(
         "0 1.0, 0.25 0.945, 0.39 0.78, 0.4 0.62, 0.27 0.42, 0.11 0.27, "
         "-0.11 0.27, -0.27 0.42, -0.4 0.62, -0.39 0.78, -0.25 0.945"
@@ -136,6 +141,7 @@ def balloon() -> list[Shape]:
 
 
 def cat() -> list[Shape]:
+    """A sitting cat with its tail to one side; the fur has the colour."""
     tail = "0.2 0.07, 0.38 0.06, 0.48 0.16, 0.47 0.3, 0.41 0.4, 0.43 0.5"
     body = smooth(
         "-0.25 0.0, -0.32 0.13, -0.25 0.34, -0.15 0.52, 0.15 0.52, 0.25 0.34, 0.32 0.13, 0.25 0.0"
