@@ -119,7 +119,7 @@ def contact_sheet(
     unit wide, rows are filled from the left.
     """
     tall = max(array.shape[0] / array.shape[1] for _, array, _ in pictures)
-    step = tall + 0.14 * (1 + max(caption.count("\n") for caption, _, _ in pictures))
+    step = tall + 0.2 * (1 + max(caption.count("\n") for caption, _, _ in pictures))
     columns = min(columns, len(pictures))
     drawn = []
     for n, (caption, array, options) in enumerate(pictures):
