@@ -6,7 +6,8 @@ import diffusers
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from parity import TOLERANCE, normal, outputs, shaken, worst_differences, wrong
 
 from diffusionlab.models import UNet, UNetConfig, attention

@@ -5,7 +5,8 @@ from __future__ import annotations
 import diffusers
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from parity import normal, outputs, shaken, worst_differences, wrong
 
 from diffusionlab.models import VAE, VAEConfig, rename_attention_of_2022

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import traces
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
-from safetensors import numpy as safetensors, safe_open
+from safetensors import numpy as safetensors
+from safetensors import safe_open
 
 from diffusionlab.errors import InputError, TraceError
 from diffusionlab.trace import (
@@ -23,11 +25,11 @@ from diffusionlab.trace import (
     Prediction,
     Trace,
     byte_count,
-    file as trace_file,
     filmstrip_of,
     statistics,
     to_numpy,
 )
+from diffusionlab.trace import file as trace_file
 from diffusionlab.trace.codec import Packer
 from diffusionlab.trace.file import from_bytes, pack_file, to_bytes
 
