@@ -148,5 +148,5 @@ def test_stable_diffusion_in_full_size():
     ours, theirs = pair({"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2})
     assert sum(p.numel() for p in ours.parameters()) == 83_653_863
     for mine, reference in (encoded(ours, theirs, (64, 64)), decoded(ours, theirs, (8, 8))):
-        assert wrong(mine, reference) == {} and len(reference) > 80
+        assert wrong(mine, reference) == {} and len(reference) > 70
         print(f"{len(reference)} outputs, {max(worst_differences(mine, reference).values())}")
