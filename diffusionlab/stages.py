@@ -227,7 +227,7 @@ def predict(
         raise _not_finite(model, values, level, branches)
     uncond = outputs[0] if scale != 1 else None
     kind = model.schedule.prediction_type
-    return Prediction(level, values, outputs[-1], uncond, scale, kind)
+    return Prediction(level, values, outputs[-1], uncond, scale, kind, model.preview)
 
 
 def check_guidance(scale: float) -> float:

@@ -18,7 +18,6 @@ from diffusionlab.training.__main__ import main
 from diffusionlab.training.clip import siglip_loss
 from diffusionlab.training.data import facts, truth
 from diffusionlab.training.denoiser import draw_timesteps, noised
-from diffusionlab.training.export import fit_preview
 from diffusionlab.training.loop import Average, Training, rate_factor, write_atomically
 from diffusionlab.training.presets import SCALED_LINEAR, preset
 
@@ -106,18 +105,6 @@ def test_noise_and_target_agree_with_the_schedule():
         for table in (schedule.alpha, schedule.sigma)
     )
     torch.testing.assert_close(alpha * noisy - sigma * v, clean, rtol=1e-4, atol=1e-5)
-
-
-def test_the_preview_map_is_least_squares():
-    rng = np.random.default_rng(0)
-    latents = rng.standard_normal((3, 4, 2, 2))
-    weight, bias = rng.uniform(-0.05, 0.05, (3, 4)), np.array([0.4, 0.5, 0.6])
-    colours = np.einsum("oc,nchw->nhwo", weight, latents) + bias[None, None, None]
-    pictures = np.kron(colours, np.ones((1, 8, 8, 1)))
-    fitted = fit_preview(latents, (pictures * 255).round().astype(np.uint8))
-    np.testing.assert_allclose(fitted["weight"], weight, atol=2e-3)
-    np.testing.assert_allclose(fitted["bias"], bias, atol=2e-3)
-    assert min(fitted["r2"]) > 0.99
 
 
 def test_average_and_rate():

@@ -6,11 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModelWithProjection
 
+from ..images import Preview
 from ..toyland import GRAMMAR_VERSION, WORDS
 from .data import World
 from .denoiser import unet_config
@@ -36,24 +36,6 @@ def averaged(folder: Path) -> dict[str, torch.Tensor]:
     """The averaged weights of one part of the run, float16."""
     loaded = load_file(folder / "weights.safetensors")
     return {k[4:]: v.half().contiguous() for k, v in loaded.items() if k.startswith("ema.")}
-
-
-def fit_preview(latents: np.ndarray, pictures: np.ndarray) -> dict:
-    """Least squares from latent cells to the mean colour (0…1) of their 8 × 8 pixels.
-
-    latents (n, 4, h, w), scaled; pictures uint8 (n, 8h, 8w, 3). R² is given per colour.
-    """
-    n, channels, h, w = latents.shape
-    cells = pictures.reshape(n, h, 8, w, 8, 3).astype(np.float64).mean(axis=(2, 4)) / 255
-    inputs = np.moveaxis(latents, 1, -1).reshape(-1, channels).astype(np.float64)
-    inputs = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
-    target = cells.reshape(-1, 3)
-    solution, *_ = np.linalg.lstsq(inputs, target, rcond=None)
-    left = ((target - inputs @ solution) ** 2).sum(axis=0)
-    r2 = 1 - left / ((target - target.mean(axis=0)) ** 2).sum(axis=0)
-    rounded = solution.round(5)
-    weight, bias = rounded[:-1].T.tolist(), rounded[-1].tolist()
-    return {"weight": weight, "bias": bias, "r2": r2.round(4).tolist()}
 
 
 def export_text_encoder(run: Path, target: Path) -> None:
@@ -89,7 +71,8 @@ def export(run: Path, target: Path, preset: Preset, world: World) -> Path:
     count = min(1000, len(world.pictures))
     scale = load_config(run)["scaling_factor"]
     means = encode_all(trained_vae(run, preset), world.pictures[:count], preset.device)[0]
-    write_json(target / "preview.json", fit_preview(means * scale, world.pictures[:count]))
+    preview = Preview.fit(means * scale, world.pictures[:count])
+    write_json(target / "preview.json", preview.to_json())
     write_json(target / "toyland.json", {"grammar_version": GRAMMAR_VERSION, "words": list(WORDS)})
     card = model_card(run, target, preset)
     write_atomically(target / "README.md", lambda p: p.write_text(card, encoding="utf-8"))
