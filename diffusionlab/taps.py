@@ -131,11 +131,13 @@ def find_taps(module: nn.Module) -> dict[str, Tap]:
 
 def matching(taps: Mapping[str, Tap], pattern: str) -> list[str]:
     """The names that a glob pattern selects; none is an InputError with close matches."""
-    names = [name for name in taps if fnmatch.fnmatchcase(name, pattern)]
+    known = isinstance(pattern, str)
+    names = [name for name in taps if known and fnmatch.fnmatchcase(name, pattern)]
     if not names:
         raise InputError(
             f"{shown(pattern)} matches none of the {len(taps)} taps: "
-            f"{close_matches(pattern, taps)}find_taps(model.unet) lists them; * stands for anything"
+            f"{close_matches(str(pattern), taps)}find_taps(model.unet) lists them; "
+            "* stands for anything"
         )
     return names
 
@@ -175,6 +177,10 @@ def recording(
 
     One entry per call of the network, on its device: (selected rows, …). heads: as in `watching`.
     """
+    if isinstance(patterns, str) or not isinstance(patterns, Iterable):
+        raise InputError(
+            f"patterns is {shown(patterns)}; a list of tap names is allowed: write it in brackets"
+        )
     record: dict[str, list[torch.Tensor]] = {}
 
     def keep(name: str, value: torch.Tensor) -> None:

@@ -10,6 +10,8 @@ import math
 import diffusers
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -181,6 +183,24 @@ def test_an_unsupported_value_is_refused_by_name(config, key, value):
     part = "unet" if config is UNetConfig else "vae"
     assert str(caught.value).startswith(f"{part} config has ") and key in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=5,
+)
+
+
+@given(st.data(), st.sampled_from([UNetConfig, VAEConfig]), JSON)
+def test_any_json_value_makes_a_config_or_a_checkpoint_error(data, config, value):
+    key = data.draw(st.sampled_from([field.name for field in dataclasses.fields(config)]))
+    try:
+        made = config.from_dict({key: value})
+    except CheckpointError as error:
+        assert len(str(error)) < 300
+    else:
+        assert config.from_dict(made.to_dict()) == made
 
 
 def test_a_network_is_not_built_from_an_unsupported_config():

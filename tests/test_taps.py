@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from diffusionlab.errors import InputError
-from diffusionlab.models import UNet, UNetConfig
-from diffusionlab.taps import find_taps, recording, rows, watching
+from diffusionlab.models import VAE, UNet, UNetConfig, VAEConfig
+from diffusionlab.taps import Tap, find_taps, recording, rows, watching
 
 CROSS, SELF = "*attn2.probabilities", "*attn1.probabilities"
 FIRST = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.probabilities"
@@ -71,6 +71,13 @@ def test_a_pattern_without_a_tap_names_near_ones(unet):
     assert free(unet)
 
 
+@pytest.mark.parametrize("wrong", [CROSS, 7, None, [7], [b"*"]])
+def test_recording_takes_a_list_of_names(unet, wrong):
+    told = "(patterns is .* a list of tap names is allowed|matches none of)"
+    with pytest.raises(InputError, match=told), recording(unet, wrong):
+        pass
+
+
 # ---- looking -----------------------------------------------------------------------------------
 def test_recording_everything_leaves_the_output_bit_identical(unet):
     plain = run(unet)
@@ -98,6 +105,36 @@ def test_probabilities_are_the_softmax_of_query_and_key(unet, name):
     torch.testing.assert_close(mean[name][0].double(), expected.mean(1), rtol=1e-3, atol=1e-6)
     assert (mean[name][0].float().sum(-1) - 1).abs().max() < 5e-3
     assert (each[name][0].double() - expected.flip(-1)).abs().max() > 0.05  # the check can fail
+
+
+def test_nobody_watching_costs_nothing(unet, monkeypatch):
+    """An unwatched tap gives back the very object; attention then never forms probabilities."""
+    assert Tap()(SAMPLE) is SAMPLE
+
+    def never(*_given):
+        raise RuntimeError("probabilities were formed")
+
+    monkeypatch.setattr("diffusionlab.taps.AttentionTap.__call__", never)
+    run(unet)
+    with pytest.raises(RuntimeError, match="were formed"), recording(unet, [FIRST]):
+        run(unet)
+
+
+def test_the_autoencoder_has_taps_too():
+    vae = VAE(VAEConfig.from_dict({"block_out_channels": [8], "norm_num_groups": 4})).eval()
+    with recording(vae, ["encoder.*"]) as record, torch.no_grad():
+        vae.encode(torch.zeros(1, 3, 6, 4))
+    (weights,) = record["encoder.mid_block.attentions.0.probabilities"]
+    assert weights.shape == (1, 6, 4, 24)
+    assert "encoder.mid_block.output" in record
+
+
+def test_prepared_text_shows_the_same_probabilities(unet):
+    with recording(unet, [CROSS]) as plain:
+        run(unet)
+    with recording(unet, [CROSS]) as prepared:
+        unet(SAMPLE, torch.tensor(700.0), unet.prepare_text(TEXT))
+    assert all(torch.equal(plain[name][0], prepared[name][0]) for name in plain)
 
 
 def test_self_attention_has_one_token_per_place(unet):
@@ -149,6 +186,23 @@ def test_rows_belong_to_a_thread(unet):
         thread.join()
         run(unet)
     assert seen == [2, 1]
+
+
+def test_two_threads_show_their_own_rows(unet):
+    """As two guidance branches in two threads do: one shows everything, the other nothing."""
+
+    def branch(chosen):
+        with rows(chosen):
+            run(unet)
+
+    with recording(unet, [CROSS]) as record:
+        threads = [threading.Thread(target=branch, args=[s]) for s in (slice(0, 0), slice(1, 2))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert {len(values) for values in record.values()} == {1}
+    assert record[FIRST][0].shape == (1, 8, 6, 5)
 
 
 # ---- replacing ---------------------------------------------------------------------------------
