@@ -12,6 +12,7 @@ from PIL import Image
 import diffusionlab.stages as stages
 from diffusionlab.errors import InputError, NumericsError
 from diffusionlab.noise import Sequential
+from diffusionlab.pipeline import load
 from diffusionlab.samplers import make_plan
 from diffusionlab.schedule import NoiseLevel
 from diffusionlab.trace import Latent, TextEmbedding
@@ -116,6 +117,16 @@ def test_the_start_noise_is_the_seed_s_first_draw_whatever_the_dtype(tiny_model)
     expected = torch.randn((1, *noise.values.shape), generator=generator)[0]
     assert noise.values.dtype == torch.float32
     assert torch.equal(noise.values.cpu(), expected)
+
+
+def test_a_model_in_bfloat16_starts_from_the_same_noise_and_answers_in_float32(tiny_folder):
+    half = load(tiny_folder, device="cpu", dtype=torch.bfloat16)
+    full = load(tiny_folder, device="cpu")
+    noises = [stages.draw_noise(model, 7).values for model in (half, full)]
+    assert torch.equal(*noises)
+    text = stages.embed(half, stages.tokenize(half, "a red car"))
+    said = stages.predict(half, noises[0], half.schedule.levels(4)[1], text, text, 1.0)
+    assert said.cond.dtype == torch.float32
 
 
 @pytest.mark.parametrize("size", [0, -8, 7, 511, 640.5, "512", True, 10**6])
