@@ -113,6 +113,30 @@ def test_missing_keys_are_diffusers_defaults_and_notes_are_ignored():
     assert UNetConfig.from_dict({"an_option_of_the_future": None}) == UNetConfig()
 
 
+# What the published checkpoints of Stable Diffusion have in their files.
+SD15_FILE = {
+    "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.6.0", "act_fn": "silu",
+    "attention_head_dim": 8, "block_out_channels": [320, 640, 1280, 1280],
+    "center_input_sample": False, "cross_attention_dim": 768,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"], "downsample_padding": 1,
+    "flip_sin_to_cos": True, "freq_shift": 0, "in_channels": 4, "layers_per_block": 2,
+    "mid_block_scale_factor": 1, "norm_eps": 1e-05, "norm_num_groups": 32, "out_channels": 4,
+    "sample_size": 64, "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+}  # fmt: skip
+SD21_FILE = SD15_FILE | {
+    "attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024,
+    "dual_cross_attention": False, "num_class_embeds": None, "only_cross_attention": False,
+    "use_linear_projection": True,
+}  # fmt: skip
+
+
+def test_published_configs_are_read():
+    assert UNetConfig.from_dict(SD15_FILE) == SD15
+    assert UNetConfig.from_dict(SD21_FILE) == SD21
+    assert (SD15.heads, SD15.layers, SD15.depths) == ((8,) * 4, (2,) * 4, (1,) * 4)
+    assert SD21.heads == (5, 10, 20, 20)
+
+
 WRONG_UNETS = [
     ("class_embed_type", "timestep"),
     ("addition_embed_type", "text_time"),
@@ -124,6 +148,9 @@ WRONG_UNETS = [
     ("num_attention_heads", 8),
     ("time_embedding_type", "fourier"),
     ("an_option_of_the_future", 3),
+    ("dropout", 0.1),
+    ("encoder_hid_dim", 640),
+    ("attention_type", "gated"),
     ("down_block_types", ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"]),
     ("down_block_types", ["DownBlock2D"]),
     ("down_block_types", "DownBlock2D"),
@@ -251,15 +278,36 @@ def test_the_device_check_can_fail():
         torch.zeros(1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_the_dtype_is_that_of_the_weights(dtype):
-    net = UNet(SMALL).to(dtype).eval()
-    sample, text = torch.randn(1, 4, 8, 8, dtype=dtype), torch.randn(1, 5, 16, dtype=dtype)
+@pytest.mark.parametrize(
+    ("dtype", "limit"), [(torch.float64, 1e-5), (torch.float16, 5e-3), (torch.bfloat16, 4e-2)]
+)
+def test_other_dtypes_agree_with_float32(dtype, limit):
+    """A timestep rounded to the dtype, say, would show far outside of rounding."""
+    net, times = trained_a_little(), torch.tensor([3.3, 997.3])
+    sample, text = torch.randn(2, 4, 8, 8), torch.randn(2, 5, 16)
     with torch.no_grad():
-        made = net(sample, torch.tensor(999.0), text)
-        close = net.float()(sample.float(), torch.tensor(999.0), text.float())
-    assert made.dtype == dtype and torch.isfinite(made).all()
-    torch.testing.assert_close(made.float(), close, rtol=0.1, atol=0.05 * float(close.std()))
+        exact, moved = net(sample, times, text), net(sample, times.bfloat16(), text)
+        made = net.to(dtype)(sample.to(dtype), times, text.to(dtype))
+    assert made.dtype == dtype
+    assert 0 < (made.double() - exact).abs().max() < limit * exact.abs().max()
+    assert (moved - exact).abs().max() > 4e-2 * exact.abs().max()  # the check can fail
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_autoencoder_keeps_the_dtype_of_its_weights(dtype):
+    net = VAE(TOYLAND_VAE).to(dtype).eval()
+    with torch.no_grad():
+        mean, std = net.encode(torch.randn(1, 3, 16, 16, dtype=dtype))
+        assert {mean.dtype, std.dtype, net.decode(mean).dtype} == {dtype}
+
+
+def trained_a_little() -> UNet:
+    """A small U-Net whose every parameter moved, so that time and text count."""
+    torch.manual_seed(0)
+    net = UNet(SMALL).eval().requires_grad_(False)
+    for parameter in net.parameters():
+        parameter += 0.1 * torch.randn(parameter.shape)
+    return net
 
 
 def test_an_untrained_network_starts_plain_and_can_learn():

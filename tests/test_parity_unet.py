@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import diffusers
 import pytest
 import torch
@@ -45,9 +47,16 @@ CONFIGS = {
         {"block_out_channels": (16, 32), "layers_per_block": (1, 2),
          "transformer_layers_per_block": (2, 1), "attention_head_dim": (2, 4),
          "down_block_types": (CROSS_DOWN,) * 2, "up_block_types": (CROSS_UP,) * 2}, (8, 8)),
+    "no attention at all, one row": (
+        {"block_out_channels": (16, 32), "layers_per_block": 2, "mid_block_type": None,
+         "attention_head_dim": 4, "down_block_types": (PLAIN_DOWN,) * 2,
+         "up_block_types": (PLAIN_UP,) * 2}, (1, 7)),
+    "one block": (
+        {"block_out_channels": (16,), "attention_head_dim": 4, "down_block_types": (CROSS_DOWN,),
+         "up_block_types": (CROSS_UP,)}, (5, 8)),
     "sines first, other shift, other channels": (
         {"block_out_channels": (16, 32), "layers_per_block": 1, "attention_head_dim": 4,
-         "flip_sin_to_cos": False, "freq_shift": 1, "in_channels": 3, "out_channels": 5,
+         "flip_sin_to_cos": False, "freq_shift": 1, "in_channels": 9, "out_channels": 5,
          "norm_eps": 1e-3, "down_block_types": (CROSS_DOWN, PLAIN_DOWN),
          "up_block_types": (PLAIN_UP, CROSS_UP)}, (8, 8)),
 }  # fmt: skip
@@ -95,17 +104,17 @@ def drawn_options(draw) -> tuple[dict, tuple[int, int]]:
     """Options of a small U-Net out of everything that we support."""
     count = draw(st.integers(1, 3))
     widths = draw(st.lists(st.sampled_from([16, 32, 48]), min_size=count, max_size=count))
-    attends = draw(st.lists(st.booleans(), min_size=count, max_size=count))
-    layers = st.integers(1, 3)
+    either = st.lists(st.booleans(), min_size=count, max_size=count)
+    layers, depths = st.integers(1, 3), st.integers(1, 2)
     options = {
         "block_out_channels": tuple(widths),
-        "down_block_types": tuple(CROSS_DOWN if a else PLAIN_DOWN for a in attends),
-        "up_block_types": tuple(CROSS_UP if a else PLAIN_UP for a in attends[::-1]),
+        "down_block_types": tuple(CROSS_DOWN if a else PLAIN_DOWN for a in draw(either)),
+        "up_block_types": tuple(CROSS_UP if a else PLAIN_UP for a in draw(either)),
         "layers_per_block": draw(layers | st.tuples(*[layers] * count)),
         "attention_head_dim": draw(
             st.sampled_from([1, 2, 8]) | st.tuples(*[st.sampled_from([1, 2, 4])] * count)
         ),
-        "transformer_layers_per_block": draw(st.integers(1, 2)),
+        "transformer_layers_per_block": draw(depths | st.tuples(*[depths] * count)),
         "use_linear_projection": draw(st.booleans()),
         "mid_block_type": draw(st.sampled_from(["UNetMidBlock2DCrossAttn", None])),
         "cross_attention_dim": draw(st.sampled_from([8, 20])),
@@ -174,6 +183,18 @@ def test_the_check_can_fail_and_says_where(place, monkeypatch):
     ours, theirs = pair(CONFIGS["one layer"][0] | widths | {"attention_head_dim": 4})
     MUTANTS[place](ours, monkeypatch)
     assert next(iter(wrong(*compared(ours, theirs, (8, 8))))) == place
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"flip_sin_to_cos": False}, {"freq_shift": 1}, {"norm_num_groups": 4}, {"norm_eps": 1e-2},
+     {"attention_head_dim": (2, 2)}], ids=str,
+)  # fmt: skip
+def test_the_check_tells_options_that_have_no_weights(options):
+    right, theirs = pair(CONFIGS["one layer"][0])
+    ours = UNet(dataclasses.replace(right.config, **options)).eval()
+    ours.load_state_dict(right.state_dict(), strict=True)
+    assert wrong(*compared(ours, theirs, (8, 8)))
 
 
 @pytest.mark.slow

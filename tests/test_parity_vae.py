@@ -70,6 +70,18 @@ def test_every_submodule_equals_diffusers(name, direction):
     print(f"{name}: {len(reference)} outputs, {max(worst_differences(mine, reference).values())}")
 
 
+def test_the_standard_deviation_is_limited_as_in_diffusers():
+    """The log-variance is cut to -30…20, so that no exponential overflows."""
+    ours, theirs = pair(CONFIGS["Toyland"])
+    with torch.no_grad():
+        ours.quant_conv.bias[-4:] = theirs.quant_conv.bias[-4:] = torch.tensor([-1e3, 1e3, 0, 0])
+    mine, reference = encoded(ours, theirs)
+    assert wrong(mine, reference) == {}
+    _, std = mine[""]  # (batch, channels, height, width)
+    for channel, power in ((0, -15.0), (1, 10.0)):
+        assert std[:, channel].log().sub(power).abs().max() < 1e-4
+
+
 @st.composite
 def drawn_options(draw) -> dict:
     """Options of a small autoencoder out of everything that we support."""
