@@ -1,0 +1,114 @@
+"""Self-checks and shown sources: the answer is measured, the source is the one that runs."""
+
+from __future__ import annotations
+
+import math
+from functools import wraps
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffusionlab.course import check, show_pictures, show_source
+from diffusionlab.errors import InputError
+from diffusionlab.images import blank
+from diffusionlab.plan import combine
+from diffusionlab.schedule import NoiseSchedule
+
+
+def test_a_right_and_a_wrong_prediction():
+    assert check(32, 32, "How many?").right is True
+    assert check(8, 32, "How many?").right is False
+    text = repr(check(8, 32, "How many?"))
+    assert text.startswith("How many?") and "predicted 8" in text and "says 32" in text
+
+
+def test_no_prediction_yet_folds_the_measured_answer():
+    asked = check(..., 32, "How many?")
+    assert asked.right is None
+    page = asked._repr_html_()
+    assert page.index("<details>") < page.index("32") < page.index("</details>")
+    assert "<details>" not in check(32, 32, "How many?")._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("predicted", "tolerance", "right"),
+    [(1.04, 0.05, True), (1.06, 0.05, False), (0.96, 0.05, True), (0.94, 0.05, False)],
+)
+def test_the_tolerance_is_relative_and_two_sided(predicted, tolerance, right):
+    assert check(predicted, np.float64(1.0), "Size?", tolerance=tolerance).right is right
+
+
+def test_bools_and_texts():
+    assert check(True, np.bool_(True), "Equal?").right
+    assert "yes" in check(..., np.bool_(True), "Equal?").verdict
+    assert check("x0", "eps", "Which?").right is False
+
+
+@pytest.mark.parametrize(
+    ("predicted", "measured"),
+    [("8", 8), (True, 1), (1, True), (8, math.nan), (8, np.ones(2)), (None, 8), ([8], 8)],
+)
+def test_other_kinds_are_refused(predicted, measured):
+    with pytest.raises(InputError, match="is allowed"):
+        check(predicted, measured, "How many?")
+
+
+def test_a_negative_tolerance_is_refused():
+    with pytest.raises(InputError, match="tolerance is -1"):
+        check(1, 1, "?", tolerance=-1)
+
+
+def test_what_the_reader_wrote_is_escaped():
+    page = check("<script>", "a", "<b>?")._repr_html_()
+    assert "<script>" not in page and "<b>?" not in page
+
+
+def test_the_source_is_the_one_that_runs():
+    shown = show_source(combine)
+    assert shown.text.startswith("def combine(") and "return total" in shown.text
+    assert shown.place.startswith("diffusionlab/plan.py, line ")
+    line = int(shown.place.split()[-1])
+    written = Path(combine.__globals__["__file__"]).read_text(encoding="utf-8").splitlines()
+    assert written[line - 1].startswith("def combine(")
+    assert shown.text in repr(shown)
+
+
+def test_decorators_are_looked_through_and_methods_dedented():
+    @wraps(combine)
+    def outer(*given):
+        return combine(*given)
+
+    assert show_source(outer).text == show_source(combine).text
+    assert not show_source(NoiseSchedule.levels).text.startswith(" ")
+    assert show_source(NoiseSchedule).text.count("class NoiseSchedule") == 1
+
+
+def test_markdown_is_one_closed_fence_even_with_backticks_inside():
+    def ticked():
+        return "```"
+
+    lines = show_source(ticked)._repr_markdown_().split("\n")
+    assert lines[-1] == "````" and lines[2] == "````python"
+
+
+@pytest.mark.parametrize("thing", [len, 3, None, combine])
+def test_what_has_no_source_is_refused(thing):
+    if thing is combine:  # the check can pass
+        assert show_source(thing)
+        return
+    with pytest.raises(InputError, match="has no Python source"):
+        show_source(thing)
+
+
+def test_pictures_have_captions_and_alt_text():
+    shown = show_pictures({"the <first>": blank(8, 8), "the end": blank(16, 16)})
+    page = shown._repr_html_()
+    assert page.count("<img") == 1 and "the &lt;first&gt;" in page and "the end" in page
+    assert "the <first>" not in page and repr(shown) == "Pictures: the <first> | the end"
+
+
+@pytest.mark.parametrize("given", [{}, [], None, {"": blank(8, 8)}, {"a": 3}, {3: blank(8, 8)}])
+def test_pictures_without_a_caption_are_refused(given):
+    with pytest.raises(InputError, match="is allowed"):
+        show_pictures(given)
