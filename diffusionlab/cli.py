@@ -121,8 +121,7 @@ def _keep_partial(model, trace, options: argparse.Namespace) -> int:
     if trace is None or not trace.steps:
         print("diffusionlab: stopped before the first step; nothing to save", file=sys.stderr)
         return STOPPED
-    done = f"stopped after step {len(trace.steps)} of {trace.settings.num_steps}"
-    print(f"diffusionlab: {done}; saving these steps", file=sys.stderr)
+    print(f"diffusionlab: saving the {len(trace.steps)} steps that are done", file=sys.stderr)
     _write(model, trace, options)
     return STOPPED
 

@@ -20,7 +20,7 @@ KINDS = ("predictions", "attention", "heads", "self_attention", "blocks", "frame
 def tap_patterns(record: set[str]) -> list[str]:
     """The tap patterns that a `record=` set asks for; names that are no kind are patterns."""
     known = {"attention": [CROSS], "heads": [CROSS], "self_attention": [SELF]}
-    known["blocks"] = ["down_blocks.?.output", "mid_block.output", "up_blocks.?.output"]
+    known["blocks"] = ["*.output"]
     named = [pattern for kind in KINDS if kind in record for pattern in known.get(kind, [])]
     return list(dict.fromkeys([*named, *sorted(record - set(KINDS))]))
 

@@ -169,7 +169,7 @@ def test_ctrl_c_says_how_far_it_came_and_keeps_the_steps(tiny, capsys, monkeypat
     monkeypatch.setattr(module, "predict", interrupted)
     arguments, out = tiny
     assert cli.main(arguments) == 130
-    assert "stopped after step 2 of 3" in capsys.readouterr().err
+    assert "saving the 2 steps that are done" in capsys.readouterr().err
     assert sorted(path.name for path in out.iterdir()) == ["filmstrip.png", "run.safetensors"]
     trace = Trace.load(out / "run.safetensors")
     assert len(trace.steps) == 2
