@@ -1,16 +1,23 @@
-"""Redraw what depends on the weights: README pictures and notebook outputs (`make refresh`).
+"""Redraw what depends on the weights: README pictures and figures, notebook outputs.
 
-python tools/refresh.py [pictures] [notebooks]
+    python tools/refresh.py [pictures] [figures] [notebooks]        (`make refresh`: all of them)
+
+The model is Toyland, or for a trial the folder in DIFFUSIONLAB_MODEL.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import sys
 import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PICTURES, NOTEBOOKS = ROOT / "docs", ROOT / "notebooks"
+PICTURES, NOTEBOOKS, README = ROOT / "docs", ROOT / "notebooks", ROOT / "README.md"
+OVERHEAD = ROOT / "benchmarks" / "results" / "overhead.json"
+MODEL = os.environ.get("DIFFUSIONLAB_MODEL", "toyland")
 # The README's settings: seed 1, 20 steps of DDIM, guidance 4. Shown as they come out.
 PROMPTS = [
     "a red car in the city at night",
@@ -23,47 +30,174 @@ PROMPTS = [
     "a purple house on the meadow at night",
 ]
 SETTINGS = dict(seed=1, num_steps=20, sampler="ddim", guidance_scale=4.0)
+BEGIN, END = "<!-- figures: written by `make refresh` -->", "<!-- end of figures -->"
+LARGEST = {"gallery.png": 300_000, "filmstrip.png": 300_000, ".ipynb": 400_000}  # bytes
 
 
+# ---- pictures --------------------------------------------------------------------------------
 def pictures() -> None:
     """docs/gallery.png: the eight prompts; docs/filmstrip.png: the first one, step by step."""
     import diffusionlab as dl
-    from diffusionlab.images import filmstrip, tile
     from diffusionlab.trace.filmstrip import filmstrip_of
 
-    model = dl.load()
-    record = ("predictions", "frames")
-    first = dl.generate(model, PROMPTS[0], **SETTINGS, record=record)
-    images = [first.image, *(dl.generate(model, p, **SETTINGS).image for p in PROMPTS[1:])]
-    captions = ["\n".join(textwrap.wrap(prompt, 22)) for prompt in PROMPTS]
+    model = dl.load(MODEL)
+    first = dl.generate(model, PROMPTS[0], **SETTINGS, record=("predictions", "frames"))
+    others = [dl.generate(model, prompt, **SETTINGS, record=()) for prompt in PROMPTS[1:]]
+    save(gallery([trace.image for trace in (first, *others)]), PICTURES / "gallery.png")
+    save(filmstrip_of(first), PICTURES / "filmstrip.png")
+
+
+def gallery(images: list):
+    """The contact sheet: four pictures in a row, each prompt below its picture."""
+    from diffusionlab.images import filmstrip, tile
+
+    captions = [textwrap.fill(prompt, 22) for prompt in PROMPTS]
     rows = [
-        filmstrip([images[i : i + 4]], [""], captions[i : i + 4], frame=192, text=18)
+        filmstrip([images[i : i + 4]], [""], captions[i : i + 4], frame=224, text=24)
         for i in range(0, len(images), 4)
     ]
-    PICTURES.mkdir(exist_ok=True)
-    tile(rows, columns=1).save(PICTURES / "gallery.png", optimize=True)
-    filmstrip_of(first).save(PICTURES / "filmstrip.png", optimize=True)
-    print(f"{PICTURES / 'gallery.png'}\n{PICTURES / 'filmstrip.png'}")
+    return tile(rows, columns=1)
 
 
+def save(image, path: Path) -> None:
+    """A PNG of at most 256 colours, within its bound."""
+    import io
+
+    from diffusionlab.images import smaller_png
+
+    buffer = io.BytesIO()
+    image.save(buffer, format="png")
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(smaller_png(buffer.getvalue()))
+    told(path, LARGEST[path.name])
+
+
+def told(path: Path, largest: float = math.inf) -> None:
+    """Say what was written; stop where it is too large."""
+    size = path.stat().st_size
+    print(f"{path.relative_to(ROOT)}  {size / 1000:.0f} kB")
+    if size > largest:
+        sys.exit(f"refresh: {path.name} has {size} bytes; at most {largest} are allowed")
+
+
+# ---- figures ---------------------------------------------------------------------------------
+def figures() -> None:
+    """The README's block of numbers, between its two marks."""
+    text = README.read_text(encoding="utf-8")
+    before, mark, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not mark or not end:
+        sys.exit(f"refresh: README.md has no block from {BEGIN} to {END}; put both lines back")
+    block = "\n".join([*checkpoint_lines(checkpoint_folder()), *overhead_lines(OVERHEAD)])
+    README.write_text(f"{before}{BEGIN}\n{block}\n{END}{after}", encoding="utf-8")
+    told(README)
+
+
+def checkpoint_folder() -> Path:
+    from diffusionlab.toyland import checkpoint
+
+    return checkpoint() if MODEL == "toyland" else Path(MODEL)
+
+
+def checkpoint_lines(folder: Path) -> list[str]:
+    """A table of the model's parts: parameters and size on disk, read from the weight files."""
+    rows = ["| part | parameters | on disk |", "|---|---|---|"]
+    counted = {part: measured(folder / part) for part in ("text_encoder", "unet", "vae")}
+    counted["together"] = tuple(map(sum, zip(*counted.values(), strict=True)))
+    for part, (count, size) in counted.items():
+        rows.append(f"| {part} | {count / 1e6:.2f} million | {size / 1e6:.1f} MB |")
+    return rows
+
+
+def measured(part: Path) -> tuple[int, int]:
+    """Parameters and bytes of the safetensors files of one part, from their headers."""
+    from safetensors import safe_open
+
+    parameters = size = 0
+    for path in sorted(part.glob("*.safetensors")):
+        size += path.stat().st_size
+        with safe_open(path, framework="np") as file:
+            parameters += sum(math.prod(file.get_slice(k).get_shape()) for k in file.keys())  # noqa: SIM118
+    return parameters, size
+
+
+def overhead_lines(path: Path) -> list[str]:
+    """What benchmarks/overhead.py measured last, against diffusers; nothing if it never ran."""
+    if not path.is_file():
+        return []
+    found = json.loads(path.read_text(encoding="utf-8"))
+    warm, cold, memory = found["warm"], found["cold"], found["peak_memory_mb"]
+    ours = warm["median_seconds"]["plain"]
+    return textwrap.wrap(
+        f"One picture of {found['task']['steps']} steps on {warm['threads']} threads of a "
+        f"{found['machine']['cpu']} processor takes {ours:.2f} s. Against diffusers' pipeline on "
+        f"the same weights, as medians of the ratios in one alternating run: time "
+        f"{warm['plain / diffusers']['median_ratio']:.2f}, with everything recorded "
+        f"{warm['recorded / diffusers']['median_ratio']:.2f}, from an empty process to a picture "
+        f"on disk {cold['diffusionlab / diffusers']['median_ratio']:.2f}; peak memory "
+        f"{memory['plain']:.0f} MB against {memory['diffusers']:.0f} MB "
+        "(`python benchmarks/overhead.py`).",
+        100,
+        initial_indent="\n",
+    )
+
+
+# ---- notebooks -------------------------------------------------------------------------------
 def notebooks() -> None:
-    """Run every notebook from top to bottom and keep its outputs, without widget state."""
+    """Run every notebook from top to bottom and keep its outputs, cleaned."""
     import nbformat
-    from nbclient import NotebookClient
 
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
-        NotebookClient(
-            notebook, timeout=300, resources={"metadata": {"path": path.parent}}
-        ).execute()
-        notebook.metadata.pop("widgets", None)
-        for cell in notebook.cells:
-            cell.metadata.pop("execution", None)
+        notebook = cleaned(executed(nbformat.read(path, as_version=4), path.parent))
         nbformat.write(notebook, path)
-        print(path)
+        told(path, LARGEST[".ipynb"])
 
 
-PARTS = {"pictures": pictures, "notebooks": notebooks}
+def executed(notebook, folder: Path):
+    """The notebook with the outputs of one run in a fresh kernel, started in `folder`."""
+    from nbclient import NotebookClient
+
+    client = NotebookClient(
+        notebook,
+        timeout=300,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": folder}},
+    )
+    return client.execute()
+
+
+def cleaned(notebook):
+    """No widget state, no times, no progress bars, no path of this machine, no kernel's name."""
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [without_paths(output) for output in cell.outputs if keeps(output)]
+    return notebook
+
+
+def keeps(output) -> bool:
+    """No widget, and of stderr only what the package itself tells its user."""
+    widget = any("widget" in kind for kind in output.get("data", {}))
+    noise = output.get("name") == "stderr" and not output["text"].startswith("diffusionlab: ")
+    return not widget and not noise
+
+
+def without_paths(output):
+    """Paths inside the repository are written from its root on."""
+    for kind, text in output.get("data", {}).items():
+        if isinstance(text, str):
+            output["data"][kind] = text.replace(f"{ROOT}/", "")
+    if "text" in output:
+        output["text"] = output["text"].replace(f"{ROOT}/", "")
+    return output
+
+
+PARTS = {"pictures": pictures, "figures": figures, "notebooks": notebooks}
 
 if __name__ == "__main__":
     unknown = [name for name in sys.argv[1:] if name not in PARTS]

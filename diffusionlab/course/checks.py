@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from types import EllipsisType
 from typing import Any
 
@@ -33,13 +33,14 @@ class Check:
     @property
     def verdict(self) -> str:
         """The comparison in one sentence."""
-        found = f"this run says {_told(self.measured)}"
+        measured = _told(self.measured)
         if self.right is None:
-            return f"{found}."
-        return f"You predicted {_told(self.predicted)} and {found}: {_word(self.right)}."
+            return f"This run says {measured}."
+        predicted = _told(self.predicted)
+        return f"You predicted {predicted} and this run says {measured}: {_word(self.right)}."
 
     def __repr__(self) -> str:
-        return f"{self.question} {self.verdict[0].upper()}{self.verdict[1:]}"
+        return f"{self.question} {self.verdict}"
 
     def _repr_html_(self) -> str:
         question, verdict = html.escape(self.question), html.escape(self.verdict)
@@ -90,7 +91,7 @@ def _is_number(value: Any) -> bool:
 def _told(value: Any) -> str:
     if _kind(value) is bool:
         return "yes" if value else "no"
-    return f"{value:.4g}" if _is_number(value) and not float(value).is_integer() else str(value)
+    return f"{value:.4g}" if _is_number(value) and not isinstance(value, Integral) else str(value)
 
 
 def _word(right: bool) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from diffusionlab.errors import InputError, shown
 from diffusionlab.images import filmstrip, to_webp
 
-FRAME, TEXT = 256, 20  # pixels: the width of a picture and the type size of its caption
+FRAME, TEXT, QUALITY = 224, 20, 80  # width and type size in pixels; WebP's quality
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,7 +28,9 @@ class Pictures:
         captions = [textwrap.fill(caption, 24) for caption in self.named]
         strip = filmstrip([list(self.named.values())], [""], captions, frame=FRAME, text=TEXT)
         told = "Side by side: " if len(self.named) > 1 else "A picture: "
-        return picture_html(to_webp(strip), told + "; ".join(self.named) + ".", "image/webp")
+        return picture_html(
+            to_webp(strip, QUALITY), told + "; ".join(self.named) + ".", "image/webp"
+        )
 
 
 def show_pictures(named: Mapping[str, Any]) -> Pictures:
