@@ -67,9 +67,8 @@ def generate(
 
     with Recorder(model, settings, tokens, text, uncond) as recorder, torch.inference_mode():
         latent = levels[0].sigma * noise.values  # x_T: pure noise at the first level
-        for step in tqdm(
-            denoise(plan, latent, ask, source), total=len(plan), disable=quiet(progress)
-        ):
+        steps = denoise(plan, latent, ask, source)
+        for step in tqdm(steps, total=len(plan), disable=quiet(progress)):
             recorder.keep(step)
             latent = step.next_latent
         return recorder.finish(decode(model, latent))
