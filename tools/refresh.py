@@ -106,6 +106,9 @@ def checkpoint_lines(folder: Path) -> list[str]:
     counted["together"] = tuple(map(sum, zip(*counted.values(), strict=True)))
     for part, (count, size) in counted.items():
         rows.append(f"| {part} | {count / 1e6:.2f} million | {size / 1e6:.1f} MB |")
+    if (world := folder / "toyland.json").is_file():
+        known = len(json.loads(world.read_text(encoding="utf-8"))["words"])
+        rows += ["", f"Toyland was shown {known} words; any other word is told in a printed line."]
     return rows
 
 
@@ -129,8 +132,8 @@ def overhead_lines(path: Path) -> list[str]:
     warm, cold, memory = found["warm"], found["cold"], found["peak_memory_mb"]
     ours = warm["median_seconds"]["plain"]
     return textwrap.wrap(
-        f"One picture of {found['task']['steps']} steps on {warm['threads']} threads of a "
-        f"{found['machine']['cpu']} processor takes {ours:.2f} s. Against diffusers' pipeline on "
+        f"One picture of {found['task']['steps']} steps on {warm['threads']} threads "
+        f"({found['machine']['cpu']}) takes {ours:.2f} s. Against diffusers' pipeline on "
         f"the same weights, as medians of the ratios in one alternating run: time "
         f"{warm['plain / diffusers']['median_ratio']:.2f}, with everything recorded "
         f"{warm['recorded / diffusers']['median_ratio']:.2f}, from an empty process to a picture "
