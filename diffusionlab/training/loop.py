@@ -156,7 +156,9 @@ class Training:
         self.optimiser.step()
         self.average.update(self.module)
         if self.step % LOG_EVERY == 0:
-            entry = {"loss": float(loss.detach())} | {k: float(v) for k, v in values.items()}
+            entry = {
+                k: float(torch.as_tensor(v).detach()) for k, v in {"loss": loss, **values}.items()
+            }
             rounded = {k: round(v, 4) for k, v in entry.items()}
             self.log.append(
                 {"step": self.step, "seconds": round(self.clock.seconds, 1), "values": rounded}
