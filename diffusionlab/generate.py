@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import torch
@@ -122,23 +120,9 @@ def check_record(record: Iterable[str]) -> set[str]:
             f"record is {shown(record)}; a set of names is allowed, e.g. "
             '{"predictions", "attention"}: put the name into braces'
         )
+    if "frames" in record and "predictions" not in record:
+        raise InputError('record has "frames" without "predictions"; add "predictions"')
     return set(record)
-
-
-def versions(model: LatentDiffusion) -> dict[str, str]:
-    """What a run depended on: packages, device, dtype, threads."""
-    names = ("diffusionlab", "torch", "transformers", "numpy")
-    found = {name: _version(name) for name in names}
-    here = {"python": platform.python_version(), "system": platform.system()}
-    where = {"device": str(model.device), "dtype": str(model.dtype).removeprefix("torch.")}
-    return found | here | where | {"threads": str(torch.get_num_threads())}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 VARIED = {

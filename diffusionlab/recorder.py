@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 from contextlib import ExitStack
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import torch
 
-from .errors import InputError, notice
+from .errors import notice
+from .pipeline import LatentDiffusion
 from .stages import decode
 from .taps import recording
 from .trace import Step, Trace, to_numpy
@@ -69,8 +72,6 @@ class Recorder:
 
     def finish(self, image) -> Trace:
         """The record of the run, whole or partial."""
-        from .generate import versions
-
         tokens, text, uncond = self.texts
         return Trace(
             settings=self.settings,
@@ -89,8 +90,6 @@ class Recorder:
         """x0-hat of every step through the VAE, after the loop."""
         if "frames" not in self.record:
             return ()
-        if "predictions" not in self.record:
-            raise InputError('record has "frames" without "predictions"; add "predictions"')
         x0s = (torch.from_numpy(step.predictions[0].x0) for step in self.steps)
         return tuple(decode(self.model, x0) for x0 in x0s)
 
@@ -106,3 +105,19 @@ def _embedding(live):
     pooled = None if live.pooled is None else to_numpy(live.pooled)
     extra = {name: to_numpy(value) for name, value in live.extra.items()}
     return replace(live, hidden=tuple(to_numpy(h) for h in live.hidden), pooled=pooled, extra=extra)
+
+
+def versions(model: LatentDiffusion) -> dict[str, str]:
+    """What a run depended on: packages, device, dtype, threads."""
+    names = ("diffusionlab", "torch", "transformers", "numpy")
+    found = {name: _version(name) for name in names}
+    here = {"python": platform.python_version(), "system": platform.system()}
+    where = {"device": str(model.device), "dtype": str(model.dtype).removeprefix("torch.")}
+    return found | here | where | {"threads": str(torch.get_num_threads())}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
