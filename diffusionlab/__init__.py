@@ -44,7 +44,7 @@ NAMES = {
         "NumericsError",
         "TraceError",
     ],
-    "generate": ["compare", "denoise", "generate"],
+    "generate": ["compare", "denoise", "denoise_many", "generate"],
     "noise": ["BrownianPath", "Sequential"],
     "pipeline": ["LatentDiffusion", "load", "save"],
     "samplers": ["SAMPLERS", "Sampler", "make_plan"],

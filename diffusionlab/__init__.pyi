@@ -32,6 +32,7 @@ from .errors import (
 from .generate import (
     compare as compare,
     denoise as denoise,
+    denoise_many as denoise_many,
     generate as generate,
 )
 from .noise import (

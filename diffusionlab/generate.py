@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from .errors import InputError, notice, shown
 from .noise import Sequential
 from .pipeline import LatentDiffusion
-from .plan import denoise
+from .plan import denoise, denoise_many
 from .recorder import Recorder
 from .samplers import Sampler, as_sampler, make_plan
 from .stages import (
@@ -26,7 +26,7 @@ from .stages import (
 )
 from .trace import Comparison, Settings, Trace
 
-__all__ = ["compare", "denoise", "generate"]
+__all__ = ["compare", "denoise", "denoise_many", "generate"]
 
 
 def generate(
@@ -115,14 +115,15 @@ def prepare(model, prompt, negative_prompt, seed, num_steps, sampler, spacing, g
 
 def check_record(record: Iterable[str]) -> set[str]:
     """The names of what to keep, as a set."""
-    if isinstance(record, str) or not all(isinstance(name, str) for name in record):
+    names = list(record) if isinstance(record, Iterable) and not isinstance(record, str) else None
+    if names is None or not all(isinstance(name, str) for name in names):
         raise InputError(
             f"record is {shown(record)}; a set of names is allowed, e.g. "
-            '{"predictions", "attention"}: put the name into braces'
+            '{"predictions", "attention"}: put the names into braces'
         )
-    if "frames" in record and "predictions" not in record:
+    if "frames" in names and "predictions" not in names:
         raise InputError('record has "frames" without "predictions"; add "predictions"')
-    return set(record)
+    return set(names)
 
 
 VARIED = {

@@ -227,6 +227,31 @@ def _drive(walker: Generator, predict: Callable[[Any, NoiseLevel], Any]) -> Gene
             request = walker.send(predict(*request))
 
 
+def denoise_many(
+    plans: Sequence[Plan],
+    latents: Sequence[Any],
+    predict_many: Callable[[list[tuple[Any, NoiseLevel]]], Sequence[Any]],
+    noises: Sequence[Callable[[NoiseLevel, NoiseLevel], Any] | None],
+) -> Generator[tuple[int, Step], None, None]:
+    """Walk several plans in lockstep and yield (number of the run, its Step).
+
+    In each round all runs that wait for the network ask together: `predict_many` is handed their
+    `(point, level)` pairs and returns one prediction for each. Runs may differ in length.
+    """
+    walkers = [walk(*run) for run in zip(plans, latents, noises, strict=True)]
+    requests = {i: next(walker, None) for i, walker in enumerate(walkers)}
+    while requests:
+        for i, request in list(requests.items()):
+            while isinstance(request, Step):
+                yield i, request
+                request = next(walkers[i], None)
+            requests[i] = request
+        requests = {i: request for i, request in requests.items() if request is not None}
+        answers = predict_many(list(requests.values())) if requests else ()
+        for i, answer in zip(requests, answers, strict=True):
+            requests[i] = walkers[i].send(answer)
+
+
 def _check_start(plan: Plan, num_calls: int, start: int) -> None:
     if isinstance(start, bool) or not isinstance(start, int) or not 0 <= start <= len(plan):
         raise InputError(f"start {shown(start)} is not a step of this plan; use 0 to {len(plan)}")

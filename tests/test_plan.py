@@ -23,6 +23,7 @@ from diffusionlab.plan import (
     check_update,
     combine,
     denoise,
+    denoise_many,
     walk,
 )
 from diffusionlab.samplers import make_plan
@@ -251,3 +252,27 @@ def test_plans_are_plain_numbers():
 def test_the_noise_level_of_the_records_is_the_schedules():
     assert inspect.signature(walk).parameters["start"].default == 0
     assert isinstance(make_plan("ddim", LEVELS, SD)[0].level, NoiseLevel)
+
+
+# ---- several runs at once -----------------------------------------------------------------------
+def test_runs_in_lockstep_equal_runs_alone_and_ask_together():
+    plans = [make_plan("heun", LEVELS, SD), make_plan("ddpm", SD.levels(4, "leading"), SD)]
+    rounds = []
+
+    def predict_many(requests):
+        rounds.append(len(requests))
+        return [WORLD.predict(point, level) for point, level in requests]
+
+    found = {0: [], 1: []}
+    for number, step in denoise_many(plans, [START, 2 * START], predict_many, [None, draws(3)]):
+        found[number].append(step)
+    alone = [
+        list(denoise(plan, start, WORLD.predict, noise))
+        for plan, start, noise in zip(plans, [START, 2 * START], [None, draws(3)], strict=True)
+    ]
+    for number, steps in enumerate(alone):
+        assert np.array_equal(ends(found[number]), ends(steps))
+    calls = [sum(planned.network_calls for planned in plan) for plan in plans]
+    assert sum(rounds) == sum(calls) and len(rounds) == max(calls)
+    assert rounds[0] == 2 and rounds[-1] == 1
+    assert not np.array_equal(ends(found[0])[-1], ends(found[1])[-1])
