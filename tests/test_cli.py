@@ -12,10 +12,6 @@ from PIL import Image
 from diffusionlab import cli
 from diffusionlab.errors import CheckpointError, InputError
 
-SHIPPED = Path(cli.__file__).parent / "toyland" / "checkpoint" / "unet"
-needs_toyland = pytest.mark.skipif(
-    not SHIPPED.exists(), reason="the shipped Toyland checkpoint is not in this working tree"
-)
 FILES = ["filmstrip.png", "image.png", "run.safetensors"]
 
 
@@ -231,7 +227,6 @@ print([name for name in names if name in sys.modules])
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@needs_toyland
 def test_the_demo_of_the_readme(tmp_path):
     command = [sys.executable, "-m", "diffusionlab.cli", "generate"]
     command += ["a red car in the city at night", "--seed", "7", "--steps", "4", "--device", "cpu"]

@@ -63,7 +63,7 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset("cpu", 30_000, {"clip": 12, "vae": 18, "decoder": 20, "denoiser": 75}),
+    "cpu": Preset("cpu", 30_000, {"clip": 12, "vae": 18, "decoder": 25, "denoiser": 61}),
     "accelerator": Preset(
         "accelerator",
         500_000,
