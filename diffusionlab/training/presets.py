@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..errors import InputError, close_matches, shown
 
@@ -48,22 +48,11 @@ class Preset:
     caption_dropout: float = 0.1
     device: str = "cpu"
     bfloat16: bool = True
-    sampled_prompts: tuple[str, ...] = field(
-        default=(
-            "a red car in the city at night",
-            "a blue boat on the ocean at sunset",
-            "a green house on the snow",
-            "a yellow tree in the meadow at day",
-            "a pink balloon in the mountains at sunset",
-            "an orange cat in space",
-            "a white car in the desert at day",
-            "a purple house on the meadow at night",
-        )
-    )
 
 
 PRESETS = {
     "cpu": Preset("cpu", 30_000, {"clip": 12, "vae": 18, "decoder": 25, "denoiser": 61}),
+    # Sizes of the model to come; its minutes are estimates, this preset has not been run yet.
     "accelerator": Preset(
         "accelerator",
         500_000,
