@@ -35,7 +35,7 @@ def logged(run, part) -> list[float]:
     return [entry["values"]["loss"] for entry in state["log"]]
 
 
-@pytest.mark.parametrize("part", ["clip", "vae", "denoiser"])
+@pytest.mark.parametrize("part", ["clip", "vae", "denoiser"])  # the others only go on
 def test_the_smoke_run_learns_something_measurable(run, part):
     losses = logged(run, part)
     assert len(losses) >= 2

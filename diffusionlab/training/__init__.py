@@ -1,6 +1,6 @@
 """How Toyland was trained, as programs that anyone can run again.
 
-`python -m diffusionlab.training {data,tokenizer,clip,vae,denoiser,export,all} --preset cpu`
+`python -m diffusionlab.training PART --preset cpu`
 runs one part after the other; each part needs only the files that the part before it left in
 the run folder, stops at its time limit and continues from its own checkpoint when called again.
 """

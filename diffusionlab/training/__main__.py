@@ -13,12 +13,12 @@ from ..errors import InputError
 from . import card, export
 from .clip import train_clip
 from .data import World
-from .denoiser import train_denoiser
+from .denoiser import train_denoiser, train_together
 from .presets import PRESETS, Preset, preset
 from .tokenizer import train_tokenizer
 from .vae import train_decoder, train_vae
 
-PARTS = ("data", "tokenizer", "clip", "vae", "decoder", "denoiser", "export")
+PARTS = ("data", "tokenizer", "clip", "vae", "decoder", "denoiser", "together", "export")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,6 +43,7 @@ def run_part(name: str, arguments: argparse.Namespace, chosen: Preset, world: Wo
         "vae": train_vae,
         "decoder": train_decoder,
         "denoiser": train_denoiser,
+        "together": train_together,
     }
     if name == "tokenizer":
         train_tokenizer(run / "tokenizer", chosen.context_length)

@@ -15,7 +15,13 @@ from ..toyland import COLOURS, GRAMMAR_VERSION, OBJECTS, SETTINGS, TIMES
 from .loop import write_atomically
 from .presets import Preset
 
-PARTS = {"clip": "text_encoder", "vae": "vae", "decoder": "vae", "denoiser": "unet"}
+PARTS = {
+    "clip": "text_encoder",
+    "vae": "vae",
+    "decoder": "vae",
+    "denoiser": "unet",
+    "together": "unet",
+}
 
 
 def read_state(run: Path, part: str) -> dict:

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from ..models import UNet, UNetConfig
 from ..schedule import NoiseSchedule
 from .clip import token_ids
 from .data import World
-from .loop import Training
+from .loop import Training, averaged
 from .presets import SCALED_LINEAR, Preset
 from .vae import cached_latents
 
@@ -63,7 +64,7 @@ def noised(
 
 
 class Conditioning:
-    """Captions to the frozen text tower's hidden states (n, tokens, width)."""
+    """Captions to the text tower's hidden states (n, tokens, width)."""
 
     def __init__(self, folder: Path, preset: Preset):
         self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
@@ -72,30 +73,53 @@ class Conditioning:
         )
         self.tower, self.preset = tower.eval().to(preset.device), preset
 
-    @torch.no_grad()
     def __call__(self, texts: list[str]) -> torch.Tensor:
         ids = token_ids(self.tokenizer, texts, self.preset.context_length)
         return self.tower(input_ids=ids.to(self.preset.device)).last_hidden_state
 
 
-def train_denoiser(folder: Path, preset: Preset, world: World, minutes: float) -> UNet:
-    """Train for `minutes`; the averaged weights are written below `folder`."""
-    schedule = NoiseSchedule.from_config(SCALED_LINEAR)
-    moments = cached_latents(folder, preset, world)
+def batch_loss(unet, conditioning, world, moments, schedule, preset, step) -> torch.Tensor:
+    """Mean squared error of v on one batch: fresh pictures, captions, noise and levels."""
+    rng = np.random.default_rng([3, step])
+    rows = rng.integers(len(world.scenes), size=preset.unet_batch)
+    texts = [c.text for c in world.captions(rows, rng)]
+    texts = ["" if rng.random() < preset.caption_dropout else text for text in texts]
+    mean, std = torch.from_numpy(moments[:, rows]).to(preset.device).float()
+    timesteps = draw_timesteps(schedule, len(rows), rng)
+    latents, target = noised(mean + std * torch.randn_like(std), schedule, timesteps)
+    told = torch.from_numpy(timesteps).float().to(preset.device)
+    with torch.autocast(preset.device, torch.bfloat16, enabled=preset.bfloat16):
+        made = unet(latents, told, conditioning(texts))
+    return F.mse_loss(made.float(), target)
+
+
+def train_denoiser(folder: Path, preset: Preset, world: World, minutes: float) -> None:
+    """Train the U-Net for `minutes`, told by the frozen text tower; weights go below `folder`."""
     conditioning = Conditioning(folder, preset)
+    conditioning.tower.requires_grad_(False)
     unet = UNet(UNetConfig.from_dict(unet_config(preset))).to(preset.device)
     training = Training(folder / "denoiser", unet, preset.unet_rate, 0.01, minutes, ema=0.9995)
-    for step in training.steps("denoiser"):
-        rng = np.random.default_rng([3, step])
-        rows = rng.integers(len(world.scenes), size=preset.unet_batch)
-        texts = [c.text for c in world.captions(rows, rng)]
-        texts = ["" if rng.random() < preset.caption_dropout else text for text in texts]
-        mean, std = torch.from_numpy(moments[:, rows]).to(preset.device).float()
-        timesteps = draw_timesteps(schedule, len(rows), rng)
-        latents, target = noised(mean + std * torch.randn_like(std), schedule, timesteps)
-        told = torch.from_numpy(timesteps).float().to(preset.device)
-        with torch.autocast(preset.device, torch.bfloat16, enabled=preset.bfloat16):
-            made = unet(latents, told, conditioning(texts))
-        training.learn(F.mse_loss(made.float(), target), seen=(step + 1) * len(rows))
-    unet.load_state_dict(training.average.values)
-    return unet
+    _learn(training, "denoiser", unet, conditioning, folder, preset, world)
+
+
+def train_together(folder: Path, preset: Preset, world: World, minutes: float) -> None:
+    """Train the U-Net and the text tower on together, on the same loss.
+
+    A tower that was trained for minutes maps words that look alike to it (car and boat) to nearly
+    the same rows; the pictures tell it which differences matter (so did Rombach et al. 2022, arXiv
+    2112.10752, section 4.3.1, who trained theirs with the U-Net from the start).
+    """
+    conditioning = Conditioning(folder, preset)
+    unet = UNet(UNetConfig.from_dict(unet_config(preset))).to(preset.device)
+    unet.load_state_dict(averaged(folder / "denoiser"))
+    both = nn.ModuleDict({"unet": unet, "tower": conditioning.tower})
+    training = Training(folder / "together", both, preset.unet_rate / 2, 0.01, minutes)
+    _learn(training, "together", unet, conditioning, folder, preset, world)
+
+
+def _learn(training, title, unet, conditioning, folder, preset, world) -> None:
+    schedule = NoiseSchedule.from_config(SCALED_LINEAR)
+    moments = cached_latents(folder, preset, world)
+    for step in training.steps(title):
+        loss = batch_loss(unet, conditioning, world, moments, schedule, preset, step)
+        training.learn(loss, seen=(step + 1) * preset.unet_batch)

@@ -7,14 +7,14 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import CLIPTextModelWithProjection
 
 from ..images import Preview
 from ..toyland import GRAMMAR_VERSION, WORDS
 from .data import World
 from .denoiser import unet_config
-from .loop import write_atomically, write_json
+from .loop import averaged, write_atomically, write_json
 from .presets import SCALED_LINEAR, Preset
 from .vae import encode_all, load_config, trained_vae, vae_folder
 
@@ -32,16 +32,23 @@ MODEL_INDEX = {
 }
 
 
-def averaged(folder: Path) -> dict[str, torch.Tensor]:
-    """The averaged weights of one part of the run, float16."""
-    loaded = load_file(folder / "weights.safetensors")
-    return {k[4:]: v.half().contiguous() for k, v in loaded.items() if k.startswith("ema.")}
+def half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights as they ship: float16."""
+    return {name: value.half().contiguous() for name, value in state.items()}
+
+
+def denoiser_weights(run: Path, part: str) -> dict[str, torch.Tensor] | None:
+    """Weights of "unet" or "tower" if they were trained together, else the U-Net's own or None."""
+    if (run / "together" / "state.json").exists():
+        both = averaged(run / "together")
+        return {k.removeprefix(f"{part}."): v for k, v in both.items() if k.startswith(f"{part}.")}
+    return averaged(run / "denoiser") if part == "unet" else None
 
 
 def export_text_encoder(run: Path, target: Path) -> None:
     """The text tower without its projection, as CLIPTextModel, with published key names."""
     tower = CLIPTextModelWithProjection.from_pretrained(run / "clip" / "text_tower")
-    state = {k: v.half().contiguous() for k, v in tower.state_dict().items()}
+    state = half(denoiser_weights(run, "tower") or tower.state_dict())
     state.pop("text_projection.weight")
     state = {k if k.startswith("text_model.") else f"text_model.{k}": v for k, v in state.items()}
     config = json.loads((run / "clip" / "text_tower" / "config.json").read_text(encoding="utf-8"))
@@ -63,9 +70,9 @@ def export(run: Path, target: Path, preset: Preset, world: World) -> Path:
     write_json(target / "scheduler" / "scheduler_config.json", SCALED_LINEAR)
     write_json(target / "unet" / "config.json", unet_config(preset))
     write_json(target / "vae" / "config.json", load_config(run))
-    for part in ("unet", "vae"):
-        source = run / "denoiser" if part == "unet" else vae_folder(run)
-        save_weights(target / part / "diffusion_pytorch_model.safetensors", averaged(source))
+    name = "diffusion_pytorch_model.safetensors"
+    save_weights(target / "unet" / name, half(denoiser_weights(run, "unet")))
+    save_weights(target / "vae" / name, half(averaged(vae_folder(run))))
     export_text_encoder(run, target / "text_encoder")
     shutil.copytree(run / "tokenizer", target / "tokenizer", dirs_exist_ok=True)
     count = min(1000, len(world.pictures))

@@ -163,3 +163,9 @@ class Training:
             self.log.append(
                 {"step": self.step, "seconds": round(self.clock.seconds, 1), "values": rounded}
             )
+
+
+def averaged(folder: Path) -> dict[str, torch.Tensor]:
+    """The averaged weights that one part of a run saved, by their names in the module."""
+    loaded = load_file(folder / "weights.safetensors")
+    return {k[4:]: v for k, v in loaded.items() if k.startswith("ema.")}

@@ -51,12 +51,14 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset("cpu", 30_000, {"clip": 12, "vae": 18, "decoder": 25, "denoiser": 61}),
+    "cpu": Preset(
+        "cpu", 30_000, {"clip": 12, "vae": 18, "decoder": 25, "denoiser": 61, "together": 12}
+    ),
     # Sizes of the model to come; its minutes are estimates, this preset has not been run yet.
     "accelerator": Preset(
         "accelerator",
         500_000,
-        {"clip": 2, "vae": 6, "decoder": 1, "denoiser": 12},
+        {"clip": 2, "vae": 6, "decoder": 1, "denoiser": 12, "together": 3},
         text_width=256,
         text_layers=4,
         text_batch=2048,
@@ -72,7 +74,7 @@ PRESETS = {
     "smoke": Preset(
         "smoke",
         96,
-        {"clip": 0.1, "vae": 0.15, "decoder": 0.05, "denoiser": 0.2},
+        {"clip": 0.1, "vae": 0.15, "decoder": 0.05, "denoiser": 0.2, "together": 0.03},
         size=64,
         text_width=64,
         text_layers=1,

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 
 from ..models import VAE, VAEConfig
 from .data import World, to_pixels
-from .loop import Training, write_json
+from .loop import Training, averaged, write_json
 from .presets import Preset
 
 
@@ -126,8 +125,7 @@ def vae_folder(folder: Path) -> Path:
 def trained_vae(folder: Path, preset: Preset) -> VAE:
     """The autoencoder that the run folder holds, with its averaged weights."""
     vae = VAE(VAEConfig.from_dict(load_config(folder)))
-    loaded = load_file(vae_folder(folder) / "weights.safetensors")
-    vae.load_state_dict({k[4:]: v for k, v in loaded.items() if k.startswith("ema.")})
+    vae.load_state_dict(averaged(vae_folder(folder)))
     return vae.eval().to(preset.device)
 
 
