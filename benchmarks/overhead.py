@@ -212,7 +212,15 @@ def machine(device: str) -> dict:
     import torch
 
     name = torch.cuda.get_device_name() if device.startswith("cuda") else device
-    return {"cpu": platform.machine(), "cores": os.cpu_count(), "device": name}
+    return {"cpu": processor(), "cores": os.cpu_count(), "device": name}
+
+
+def processor() -> str:
+    """The processor's name where Linux tells it, else its architecture."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

@@ -135,7 +135,8 @@ def _write(model, trace, options: argparse.Namespace) -> None:
         _say(options.out / "image.png", f"the picture, {trace.image.width}×{trace.image.height}")
     if options.filmstrip:
         _save_image(_filmstrip(model, trace), options.out / "filmstrip.png")
-        _say(options.out / "filmstrip.png", "x0-hat decoded and x_t by the preview map, over steps")
+        latents = "and x_t by the preview map" if trace.preview else "(no preview map, so no x_t)"
+        _say(options.out / "filmstrip.png", f"x0-hat decoded {latents}, over the steps")
 
 
 def _say(path: Path, what: str) -> None:

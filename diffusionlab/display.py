@@ -7,6 +7,7 @@ escaped by the one function `escaped`, and attributes stand in double quotes.
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -81,10 +82,13 @@ def _comparison(comparison: Comparison) -> str:
     pairs = list(zip(comparison.values, comparison.traces, strict=True))[:MOST_IN_COMPARISON]
     size = next((t.image.size for _, t in pairs if t.image is not None), (64, 64))
     images = [t.image or blank(*size) for _, t in pairs]
-    captions = [str(value)[:24] for value, _ in pairs]
+    captions = ["\n".join(textwrap.wrap(str(value), 22)) or "(empty)" for value, _ in pairs]
     strip = filmstrip([images], [comparison.axis[:24]], captions)
     missing = sum(t.image is None for _, t in pairs)
-    told = f"{len(comparison.traces)} images that differ in {comparison.axis}: {captions}"
+    values = ", ".join(str(value) for value, _ in pairs)
+    told = (
+        f"{len(pairs)} of {len(comparison.traces)} runs, differing in {comparison.axis}: {values}"
+    )
     return _image_html(strip, told + (f"; {missing} runs have no image" if missing else "") + ".")
 
 

@@ -47,7 +47,8 @@ def generate(
     """Make one picture from one prompt and keep everything that happened on the way.
 
     height, width in pixels (None: the model's own); `record` is a set out of "predictions",
-    "attention", "heads", "self_attention", "blocks", "frames" or tap patterns.
+    "attention", "heads" (every head of whatever attention is kept), "self_attention", "blocks",
+    "frames" or tap patterns; what the taps saw is in `trace.attention`, by their names.
     Errors: InputError before any work for whatever cannot be run. Ctrl-C re-raises with the steps
     so far as `.trace` on the exception.
     """
@@ -55,6 +56,8 @@ def generate(
         model, prompt, negative_prompt, seed, num_steps, sampler, spacing, guidance_scale,
         height, width, record,
     )  # fmt: skip
+    for told in settings.notices:
+        notice(told)
     tokens, negative = tokenize(model, prompt), tokenize(model, negative_prompt)
     text, uncond = embed(model, tokens), embed(model, negative)
     source = Sequential(seed)
@@ -148,7 +151,8 @@ def compare(
 ) -> Comparison:
     """Runs that share what they share and differ along the axes that are given as lists.
 
-    Lists of equal length vary together; everything else (`seed=`, `num_steps=`, …) is shared.
+    Lists of equal length vary together; everything else (`seed=`, `num_steps=`, …) is shared. Each
+    run draws its own noises in order from its seed (`Sequential`), the start noise first.
     Errors: InputError for no list, for lists of different lengths (both are named), for 0 or more
     than 64 runs.
     """

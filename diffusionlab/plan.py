@@ -67,6 +67,11 @@ class PlannedStep:
     def network_calls(self) -> int:
         return len(self.stages)
 
+    def _repr_html_(self) -> str:
+        from diffusionlab.display import html_of
+
+        return html_of(self)
+
 
 Plan = tuple[PlannedStep, ...]
 

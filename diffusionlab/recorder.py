@@ -57,7 +57,7 @@ class Recorder:
             error.trace = self.finish(None)
         if isinstance(error, KeyboardInterrupt):
             done = f"stopped after {len(self.steps)} of {self.settings.num_steps} steps"
-            notice(f"{done}; the record so far is the exception's .trace")
+            notice(f"{done}; the record so far: import sys; trace = sys.last_value.trace")
 
     def keep(self, step: Step) -> None:
         """Copy one live step to NumPy, and whatever the taps saw during it."""

@@ -138,7 +138,15 @@ class NoiseSchedule:
             raise CheckpointError(f"scheduler config: {error}") from error
 
     def to_config(self) -> dict[str, Any]:
-        """The `scheduler_config.json` (of a DDIMScheduler) that reads back as this schedule."""
+        """The `scheduler_config.json` (of a DDIMScheduler) that reads back as this schedule.
+
+        Errors: InputError for final "none", which that file cannot say.
+        """
+        if self.final == "none":
+            raise InputError(
+                "final is 'none', which a scheduler_config.json cannot say; 'clean' and 'first' "
+                "are allowed: replace(schedule, final='clean')"
+            )
         theirs = {ours: key for key, ours in PREDICTION_KEYS.items()}
         return {
             "_class_name": "DDIMScheduler",
@@ -150,6 +158,18 @@ class NoiseSchedule:
             "set_alpha_to_one": self.final != "first",
             "clip_sample": False,
         }
+
+    def __repr__(self) -> str:
+        last = f"last alpha {self.alpha[-1]:.4g}, karras_sigma {self.karras_sigma[-1]:.4g}"
+        return (
+            f"NoiseSchedule {self.name}: {self.num_train_steps} training timesteps, {last}; "
+            f"predicts {self.prediction_type}; levels {self.spacing}, ending {self.final}"
+        )
+
+    def _repr_html_(self) -> str:
+        from diffusionlab.display import html_of
+
+        return html_of(self)
 
     def zero_terminal_snr(self) -> NoiseSchedule:
         """The same schedule with sqrt(alpha_bar) shifted and scaled to end at exactly 0.

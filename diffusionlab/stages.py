@@ -220,7 +220,12 @@ def predict(
     Errors: InputError for g that is not finite; NumericsError names the first module that fails.
     """
     scale = check_guidance(guidance_scale)
-    values = values_of(latent)
+    if uncond_embedding is None and scale != 1:
+        raise InputError(
+            f"uncond_embedding is None with guidance_scale {scale:g}; only 1 runs without it: "
+            'pass embed(model, tokenize(model, ""))'
+        )
+    values = torch.as_tensor(values_of(latent), device=model.device)
     branches = [text_embedding] if scale == 1 else [uncond_embedding, text_embedding]
     outputs = run_unet(model, values, level, branches)
     if values.device.type != "meta" and not bool(torch.isfinite(outputs).all()):
@@ -246,7 +251,8 @@ def check_guidance(scale: float) -> float:
 
 def run_unet(model, values, level, branches) -> torch.Tensor:
     """Raw outputs (branches, channels, h, w) in float32; the last branch is the prompt's."""
-    text = torch.stack([branch.hidden[0] for branch in branches])  # (branches, tokens, width)
+    hidden = [torch.as_tensor(b.hidden[0], device=values.device) for b in branches]
+    text = torch.stack(hidden).to(model.dtype)  # (branches, tokens, width)
     sample = values.to(model.dtype).expand(len(branches), *values.shape)
     timestep = torch.tensor(level.timestep, dtype=torch.float32, device=values.device)
     with rows(slice(len(branches) - 1, None)):

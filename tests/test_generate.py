@@ -198,3 +198,19 @@ def test_compare_refuses_lists_that_do_not_fit(tiny_model):
         compare(tiny_model, "a", seeds=[1], colour="red")
     with pytest.raises(InputError, match="num_steps"):
         compare(tiny_model, "a", seeds=[1, 2], num_steps=0)
+
+
+def test_a_recorded_run_can_be_asked_again(tiny_model):
+    trace = generate(tiny_model, "a red car", guidance_scale=3.0, **FAST)
+    step = trace.steps[1]
+    again = stages.predict(
+        tiny_model, step.latent, step.level, trace.text_embedding, trace.uncond_embedding, 3.0
+    )
+    assert np.array_equal(again.cond.numpy(), step.predictions[0].cond)
+    with pytest.raises(InputError, match="uncond_embedding is None"):
+        stages.predict(tiny_model, step.latent, step.level, trace.text_embedding, None, 3.0)
+
+
+def test_a_run_is_saved_into_a_folder_that_is_not_there_yet(tiny_model, tmp_path):
+    trace = generate(tiny_model, "a red car", **FAST)
+    assert Trace.load(trace.save(tmp_path / "new" / "run.safetensors")).settings == trace.settings

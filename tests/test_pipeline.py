@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTokenizer
 
 from diffusionlab.errors import CheckpointError, InputError
 from diffusionlab.pipeline import LatentDiffusion, load, save
@@ -519,3 +520,31 @@ def test_the_accelerator_is_taken_where_there_is_one(tiny_folder):
     buffers = list(model.text_encoders[0].buffers())
     assert buffers and all(b.device.type == model.device.type for b in buffers)
     assert load(tiny_folder, device="cpu").device.type == "cpu"
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_the_padding_token_is_the_one_that_transformers_takes(tiny_folder, tmp_path, listed):
+    """Stable Diffusion 2 pads with "!" by its special_tokens_map.json."""
+    folder = tmp_path / "sd2"
+    shutil.copytree(tiny_folder, folder)
+    path = folder / "tokenizer" / "tokenizer_config.json"
+    config = json.loads(path.read_text()) | {"pad_token": "<|endoftext|>"}
+    config.pop("added_tokens_decoder", None)
+    if listed:
+        config["added_tokens_decoder"] = {}
+    path.write_text(json.dumps(config))
+    mapped = {"pad_token": "!", "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
+    (folder / "tokenizer" / "special_tokens_map.json").write_text(json.dumps(mapped))
+    theirs = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    assert load(folder, device="cpu").tokenizer.pad_token_id == theirs.pad_token_id
+
+
+def test_a_unet_config_without_sample_size_takes_the_vae_s(tiny_folder, tmp_path):
+    folder = tmp_path / "sizeless"
+    shutil.copytree(tiny_folder, folder)
+    path = folder / "unet" / "config.json"
+    config = json.loads(path.read_text())
+    del config["sample_size"]
+    path.write_text(json.dumps(config))
+    model = load(folder, device="cpu")
+    assert model.size == model.vae.config.sample_size and str(model.size) in repr(model)

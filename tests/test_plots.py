@@ -20,7 +20,7 @@ from matplotlib.patches import FancyBboxPatch
 from test_trace import same
 
 from diffusionlab import plots
-from diffusionlab.analysis.attention import token_maps
+from diffusionlab.analysis.attention import CROSS, token_maps
 from diffusionlab.analysis.latents import branch_eps, branch_x0, residual_of, spread_over_steps
 from diffusionlab.analysis.updates import coefficients, equation, invariants, replay
 from diffusionlab.errors import InputError
@@ -175,7 +175,7 @@ def test_prediction_shows_both_branches_and_checks_itself():
     assert len(axes.images) == 6 and "CHECK FAILED" not in texts(axes)
     assert np.array_equal(axes.images[3].get_array(), call.preview.rgb(call.x0))
     assert np.array_equal(axes.images[2].get_array(), call.preview.rgb(branch_x0(call, "cond")))
-    single = plots.plot_prediction(replace(call, uncond=None))
+    single = plots.plot_prediction(replace(call, uncond=None, guidance_scale=1.0))
     assert len(single.axes[0].images) == 4 and "was not run" in single.alt
     wrong = replace(call)
     wrong.__dict__["eps"] = call.eps + 0.1  # the cached view, spoilt
@@ -297,11 +297,17 @@ def test_attention_maps_are_means_and_their_sums_are_checked():
     )
     finer = traces.attention(5).repeat(2, axis=1).repeat(2, axis=2)
     heads = np.stack([finer, finer], axis=1)  # (calls, heads, height, width, tokens)
-    both = replace(RUN, attention=RUN.attention | {"finer": finer, "heads": heads})
+    both = replace(
+        RUN, attention=RUN.attention | {f"finer.{CROSS}": finer, f"heads.{CROSS}": heads}
+    )
     assert token_maps(both).maps.shape == (12, 6, 8)
+    other = {"attn1.probabilities": finer, "down_blocks.0.output": finer}  # of the same shape
+    assert np.array_equal(
+        token_maps(replace(RUN, attention=RUN.attention | other)).maps, found.maps
+    )
     axes = plots.plot_attention(RUN).axes[0]
     assert len(axes.images) == 5 and np.all(axes.images[1].get_array() == found.maps[2])
-    wrong = replace(RUN, attention={"x": traces.attention(5) * np.float16(1.5)})
+    wrong = replace(RUN, attention={CROSS: traces.attention(5) * np.float16(1.5)})
     assert "CHECK FAILED" in texts(plots.plot_attention(wrong))
     with pytest.raises(InputError, match="attention"):
         plots.plot_attention(replace(RUN, attention={}))

@@ -11,7 +11,7 @@ from PIL import Image
 
 import diffusionlab.stages as stages
 from diffusionlab.errors import InputError, NumericsError
-from diffusionlab.noise import Sequential
+from diffusionlab.generate import generate
 from diffusionlab.pipeline import load
 from diffusionlab.samplers import make_plan
 from diffusionlab.schedule import NoiseLevel
@@ -261,9 +261,20 @@ def test_the_device_check_can_fail():
 
 
 @pytest.mark.gpu
-def test_one_seed_gives_one_start_noise_on_every_device(tiny_model):
-    here = Sequential(5).first((4, 8, 8))
-    source = Sequential(5)
-    source.device = torch.accelerator.current_accelerator()
-    there = source.first((4, 8, 8))
-    assert torch.equal(here.cpu(), there.cpu())
+def test_one_seed_gives_one_start_noise_on_every_device(tiny_folder):
+    device = torch.accelerator.current_accelerator()
+    models = [load(tiny_folder, device=where) for where in ("cpu", device)]
+    here, there = (stages.draw_noise(model, 5).values for model in models)
+    assert there.device.type == device.type and torch.equal(here, there.cpu())
+
+
+@pytest.mark.gpu
+def test_an_accelerator_makes_the_same_picture_within_a_tolerance(tiny_folder):
+    device = torch.accelerator.current_accelerator()
+    runs = dict(prompt="a red car", seed=1, num_steps=4, progress=False)
+    here, there, recorded = (
+        generate(load(tiny_folder, device=where), record=record, **runs)
+        for where, record in (("cpu", ()), (device, ()), (device, {"predictions", "attention"}))
+    )
+    assert there.image.tobytes() == recorded.image.tobytes()
+    np.testing.assert_allclose(here.latents, there.latents, rtol=1e-2, atol=1e-2)

@@ -74,7 +74,8 @@ def test_guided_prediction_and_its_readings():
     assert np.abs(back - call.latent).max() < 1e-5
     assert np.abs(call.v - (call.level.alpha * call.eps - call.level.sigma * call.x0)).max() < 1e-4
     assert replace(call, guidance_scale=1.0).guided is call.cond
-    assert replace(call, uncond=None).guided is call.cond
+    with pytest.raises(InputError, match="the unconditional pass was not run"):
+        replace(call, uncond=None).guided  # noqa: B018
     assert np.array_equal(replace(call, guidance_scale=0.0).guided, call.uncond)
     assert not np.array_equal(replace(call, guidance_scale=4.1).guided, expected)
 

@@ -10,6 +10,8 @@ from diffusionlab.analysis.latents import Residual
 from diffusionlab.errors import InputError
 from diffusionlab.trace import Trace
 
+CROSS = "attn2.probabilities"  # how the names of cross-attention taps end
+
 
 @dataclass(frozen=True, eq=False)
 class TokenMaps:
@@ -29,7 +31,8 @@ def token_maps(trace: Trace) -> TokenMaps:
     Coarser layers are enlarged by repetition, each layer counts the same.
     Errors: InputError if the run recorded no cross-attention.
     """
-    layers = [_mean(array) for name, array in trace.attention.items() if _is_cross(trace, array)]
+    cross = [array for name, array in trace.attention.items() if name.endswith(CROSS)]
+    layers = [_mean(array) for array in cross]
     if not layers:
         raise InputError(
             f"trace with {len(trace.attention)} recorded taps, none of them cross-attention: "
@@ -39,15 +42,10 @@ def token_maps(trace: Trace) -> TokenMaps:
     layers = [_enlarged(layer, height, width) for layer in layers]
     off = max(float(np.abs(layer.sum(axis=-1) - 1).max()) for layer in layers)
     maps = np.mean(layers, axis=0).transpose(2, 0, 1)  # (tokens, height, width)
-    calls = next(iter(trace.attention.values())).shape[0]
+    calls = cross[0].shape[0]
     plural = "s" if len(layers) > 1 else ""
     reduction = f"mean of {calls} calls and {len(layers)} layer{plural}"
     return TokenMaps(maps, Residual(off, 2e-2), reduction)
-
-
-def _is_cross(trace: Trace, array: np.ndarray) -> bool:
-    known = trace.tokens is None or array.shape[-1] == len(trace.tokens.ids)
-    return array.ndim in (4, 5) and known
 
 
 def _mean(array: np.ndarray) -> np.ndarray:

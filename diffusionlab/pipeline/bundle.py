@@ -62,11 +62,12 @@ class LatentDiffusion:
 
     @property
     def size(self) -> int:
-        """The default side of a picture in pixels: the U-Net's own sample size."""
-        return self.unet.config.sample_size * self.size_factor
+        """The default side of a picture in pixels: the U-Net's sample size, else the VAE's."""
+        cells = self.unet.config.sample_size
+        return cells * self.size_factor if cells else self.vae.config.sample_size
 
     def __repr__(self) -> str:
-        latent = self.unet.config.sample_size
+        latent = self.size // self.size_factor
         width = self.text_encoders[0].config.hidden_size
         dtype = str(self.dtype).removeprefix("torch.")
         schedule = self.schedule

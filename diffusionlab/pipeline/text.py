@@ -149,7 +149,9 @@ def _bad_vocabulary(path: Path, reason: object) -> CheckpointError:
 
 def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     extra = inside(folder, "tokenizer/special_tokens_map.json", optional=True)
-    given = (read_json(extra) if extra else {}) | dict(config)
+    mapped = read_json(extra) if extra else {}
+    # as transformers reads them: the map counts, unless the config lists its added tokens
+    given = mapped | dict(config) if "added_tokens_decoder" in config else dict(config) | mapped
     defaults = {"bos_token": "<|startoftext|>"}
     named = {key: given.get(key) or defaults.get(key, "<|endoftext|>") for key in SPECIAL_TOKENS}
     # an AddedToken is stored as an object whose "content" is the text

@@ -36,6 +36,7 @@ REDACTED = "(left out)"
 def save(trace: Trace, path: str | Path, *, redact_prompt: bool = False) -> Path:
     """Write a trace; see `Trace.save`. Errors: TraceError for what a file cannot hold, OSError."""
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     data = to_bytes(redacted(trace) if redact_prompt else trace)
     write_whole(path, data)
     return path

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from diffusionlab.errors import shown
+from diffusionlab.errors import InputError, shown
 from diffusionlab.images import Preview
 from diffusionlab.schedule import NoiseLevel, to_eps, to_v, to_x0
 from diffusionlab.trace.summary import CONVENTION, Shown, describe, describe_level, lines
@@ -158,8 +158,13 @@ class Prediction(Shown):
     @cached_property
     def guided(self) -> Any:
         """uncond + g · (cond − uncond) (Ho & Salimans, arXiv 2207.12598, Eq. 6, w = g − 1)."""
-        if self.uncond is None or self.guidance_scale == 1:
+        if self.guidance_scale == 1:
             return self.cond
+        if self.uncond is None:
+            raise InputError(
+                f"guidance_scale is {self.guidance_scale:g}, but the unconditional pass was not "
+                "run; without it only 1 is allowed: run again with another guidance_scale"
+            )
         return self.uncond + self.guidance_scale * (self.cond - self.uncond)
 
     @cached_property
@@ -184,7 +189,9 @@ class Prediction(Shown):
             f"Prediction of {self.prediction_type} at {describe_level(self.level)}",
             describe("cond", self.cond, axes),
             skipped if self.uncond is None else describe("uncond", self.uncond, axes),
-            f"guided = uncond + {self.guidance_scale:g} · (cond − uncond)",
+            "guided = cond"
+            if self.guidance_scale == 1
+            else f"guided = uncond + {self.guidance_scale:g} · (cond − uncond)",
             describe("x0", self.x0, axes),
             f"{CONVENTION}; made by predict",
         )

@@ -11,25 +11,13 @@ from safetensors.torch import save_file
 from transformers import CLIPTextModelWithProjection
 
 from ..images import Preview
+from ..pipeline.saving import MODEL_INDEX
 from ..toyland import GRAMMAR_VERSION, WORDS
 from .data import World
 from .denoiser import unet_config
 from .loop import averaged, write_atomically, write_json
 from .presets import SCALED_LINEAR, Preset
 from .vae import encode_all, load_config, trained_vae, vae_folder
-
-MODEL_INDEX = {
-    "_class_name": "StableDiffusionPipeline",
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "scheduler": ["diffusers", "DDIMScheduler"],
-    "safety_checker": [None, None],
-    "feature_extractor": [None, None],
-    "image_encoder": [None, None],
-    "requires_safety_checker": False,
-}
 
 
 def half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
