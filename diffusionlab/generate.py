@@ -91,10 +91,8 @@ def prepare(model, prompt, negative_prompt, seed, num_steps, sampler, spacing, g
     plan = make_plan(chosen, levels, model.schedule)
     notices = ()
     if len(levels) - 1 < num_steps and model.schedule.final != "none":
-        text = (
-            f"{num_steps} steps were asked for; levels that coincide were dropped: {len(plan)} run"
-        )
-        notices = (notice(text),)
+        asked = f"{num_steps} steps were asked for"
+        notices = (f"{asked}; levels that coincide were dropped: {len(plan)} run",)
     settings = Settings(
         model=model.name,
         prompt=str(prompt),
