@@ -43,7 +43,7 @@ trace = generate(load(device=sys.argv[3]), "{prompt}", seed=1, num_steps={steps}
                  guidance_scale={guidance}, record={record}, progress=False)
 trace.image.save(sys.argv[2])
 """
-PEAK = "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+PEAK = "\nprint(next(line.split()[1] for line in open('/proc/self/status') if 'VmHWM' in line))"
 IMPORTS = {
     "import diffusionlab": "import diffusionlab",
     "schedule, samplers, trace": "from diffusionlab import samplers, schedule, trace",

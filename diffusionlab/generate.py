@@ -22,6 +22,7 @@ from .stages import (
     draw_noise,
     embed,
     predict,
+    prepare,
     tokenize,
 )
 from .trace import Comparison, Settings, Trace
@@ -52,7 +53,7 @@ def generate(
     Errors: InputError before any work for whatever cannot be run. Ctrl-C re-raises with the steps
     so far as `.trace` on the exception.
     """
-    settings, levels, plan = prepare(
+    settings, levels, plan = checked(
         model, prompt, negative_prompt, seed, num_steps, sampler, spacing, guidance_scale,
         height, width, record,
     )  # fmt: skip
@@ -63,8 +64,10 @@ def generate(
     source = Sequential(seed)
     noise = draw_noise(model, source, height, width)
 
+    prepared = prepare(model, text, uncond, guidance_scale)
+
     def ask(latent, level):
-        return predict(model, latent, level, text, uncond, guidance_scale)
+        return predict(model, latent, level, text, uncond, guidance_scale, prepared)
 
     with Recorder(model, settings, tokens, text, uncond) as recorder, torch.inference_mode():
         latent = levels[0].sigma * noise.values  # x_T: pure noise at the first level
@@ -80,7 +83,7 @@ def quiet(progress: bool) -> bool | None:
     return None if progress else True
 
 
-def prepare(model, prompt, negative_prompt, seed, num_steps, sampler, spacing, guidance_scale,
+def checked(model, prompt, negative_prompt, seed, num_steps, sampler, spacing, guidance_scale,
             height, width, record):  # fmt: skip
     """Check every value before any work; give the settings, the noise levels and the plan."""
     check_prompt(prompt), check_prompt(negative_prompt)
@@ -203,4 +206,4 @@ def _check_run(model: LatentDiffusion, given: dict) -> None:
     if "prompt" not in given or unknown:
         wrong = f"{', '.join(sorted(unknown))} is not known" if unknown else "prompt is missing"
         raise InputError(f"{wrong}; compare shares the arguments of generate")
-    prepare(model, **{k: v for k, v in (defaults | given).items() if k != "progress"})
+    checked(model, **{k: v for k, v in (defaults | given).items() if k != "progress"})

@@ -10,18 +10,19 @@ One latent has no batch axis: (channels, height / 8, width / 8), float32, on the
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 
-from .errors import InputError, NumericsError, notice, shown
+from .errors import InputError, NumericsError, shown
 from .images import to_image, to_pixels
+from .models.attention import PreparedText
 from .noise import BrownianPath, Sequential
 from .pipeline import LatentDiffusion
 from .plan import Update, combine
+from .prompts import check_prompt, pieces_of, token_notices, words_of
 from .schedule import NoiseLevel
 from .taps import rows, watching
 from .trace import Latent, Prediction, TextEmbedding, Tokens
@@ -41,8 +42,8 @@ def tokenize(model: LatentDiffusion, prompt: str) -> Tokens:
         text, add_special_tokens=False, truncation=False, padding=False, verbose=False
     )
     encoded = whole.encodings[0]
-    ids, pieces = encoded.ids[:limit], _pieces(text, encoded)[:limit]
-    words, word_of = _words(text, encoded)
+    ids, pieces = encoded.ids[:limit], pieces_of(text, encoded)[:limit]
+    words, word_of = words_of(text, encoded)
     kept, dropped = len(ids), len(encoded.ids) - len(ids)
     lost = tuple(dict.fromkeys(word_of[limit:]))
     lost_words = tuple(words[i] for i in lost if i not in word_of[:limit])
@@ -64,70 +65,8 @@ def tokenize(model: LatentDiffusion, prompt: str) -> Tokens:
         kept=kept,
         dropped=dropped,
         dropped_words=lost_words[:20],
-        notices=_token_notices(model, text, words[:seen], kept, dropped, lost_words),
+        notices=token_notices(model, text, words[:seen], kept, dropped, lost_words),
     )
-
-
-def check_prompt(prompt: str) -> str:
-    """The prompt as a str, white space alone read as the empty prompt; anything else is refused."""
-    if isinstance(prompt, (list, tuple)):
-        raise InputError(
-            f"prompt is a {type(prompt).__name__} of {len(prompt)}; one string is allowed: "
-            "for several prompts use compare(model, prompts=[…])"
-        )
-    if not isinstance(prompt, str):
-        raise InputError(
-            f"prompt is {shown(prompt)}, a {type(prompt).__name__}; a str is allowed, "
-            "the empty one included: pass text"
-        )
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"prompt {shown(prompt)} is not valid Unicode text (a lone surrogate at character "
-            f"{error.start}); decode it as UTF-8 first"
-        ) from None
-    return str(prompt) if prompt.strip() else ""
-
-
-def _pieces(text: str, encoded) -> list[str]:
-    """What each token stands for: its own letters, or the characters that its bytes belong to."""
-    plain = [token.removesuffix("</w>") for token in encoded.tokens]
-    spans = zip(plain, encoded.offsets, strict=True)
-    return [p if p.isascii() else text[start:end] for p, (start, end) in spans]
-
-
-def _words(text: str, encoded) -> tuple[list[str], list[int]]:
-    """The user's words and, for every token, the number of its word."""
-    spans: dict[int, list[int]] = {}
-    for number, (start, end) in zip(encoded.word_ids, encoded.offsets, strict=True):
-        first, last = spans.setdefault(number, [start, end])
-        spans[number] = [min(first, start), max(last, end)]
-    order = {number: i for i, number in enumerate(spans)}
-    return [text[a:b] for a, b in spans.values()], [order[n] for n in encoded.word_ids]
-
-
-def _token_notices(model, text, words, kept, dropped, lost_words) -> tuple[str, ...]:
-    """What the user must know about this prompt, printed once and kept."""
-    notices = []
-    if dropped:
-        first = " ".join(lost_words[:8])
-        notices.append(
-            f"the prompt has {kept + dropped} tokens and the model reads {kept}: "
-            f"{kept} kept, {dropped} dropped, from {shown(first)} on"
-        )
-    hidden = sorted({c for c in text if unicodedata.category(c) == "Cf" and c != "\u200d"})
-    if hidden:
-        notices.append(
-            "the prompt has invisible characters: " + ", ".join(f"U+{ord(c):04X}" for c in hidden)
-        )
-    known = model.config.get("toyland", {}).get("words")
-    strange = (
-        [w for w in dict.fromkeys(words) if w.isalpha() and w.lower() not in known] if known else []
-    )
-    if strange:
-        notices.append(f"{model.name} was never shown: {shown(', '.join(strange))}")
-    return tuple(notice(text) for text in notices)
 
 
 @torch.inference_mode()
@@ -211,12 +150,14 @@ def predict(
     text_embedding: TextEmbedding,
     uncond_embedding: TextEmbedding | None,
     guidance_scale: float,
+    prepared: PreparedText | None = None,
 ) -> Prediction:
     """Ask the U-Net about a noisy latent, once with the prompt and once without.
 
     The guided output is uncond + g · (cond − uncond) (Ho & Salimans, arXiv 2207.12598, Eq. 6, their
     w = g − 1). At g = 1 the unconditional pass is not run; at g = 0 the guided output *is* the
     unconditional one (diffusers runs the conditional pass alone for every g ≤ 1).
+    `prepared` is what `prepare` made of the same texts and g, which saves doing it at every step.
     Errors: InputError for g that is not finite; NumericsError names the first module that fails.
     """
     scale = check_guidance(guidance_scale)
@@ -226,10 +167,11 @@ def predict(
             'pass embed(model, tokenize(model, ""))'
         )
     values = torch.as_tensor(values_of(latent), device=model.device)
-    branches = [text_embedding] if scale == 1 else [uncond_embedding, text_embedding]
-    outputs = run_unet(model, values, level, branches)
+    count = 1 if scale == 1 else 2
+    text = prepared or branch_texts(model, text_embedding, uncond_embedding, scale)
+    outputs = run_unet(model, values, level, text, count)
     if values.device.type != "meta" and not bool(torch.isfinite(outputs).all()):
-        raise _not_finite(model, values, level, branches)
+        raise _not_finite(model, values, level, text, count)
     uncond = outputs[0] if scale != 1 else None
     kind = model.schedule.prediction_type
     return Prediction(level, values, outputs[-1], uncond, scale, kind, model.preview)
@@ -249,17 +191,30 @@ def check_guidance(scale: float) -> float:
     return float(scale)
 
 
-def run_unet(model, values, level, branches) -> torch.Tensor:
+@torch.inference_mode()
+def prepare(model, text_embedding, uncond_embedding, guidance_scale) -> PreparedText:
+    """Keys and values of every cross-attention for a run: they depend on the texts alone."""
+    return model.unet.prepare_text(
+        branch_texts(model, text_embedding, uncond_embedding, check_guidance(guidance_scale))
+    )
+
+
+def branch_texts(model, text_embedding, uncond_embedding, scale) -> torch.Tensor:
+    """The hidden states of the branches that a guidance scale runs, (branches, tokens, width)."""
+    branches = [text_embedding] if scale == 1 else [uncond_embedding, text_embedding]
+    hidden = [torch.as_tensor(b.hidden[0], device=model.device) for b in branches]
+    return torch.stack(hidden).to(model.dtype)
+
+
+def run_unet(model, values, level, text, count) -> torch.Tensor:
     """Raw outputs (branches, channels, h, w) in float32; the last branch is the prompt's."""
-    hidden = [torch.as_tensor(b.hidden[0], device=values.device) for b in branches]
-    text = torch.stack(hidden).to(model.dtype)  # (branches, tokens, width)
-    sample = values.to(model.dtype).expand(len(branches), *values.shape)
+    sample = values.to(model.dtype).expand(count, *values.shape)
     timestep = torch.tensor(level.timestep, dtype=torch.float32, device=values.device)
-    with rows(slice(len(branches) - 1, None)):
+    with rows(slice(count - 1, None)):
         return model.unet(sample, timestep, text).float()
 
 
-def _not_finite(model, values, level, branches) -> NumericsError:
+def _not_finite(model, values, level, text, count) -> NumericsError:
     """Run once more under watch and name the first tap whose value is not finite."""
     found: list[str] = []
 
@@ -268,7 +223,7 @@ def _not_finite(model, values, level, branches) -> NumericsError:
             found.append(name)
 
     with watching(model.unet, {"*": look}):
-        run_unet(model, values, level, branches)
+        run_unet(model, values, level, text, count)
     where = found[0] if found else "the output"
     return NumericsError(
         f"the U-Net returned NaN or infinity at timestep {level.timestep:g}; first non-finite "

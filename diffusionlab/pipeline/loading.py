@@ -172,6 +172,7 @@ def read_folder(
     for part, module in modules.items():
         fill(module, found[part], device, dtype)
     place_positions(encoder, device)
+    vae.to(memory_format=torch.channels_last)  # the same numbers, decoded sooner
     _tell_unread(configs["model_index"])
     configs["name"] = name
     return LatentDiffusion(tokenizer, (encoder,), unet, vae, schedule, preview, configs, folder)
