@@ -110,7 +110,7 @@ def test_noise_and_target_agree_with_the_schedule():
 def test_average_and_rate():
     module = nn.Linear(1, 1, bias=False)
     average = Average(module, limit=0.5)
-    start = float(module.weight)
+    start = float(module.weight.detach())
     module.weight.data.fill_(start + 1)
     average.update(module)
     assert float(average.values["weight"]) == pytest.approx(start + 1 - 2 / 11, rel=1e-5)
