@@ -91,6 +91,10 @@ Trained on `{preset.device}` ({platform.machine()}, torch {torch.__version__}), 
 {report["nats_per_element"]} nats per latent element. Linear latent-to-colour preview: R²
 {", ".join(f"{r:.2f}" for r in preview["r2"])} (red, green, blue).
 
+`clip` trains a text and an image tower on which caption is true of which picture; `together` goes
+on with text tower and U-Net on the denoising loss, after which the text tower no longer matches
+the image tower. The image tower is not shipped.
+
 **Limits.** One object per picture; no relations, counts, styles or lettering. Every picture it saw
 was drawn by one program, so it knows no photograph. Triples of object, colour and setting that
 `held_out` names were never trained. Licence: Apache-2.0, as the project.
