@@ -81,8 +81,13 @@ def run_generate(options: argparse.Namespace) -> int:
     as_sampler(options.sampler)  # before the seconds that loading takes
     _check_folder(options.out)
     from diffusionlab.generate import generate
+    from diffusionlab.noise import Sequential
     from diffusionlab.pipeline import load
+    from diffusionlab.prompts import check_prompt
+    from diffusionlab.stages import check_guidance
 
+    check_prompt(options.prompt), check_prompt(options.negative)
+    check_guidance(options.guidance), Sequential(options.seed)
     model = load(options.model, device=options.device)
     try:
         trace = generate(

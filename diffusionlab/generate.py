@@ -12,7 +12,7 @@ from .errors import InputError, notice, shown
 from .noise import Sequential
 from .pipeline import LatentDiffusion
 from .plan import denoise, denoise_many
-from .recorder import Recorder
+from .recorder import Recorder, check_taps
 from .samplers import Sampler, as_sampler, make_plan
 from .stages import (
     check_guidance,
@@ -92,6 +92,8 @@ def checked(model, prompt, negative_prompt, seed, num_steps, sampler, spacing, g
     Sequential(seed)  # refuses what is no seed
     levels = model.schedule.levels(num_steps, spacing)
     plan = make_plan(chosen, levels, model.schedule)
+    names = check_record(record)
+    check_taps(model, names)
     notices = ()
     if len(levels) - 1 < num_steps and model.schedule.final != "none":
         asked = f"{num_steps} steps were asked for"
@@ -108,7 +110,7 @@ def checked(model, prompt, negative_prompt, seed, num_steps, sampler, spacing, g
         guidance_scale=scale,
         height=size[0],
         width=size[1],
-        record=tuple(sorted(check_record(record))),
+        record=tuple(sorted(names)),
         noise="sequential",
         prediction_type=model.schedule.prediction_type,
         num_train_steps=model.schedule.num_train_steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import platform
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,10 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import torch
 
-from .errors import notice
+from .errors import InputError, close_matches, notice, shown
 from .pipeline import LatentDiffusion
 from .stages import decode
-from .taps import recording
+from .taps import find_taps, recording
 from .trace import Step, Trace, to_numpy
 
 CROSS, SELF = "*attn2.probabilities", "*attn1.probabilities"
@@ -26,6 +27,18 @@ def tap_patterns(record: set[str]) -> list[str]:
     known["blocks"] = ["*.output"]
     named = [pattern for kind in KINDS if kind in record for pattern in known.get(kind, [])]
     return list(dict.fromkeys([*named, *sorted(record - set(KINDS))]))
+
+
+def check_taps(model: LatentDiffusion, record: set[str]) -> None:
+    """Refuse a name that is neither a kind of record nor a pattern of this U-Net's taps."""
+    taps = find_taps(model.unet)
+    for name in sorted(record - set(KINDS)):
+        if not fnmatch.filter(taps, name):
+            raise InputError(
+                f"record has {shown(name)}: {close_matches(name, [*KINDS, *taps])}allowed are "
+                f"{', '.join(KINDS)}, and patterns of the {len(taps)} tap names, which "
+                "find_taps(model.unet) lists"
+            )
 
 
 class Recorder:

@@ -276,3 +276,15 @@ def test_doctor_lives_without_torch(monkeypatch):
     assert "not usable" in found
     assert "torch>=2.10" in fix
     assert cli.check_device() == ("unknown without torch", "")
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [(["--seed", "-1"], "seed"), (["--guidance", "nan"], "guidance_scale")],
+)
+def test_wrong_numbers_are_refused_before_a_model_is_loaded(
+    monkeypatch, capsys, tmp_path, flags, told
+):
+    monkeypatch.setattr("diffusionlab.pipeline.load", lambda *_, **__: pytest.fail("it loaded"))
+    assert cli.main(["generate", "x", *flags, "--out", str(tmp_path)]) == 2
+    assert told in capsys.readouterr().err

@@ -109,6 +109,7 @@ def test_the_negative_prompt_is_the_unconditional_branch(tiny_model):
         ({"seed": -1}, "seed"),
         ({"record": "attention"}, "set of names"),
         ({"record": {"no_such_tap*"}}, "no_such_tap"),
+        ({"record": {"atention"}}, "did you mean 'attention'"),
         ({"record": {"frames"}}, 'add "predictions"'),
         ({"prompt": ["a", "b"]}, "compare"),
         ({"prompt": "\ud800"}, "Unicode"),
