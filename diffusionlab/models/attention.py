@@ -25,6 +25,19 @@ class PreparedText:
         return self.pairs[attention]
 
 
+def mix(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """softmax(Q Kᵀ / √d) V, each (batch, heads, tokens, width of a head).
+
+    Fused, except where a CPU learns: there the fused product's way back costs more than all the
+    convolutions of a small U-Net, so the probabilities are formed (softmax in float32).
+    """
+    if query.requires_grad and query.device.type == "cpu":
+        with torch.autocast("cpu", enabled=False):
+            scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+            return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+    return F.scaled_dot_product_attention(query, key, value)
+
+
 class Attention(nn.Module):
     """Multi-head attention; `context_width` is the text's width in cross-attention.
 
@@ -57,7 +70,7 @@ class Attention(nn.Module):
             key, value = context[self]
         else:
             key, value = self.keys_values(x if context is None else context)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = mix(query, key, value)
         if self.probabilities.watched:
             mixed = self._watched(query, key, value, mixed, size)
         return self.to_out[0](mixed.transpose(1, 2).flatten(2))

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from diffusionlab.toyland.grammar import RGB
 
 # What a pixel of the index picture can be.
-SKY, GROUND, SUN, MOON, STARS, OBJECT, COLOURED = range(7)
+SKY, GROUND, SUN, MOON, STARS, STREET, REFLECTIONS, SIGNS = range(8)
+
+
+def labels_of(thing: int) -> tuple[int, int]:
+    """The index picture's numbers of thing 0 or 1: its own parts, its coloured part."""
+    return 8 + 2 * thing, 9 + 2 * thing
+
 
 _TURN = np.linspace(0, 2 * np.pi, 40, endpoint=False)
 _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)  # (40, 2)
@@ -36,6 +42,23 @@ class Canvas:
         """Lay a transparent colour over the picture; the index picture does not change."""
         flat = (np.asarray(points) * self.side).ravel().tolist()
         self._glaze.polygon(flat, fill=(*colour, round(255 * alpha)))
+
+    def glow(self, points: np.ndarray, colour: RGB, width: float, alpha: float) -> None:
+        """Lay a transparent line through points (n, 2); the index picture does not change."""
+        flat = (np.asarray(points) * self.side).ravel().tolist()
+        pixels = max(1, round(width * self.side))
+        self._glaze.line(flat, fill=(*colour, round(255 * alpha)), width=pixels, joint="curve")
+
+    def halo(self, outlines: list[np.ndarray], colour: RGB, radius: float, alpha: float) -> None:
+        """Soft light around filled outlines; `radius` in shares of the side."""
+        small = self.side // 4
+        light = Image.new("L", (small, small), 0)
+        ink = ImageDraw.Draw(light)
+        for points in outlines:
+            ink.polygon((np.asarray(points) * small).ravel().tolist(), fill=255)
+        soft = light.filter(ImageFilter.GaussianBlur(radius * small))
+        share = soft.point([min(255, round(level * 2 * alpha)) for level in range(256)])
+        self.image.paste(colour, (0, 0), share.resize(self.image.size, Image.Resampling.BILINEAR))
 
     def line(self, points: np.ndarray, colour: RGB, width: float, part: int) -> None:
         """Draw a line through points (n, 2); the width is a share of the side."""

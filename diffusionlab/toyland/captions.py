@@ -2,126 +2,230 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from diffusionlab.errors import InputError, close_matches, shown
-from diffusionlab.toyland.grammar import COLOURS, OBJECTS, SLOTS
+from diffusionlab.toyland import phrases as say
+from diffusionlab.toyland.grammar import FULL, HYPERNYMS, Share
 from diffusionlab.toyland.scenes import Scene
 
-SAID = {"colour": 0.88, "setting": 0.90, "time": 0.80}  # how often each is mentioned
-FILLER_SHARE = 0.10
+# How often each slot is mentioned, and how often a wording is chosen.
+SAID = {"colour": 0.88, "setting": 0.90, "time": 0.80, "style": 0.92, "side": 0.25}
+FILLER_SHARE, ADJECTIVE_SHARE, HYPERNYM_SHARE = 0.10, 0.04, 0.10
+PAIR_SHARE = 0.85  # captions of a pair that name both
 
-# The word itself stands in brackets: it is what the caption's span covers.
-PLACES = {
-    "city": ("in the [city]", "in the [city]", "in a [city]", "in the big [city]"),
-    "ocean": ("on the [ocean]", "on the [ocean]", "in the [ocean]", "on the [sea]", "in the [sea]"),
-    "snow": ("on the [snow]", "on the [snow]", "in the [snow]", "in the [snowy field]"),
-    "meadow": ("in the [meadow]", "on the [meadow]", "in a [meadow]", "on a [meadow]"),
-    "mountains": (
-        "in the [mountains]",
-        "in the [mountains]",
-        "among the [mountains]",
-        "before the [mountains]",
-    ),
-    "space": ("in [space]", "in [space]", "in outer [space]"),
-    "desert": (
-        "in the [desert]",
-        "in the [desert]",
-        "in a [desert]",
-        "on the sand of the [desert]",
-    ),
-}
-VIEWS = {
-    "city": ("the [city]", "a [city]"),
-    "ocean": ("the [ocean]", "the [sea]"),
-    "snow": ("the [snow]", "the [snowy field]"),
-    "meadow": ("the [meadow]", "a [meadow]"),
-    "mountains": ("the [mountains]", "[mountains]"),
-    "space": ("[space]", "outer [space]"),
-    "desert": ("the [desert]", "a [desert]"),
-}
-WHEN = {
-    "day": ("at [day]", "at [day]", "by [day]", "during the [day]"),
-    "sunset": ("at [sunset]", "at [sunset]", "at [dusk]", "during [sunset]"),
-    "night": ("at [night]", "at [night]", "by [night]", "[after dark]"),
-}
-OPENINGS = ("a photo of ", "a picture of ", "a painting of ")
-CLOSINGS = (", highly detailed", ", beautiful", ", cinematic lighting")
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One thing that a caption names: a kind or a hypernym, a colour or None, and their spans."""
+
+    kind: str
+    colour: str | None = None
+    kind_span: Span = (0, 0)
+    colour_span: Span | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Caption:
-    """A sentence, the atoms that it says (slot -> word), and atom slot -> (start, end)."""
+    """A sentence and what it claims.
+
+    `claims` are the things that it names, in order; `atoms` maps setting, time, style, antarctic,
+    side and relation (between the first and the second claim) to what is said of them; `spans`
+    has (start, end) in characters for each atom.
+    """
 
     text: str
-    atoms: dict[str, str]
-    spans: dict[str, tuple[int, int]]
+    claims: tuple[Claim, ...] = ()
+    atoms: dict[str, str] = field(default_factory=dict)
+    spans: dict[str, Span] = field(default_factory=dict)
 
 
-def is_true(atoms: dict[str, str], scene: Scene) -> bool:
-    """Whether everything that the atoms say (slot -> word) holds in the scene."""
-    for slot in atoms:
-        if slot not in SLOTS:
-            raise InputError(
-                f"the atom {shown(slot)} was given; {close_matches(str(slot), SLOTS)}"
-                f"atoms are {', '.join(SLOTS)}. Use one of these."
-            )
-    return all(getattr(scene, slot) == word for slot, word in atoms.items())
+def is_true(said: Caption, scene: Scene) -> bool:
+    """Whether everything that a caption claims holds in the scene."""
+    shown = {
+        "setting": scene.setting,
+        "time": scene.time,
+        "style": scene.style,
+        "antarctic": "antarctic" if scene.antarctic else None,
+        "side": scene.side,
+    }
+    if any(shown.get(slot, word) != word for slot, word in said.atoms.items()):
+        return False
+    return _claims_hold(said, scene)
 
 
-def captions(scene: Scene, count: int) -> tuple[Caption, ...]:
+def _claims_hold(said: Caption, scene: Scene) -> bool:
+    relation = said.atoms.get("relation")
+    orders = [(0, 1), (1, 0)] if len(scene.things) == 2 else [(0,)] if scene.things else [()]
+    for order in orders:
+        pairs = list(zip(said.claims, (scene.things[i] for i in order), strict=False))
+        matched = len(pairs) == len(said.claims) and all(_matches(c, t) for c, t in pairs)
+        if matched and (relation is None or relation in scene.relations(order[0])):
+            return True
+    return False
+
+
+def _matches(claim: Claim, thing) -> bool:
+    kinds = HYPERNYMS.get(claim.kind, (claim.kind,))
+    return thing.kind in kinds and claim.colour in (None, thing.colour)
+
+
+def captions(scene: Scene, count: int, share: Share = FULL) -> tuple[Caption, ...]:
     """`count` captions of a scene, the same ones every time; some may coincide."""
     rng = np.random.default_rng((scene.seed, 1))
-    return tuple(caption(scene, rng) for _ in range(count))
+    return tuple(caption(scene, rng, share) for _ in range(count))
 
 
-def caption(scene: Scene, rng: np.random.Generator) -> Caption:
-    """One caption, its wording and what it leaves out drawn from `rng`."""
-    pieces = _with_object(scene, rng) if scene.object else _without_object(scene, rng)
-    if rng.random() < FILLER_SHARE:
-        before = rng.random() < 0.5
-        pieces = [_pick(rng, OPENINGS), *pieces] if before else [*pieces, _pick(rng, CLOSINGS)]
-    return _joined(pieces, scene)
+def caption(
+    scene: Scene, rng: np.random.Generator, share: Share = FULL, *, unseen: bool = False
+) -> Caption:
+    """One caption, its wording and what it leaves out drawn from `rng`.
+
+    `share` limits the hypernyms to those that it gives two kinds; `unseen` takes the orders of
+    clauses that training never uses. The prompts in KEPT_PROMPTS never come out.
+    """
+    write = _Writer(scene, rng, share)
+    while True:
+        made = _joined(write.unseen() if unseen else write.caption())
+        if made.text.lower() not in say.KEPT_PROMPTS:
+            return made
 
 
-Piece = str | tuple[str, str]  # plain text, or (slot, text with the [word] in brackets)
+Piece = str | tuple[str, str, str]  # plain text, or (slot, its value, text with [the word])
 
 
-def _with_object(scene: Scene, rng: np.random.Generator) -> list[Piece]:
-    colour, setting, time = (rng.random() < SAID[slot] for slot in ("colour", "setting", "time"))
-    thing = _thing(scene, colour)
-    when = [("time", _pick(rng, WHEN[scene.time]))] if time and scene.time else []
-    order = rng.random()
-    if setting and order < 0.15:
-        view = [("setting", _pick(rng, VIEWS[scene.setting]))]
-        return [*_spaced(view, when), " with ", *thing]
-    place = [("setting", _pick(rng, PLACES[scene.setting]))] if setting else []
-    if when and order < 0.30:
-        return [*when, ", ", *_spaced(thing, place)]
-    return _spaced(thing, place, when)
+class _Writer:
+    """The choices of one caption, each drawn in the order of the sentence."""
 
+    def __init__(self, scene: Scene, rng: np.random.Generator, share: Share) -> None:
+        self.scene, self.rng, self.share = scene, rng, share
 
-def _thing(scene: Scene, with_colour: bool) -> list[Piece]:
-    first = scene.colour if with_colour else scene.object
-    article = "an " if first[0] in "aeiou" else "a "
-    colour = [("colour", f"[{scene.colour}]"), " "] if with_colour else []
-    return [article, *colour, ("object", f"[{scene.object}]")]
+    def pick(self, options: tuple) -> object:
+        return options[int(self.rng.integers(len(options)))]
 
+    def says(self, slot: str) -> bool:
+        return self.rng.random() < SAID[slot]
 
-def _without_object(scene: Scene, rng: np.random.Generator) -> list[Piece]:
-    view = [("setting", _pick(rng, VIEWS[scene.setting]))]
-    if scene.time is None:
-        return view
-    when = ("time", _pick(rng, WHEN[scene.time]))
-    order = rng.random()
-    if order < 0.25 and scene.time == "sunset":
-        return ["a ", ("time", "[sunset]"), " over ", *view]
-    if order < 0.40:
-        return [when, ", ", *view]
-    return _spaced(view, [when] if rng.random() < SAID["time"] else [])
+    def caption(self) -> list[Piece]:
+        """A sentence in one of the orders that training uses, perhaps with a filler."""
+        pieces = self.with_things() if self.scene.things else self.without_things()
+        if self.rng.random() < FILLER_SHARE:
+            if self.rng.random() < 0.5:
+                return [self.pick(say.OPENINGS), *pieces]
+            return [*pieces, self.pick(say.CLOSINGS)]
+        return pieces
+
+    def with_things(self) -> list[Piece]:
+        things, place = self.things(), self.place() if self.says("setting") else []
+        when = self.when() if self.says("time") else []
+        order = self.rng.random()
+        if place and order < 0.12:
+            return [*_spaced(self.view(), when), " with ", *things]
+        if when and order < 0.24:
+            return [*when, ", ", *_spaced(things, place)]
+        if order < 0.32:
+            return _spaced(["there is"], things, place, when)
+        return _spaced(things, place, when)
+
+    def unseen(self) -> list[Piece]:
+        """Orders of clauses that `caption` never uses; all words of them are trained ones."""
+        if not self.scene.things:
+            return _spaced(["there is"], self.view(), self.when())
+        things, order = self.things(), self.rng.random()
+        if order < 0.34:
+            return _spaced(self.place(), self.when(), ["there is"], things)
+        if order < 0.67:
+            return [*_spaced(self.place(), self.when()), ", ", *things]
+        return [*_spaced(things, self.when()), ", ", *self.place()]
+
+    def things(self) -> list[Piece]:
+        scene = self.scene
+        numbers = list(range(len(scene.things)))
+        if len(numbers) == 1:
+            side = self.side() if scene.side and self.says("side") else []
+            return _spaced(self.thing(0, 0), side)
+        first = int(self.rng.integers(2))
+        if self.rng.random() >= PAIR_SHARE:
+            return self.thing(first, 0)
+        both = self.thing(first, 0), self.thing(1 - first, 1)
+        if self.rng.random() < 0.15:
+            return [*both[0], " and ", *both[1]]
+        word = self.pick(scene.relations(first))
+        return [*both[0], ("relation", word, self.pick(say.BETWEEN[word])), *both[1]]
+
+    def thing(self, number: int, claim: int) -> list[Piece]:
+        """Article, adjectives, colour and name of one thing."""
+        thing = self.scene.things[number]
+        pieces: list[Piece] = []
+        if self.rng.random() < ADJECTIVE_SHARE:
+            pieces.append(self.pick(say.ADJECTIVES))
+        if self.scene.style == "neon" and claim == 0 and self.says("style"):
+            pieces += [("style", "neon", "[neon]"), " "]
+        if thing.colour and self.says("colour"):
+            pieces += [(f"colour{claim}", thing.colour, f"[{thing.colour}]"), " "]
+        kind, name = self.name(thing.kind)
+        pieces.append((f"kind{claim}", kind, f"[{name}]"))
+        first = pieces[0] if isinstance(pieces[0], str) else pieces[0][2].lstrip("[")
+        return ["an " if first[0] in "aeiou" else "a ", *pieces]
+
+    def name(self, kind: str) -> tuple[str, str]:
+        """What the claim is about and how it is called: the kind, a synonym or a hypernym."""
+        if self.rng.random() < HYPERNYM_SHARE:
+            wider = tuple(w for w, kinds in self.share.hypernyms.items() if kind in kinds)
+            if wider:
+                word = self.pick(wider)
+                return word, word
+        names = say.KINDS.get(kind, (kind,))
+        return kind, names[0] if self.rng.random() < 0.5 else self.pick(names)
+
+    def side(self) -> list[Piece]:
+        return [("side", self.scene.side, self.pick(say.SIDE[self.scene.side]))]
+
+    def place(self) -> list[Piece]:
+        """Where: the setting, in the Antarctic often by that name, cyberpunk by its style."""
+        scene = self.scene
+        if scene.antarctic and self.rng.random() < 0.5:
+            return [("antarctic", "antarctic", self.pick(say.ANTARCTIC_PLACES))]
+        where = [("setting", scene.setting, self.pick(say.PLACES[scene.setting]))]
+        if scene.style == "cyberpunk" and self.says("style"):
+            if self.rng.random() < 0.6:
+                return ["in a ", ("style", "cyberpunk", "[cyberpunk]"), " ", *self.bare_city()]
+            return [*where, " ", ("style", "cyberpunk", self.pick(say.CYBERPUNK))]
+        return where
+
+    def bare_city(self) -> list[Piece]:
+        return [("setting", "city", self.pick(("[city]", "[cityscape]", "[street]")))]
+
+    def view(self) -> list[Piece]:
+        """The setting as what is seen; a neon scene without things says so at the end."""
+        scene = self.scene
+        if scene.antarctic and self.rng.random() < 0.5:
+            return [("antarctic", "antarctic", self.pick(say.ANTARCTIC_VIEWS))]
+        if scene.style == "cyberpunk" and self.says("style"):
+            tail = self.rng.random() < 0.4
+            lights = [" ", self.pick(say.CYBERPUNK[:2]).replace("[", "").replace("]", "")]
+            city = ["a ", ("style", "cyberpunk", "[cyberpunk]"), " ", *self.bare_city()]
+            return [*city, *lights] if tail else city
+        return [("setting", scene.setting, self.pick(say.VIEWS[scene.setting]))]
+
+    def when(self) -> list[Piece]:
+        time = self.scene.time
+        return [("time", time, self.pick(say.WHEN[time]))] if time else []
+
+    def without_things(self) -> list[Piece]:
+        scene, view = self.scene, self.view()
+        neon = [", in neon style"] if scene.style == "neon" and self.says("style") else []
+        if scene.time is None:
+            return [*view, *neon]
+        order = self.rng.random()
+        if order < 0.25 and scene.time == "sunset":
+            return ["a ", ("time", "sunset", "[sunset]"), " over ", *view, *neon]
+        if order < 0.40:
+            return [*self.when(), ", ", *view, *neon]
+        return [*_spaced(view, self.when() if self.says("time") else []), *neon]
 
 
 def _spaced(*groups: list[Piece]) -> list[Piece]:
@@ -132,26 +236,22 @@ def _spaced(*groups: list[Piece]) -> list[Piece]:
     return joined
 
 
-def _joined(pieces: list[Piece], scene: Scene) -> Caption:
-    text, spans = "", {}
+def _joined(pieces: list[Piece]) -> Caption:
+    text, spans, values = "", {}, {}
     for piece in pieces:
-        slot, words = piece if isinstance(piece, tuple) else (None, piece)
+        slot, value, words = piece if isinstance(piece, tuple) else (None, None, piece)
         if slot:
             start = len(text) + words.index("[")
-            spans[slot] = (start, len(text) + words.index("]") - 1)
+            spans[slot], values[slot] = (start, len(text) + words.index("]") - 1), value
         text += words.replace("[", "").replace("]", "")
-    return Caption(text, {slot: getattr(scene, slot) for slot in spans}, spans)
-
-
-def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
-    return options[int(rng.integers(len(options)))]
-
-
-def _every_word() -> tuple[str, ...]:
-    tables = (PLACES, VIEWS, WHEN)
-    phrases = [phrase for table in tables for options in table.values() for phrase in options]
-    phrases += [*OBJECTS, *COLOURS, *OPENINGS, *CLOSINGS, "a an with over"]
-    return tuple(sorted(set(re.findall(r"[a-z]+", " ".join(phrases)))))
-
-
-WORDS = _every_word()
+    claims = tuple(
+        Claim(
+            values[f"kind{n}"], values.get(f"colour{n}"), spans[f"kind{n}"], spans.get(f"colour{n}")
+        )
+        for n in (0, 1)
+        if f"kind{n}" in spans
+    )
+    atoms = {slot: value for slot, value in values.items() if slot[:-1] not in ("kind", "colour")}
+    if "antarctic" in atoms:
+        atoms["setting"], spans["setting"] = "snow", spans["antarctic"]
+    return Caption(text, claims, atoms, {slot: spans[slot] for slot in atoms})

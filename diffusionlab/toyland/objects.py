@@ -1,4 +1,4 @@
-"""The six things of Toyland as lists of shapes.
+"""The things of Toyland as lists of shapes.
 
 Each lives in a frame of its own: height 1, the ground at y = 0, y counts up, x = 0 in the middle.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
+
+from diffusionlab.toyland.animals import cat, golden_retriever, labrador, penguin
 from diffusionlab.toyland.canvas import ellipse_points
 from diffusionlab.toyland.shapes import (
     DARK,
@@ -18,7 +21,6 @@ from diffusionlab.toyland.shapes import (
     points,
     poly,
     smooth,
-    through,
 )
 
 WOOD, TRUNK, SLATE = (122, 78, 48), (112, 72, 42), (92, 74, 88)
@@ -140,52 +142,98 @@ def balloon() -> list[Shape]:
     ]
 
 
-def cat() -> list[Shape]:
-    """A sitting cat with its tail to one side; the fur has the colour."""
-    tail = "0.2 0.07, 0.38 0.06, 0.48 0.16, 0.47 0.3, 0.41 0.4, 0.43 0.5"
-    body = smooth(
-        "-0.25 0.0, -0.32 0.13, -0.25 0.34, -0.15 0.52, 0.15 0.52, 0.25 0.34, 0.32 0.13, 0.25 0.0"
-    )
-    head = smooth(
-        "0 0.86, 0.2 0.83, 0.31 0.68, 0.27 0.52, 0.12 0.43, -0.12 0.43, "
-        "-0.27 0.52, -0.31 0.68, -0.2 0.83"
-    )
+def dress() -> list[Shape]:
+    """A dress on a stand: bodice, belt and a wide skirt with folds."""
+    skirt = "-0.12 0.58, 0 0.585, 0.12 0.58, 0.25 0.36, 0.38 0.14, 0.2 0.1, 0 0.125, -0.2 0.1, -0.38 0.14, -0.25 0.36"
+    bodice = "-0.125 0.56, -0.15 0.72, -0.17 0.8, -0.09 0.87, 0 0.79, 0.09 0.87, 0.17 0.8, 0.15 0.72, 0.125 0.56"
     shapes = [
-        Shape(band(through(tail), 0.11), MAIN, True),
-        Shape(ellipse_points(0.43, 0.5, 0.056, 0.056), LIGHT),
-        Shape(body, MAIN, True),
-        Shape(smooth("0.2 0.02, 0.29 0.13, 0.2 0.34, 0.14 0.44, 0.18 0.2"), DARK),
-        Shape(smooth("0 0.42, 0.12 0.36, 0.11 0.2, 0 0.12, -0.11 0.2, -0.12 0.36"), LIGHT),
-        Shape(ellipse_points(-0.12, 0.045, 0.1, 0.05), LIGHT),
-        Shape(ellipse_points(0.12, 0.045, 0.1, 0.05), LIGHT),
+        Shape(ellipse_points(0, 0.02, 0.17, 0.024), SLATE, True),
+        Shape(box(-0.016, 0.02, 0.016, 0.97), SLATE, True),
+        Shape(ellipse_points(0, 0.965, 0.035, 0.035), SLATE, True),
+        Shape(band([(-0.15, 0.84), (0, 0.93), (0.15, 0.84)], 0.028), SLATE),
     ]
-    for side in (-1, 1):
-        shapes += [
-            Shape(poly("0.3 0.68, 0.27 1.0, 0.05 0.84") * (side, 1), MAIN, True),
-            Shape(poly("0.25 0.78, 0.245 0.93, 0.13 0.84") * (side, 1), (250, 168, 178)),
-        ]
-    shapes += [Shape(head, MAIN, True), *_face()]
+    shapes += [Shape(band([(x, 0.8), (x * 0.75, 0.91)], 0.05), MAIN, True) for x in (-0.11, 0.11)]
+    shapes += [
+        Shape(smooth(skirt), MAIN, True),
+        Shape(poly(bodice), MAIN, True),
+        Shape(poly("-0.06 0.52, -0.11 0.12, -0.03 0.125, -0.015 0.52"), DARK),
+        Shape(poly("0.06 0.52, 0.2 0.11, 0.27 0.125, 0.09 0.52"), DARK),
+        Shape(poly("-0.1 0.5, -0.28 0.14, -0.22 0.13, -0.07 0.5"), LIGHT),
+        Shape(poly("0.02 0.5, 0.06 0.13, 0.11 0.125, 0.05 0.5"), LIGHT),
+        Shape(smooth("-0.11 0.78, -0.05 0.72, -0.06 0.64, -0.11 0.66"), LIGHT),
+        Shape(box(-0.13, 0.555, 0.13, 0.615), CREAM),
+    ]
     return shapes
 
 
-def _face() -> list[Shape]:
-    shapes = [Shape(ellipse_points(0, 0.53, 0.13, 0.075), LIGHT)]
-    for side in (-1, 1):
-        shapes += [
-            Shape(ellipse_points(side * 0.13, 0.665, 0.075, 0.08), (40, 40, 48)),
-            Shape(ellipse_points(side * 0.13, 0.665, 0.063, 0.068), (190, 232, 96)),
-            Shape(ellipse_points(side * 0.13, 0.665, 0.03, 0.06), (22, 22, 28)),
-            Shape(ellipse_points(side * 0.13 - 0.018, 0.695, 0.018, 0.018), (255, 255, 255)),
-        ]
-        for rise in (-0.035, 0.025):
-            whisker = [(side * 0.1, 0.53), (side * 0.38, 0.53 + 1.6 * rise)]
-            shapes.append(Shape(band(whisker, 0.016), "whisker"))
-    shapes.append(Shape(poly("-0.045 0.585, 0.045 0.585, 0 0.535"), (236, 100, 120)))
-    shapes.append(Shape(smooth("-0.06 0.5, 0 0.52, 0.06 0.5, 0 0.485"), (90, 50, 60)))
+def spaceship() -> list[Shape]:
+    """A rocket with fins, portholes and a flame; hull and fins have the colour."""
+    hull = "0 1.0, 0.1 0.88, 0.17 0.68, 0.18 0.48, 0.12 0.2, -0.12 0.2, -0.18 0.48, -0.17 0.68, -0.1 0.88"
+    fin = poly("0.13 0.42, 0.33 0.2, 0.33 0.06, 0.11 0.2")
+    shapes = [
+        Shape(
+            smooth("-0.1 0.19, 0.1 0.19, 0.07 0.08, 0 0.0, -0.07 0.08"),
+            (255, 150, 40),
+            lamp=(255, 150, 40),
+        ),
+        Shape(smooth("-0.055 0.19, 0.055 0.19, 0.03 0.11, 0 0.06, -0.03 0.11"), LAMP, lamp=LAMP),
+        Shape(box(-0.1, 0.165, 0.1, 0.22), SLATE, True),
+    ]
+    shapes += [Shape(fin * (side, 1), DARK, True) for side in (-1, 1)]
+    shapes += [
+        Shape(smooth(hull), MAIN, True),
+        Shape(smooth("-0.06 0.9, -0.12 0.7, -0.13 0.48, -0.08 0.26, -0.06 0.5, -0.06 0.7"), LIGHT),
+        Shape(smooth("0.08 0.88, 0.155 0.68, 0.165 0.48, 0.11 0.22, 0.1 0.5"), DARK),
+        Shape(poly("-0.125 0.8, -0.07 0.9, 0 1.0, 0.07 0.9, 0.125 0.8"), CREAM),
+        Shape(box(-0.15, 0.3, 0.15, 0.345), CREAM),
+    ]
+    for y, r in ((0.66, 0.09), (0.46, 0.065)):
+        shapes.append(Shape(ellipse_points(0, y, r, r), STEEL, True))
+        shapes.append(Shape(ellipse_points(0, y, r * 0.7, r * 0.7), GLASS, lamp=LAMP))
     return shapes
 
 
-FIGURES = {"car": car, "boat": boat, "house": house, "tree": tree, "balloon": balloon, "cat": cat}
+def flower() -> list[Shape]:
+    """One tall flower: coloured petals around a brown eye, a stem with two leaves."""
+    green, pale = (58, 142, 62), (98, 182, 90)
+    leaf = smooth("0.01 0.1, 0.14 0.3, 0.34 0.34, 0.26 0.18, 0.1 0.08")
+    shapes = [Shape(band([(0, 0.0), (0.015, 0.3), (0, 0.62)], 0.05), green, True)]
+    shapes += [Shape(leaf * (side, 1), green, True) for side in (-1, 1)]
+    shapes += [
+        Shape(band([(side * 0.04, 0.13), (side * 0.25, 0.29)], 0.018), pale) for side in (-1, 1)
+    ]
+    turns = np.arange(8) * np.pi / 4
+    petals = [_petal(turn) for turn in turns]
+    shapes += [Shape(petal, MAIN, True) for petal in petals]
+    shapes += [Shape(petal * (0.55, 0.55) + (0, 0.68 * 0.45), LIGHT) for petal in petals]
+    shapes += [
+        Shape(ellipse_points(0, 0.68, 0.125, 0.125), DARK),
+        Shape(ellipse_points(0, 0.68, 0.105, 0.105), (104, 66, 36)),
+        Shape(ellipse_points(-0.03, 0.71, 0.04, 0.035), (164, 110, 60)),
+    ]
+    return shapes
+
+
+def _petal(turn: float) -> np.ndarray:
+    """A long petal (40, 2) that points away from the middle of the flower."""
+    cos, sin = np.cos(turn), np.sin(turn)
+    return ellipse_points(0.2, 0, 0.125, 0.082) @ np.array([[cos, sin], [-sin, cos]]) + (0, 0.68)
+
+
+FIGURES = {
+    "car": car,
+    "boat": boat,
+    "house": house,
+    "tree": tree,
+    "balloon": balloon,
+    "cat": cat,
+    "penguin": penguin,
+    "dress": dress,
+    "golden retriever": golden_retriever,
+    "labrador": labrador,
+    "spaceship": spaceship,
+    "flower": flower,
+}
 
 
 @lru_cache(maxsize=len(FIGURES))

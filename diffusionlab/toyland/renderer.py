@@ -9,25 +9,29 @@ from PIL import Image
 
 from diffusionlab.errors import InputError, shown
 from diffusionlab.toyland.canvas import (
-    COLOURED,
     GROUND,
     MOON,
-    OBJECT,
+    REFLECTIONS,
+    SIGNS,
     SKY,
     STARS,
+    STREET,
     SUN,
     Canvas,
-    ellipse_points,
+    labels_of,
 )
-from diffusionlab.toyland.grammar import PALETTE, RGB, lit, mix
-from diffusionlab.toyland.objects import figure
+from diffusionlab.toyland.drawing import draw_thing
+from diffusionlab.toyland.grammar import FLYING, TIMELESS
 from diffusionlab.toyland.scenes import Scene
-from diffusionlab.toyland.settings import draw_setting, draw_water_line
-from diffusionlab.toyland.shapes import DARK, LIGHT, MAIN, Shape
-from diffusionlab.toyland.sky import OBJECT_LIGHT, background, draw_sky
+from diffusionlab.toyland.settings import NEON_DIMMING, draw_setting, draw_water_line
+from diffusionlab.toyland.sky import background, draw_sky
 
 SUPERSAMPLING = 2
 SMALLEST_MASK = 12.0  # pixels at 128 px: what is smaller is not said to be visible
+
+LIGHTS = (SUN, MOON, STARS)
+EARTH = (GROUND, STREET, REFLECTIONS, SIGNS)
+WHOLE = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], dtype=float)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,19 +45,20 @@ class Rendered:
 def render(scene: Scene, size: int = 128, *, masks: bool = True) -> Rendered:
     """Draw a scene at `size` pixels (a multiple of 8 up to 512): a pure function of the scene.
 
-    The masks come from an index picture without antialiasing, averaged over each pixel; their
-    keys are the object, its colour (the coloured part alone), the setting, the time of day (the
-    sky with what is in it), and sun, moon and stars where they can be seen.
+    The masks come from an index picture without antialiasing, averaged over each pixel. Their keys
+    are each thing's kind and its colour (the coloured part alone), the setting, the time of day
+    (the sky with what is in it), and sun, moon, stars, street, reflections and signs where seen.
     """
     _check_size(size)
     side = size * SUPERSAMPLING
-    canvas = Canvas(side, background(side, scene.setting, scene.time), masks)
+    canvas = Canvas(side, background(side, scene.setting, scene.time, scene.style), masks)
     rng = np.random.default_rng(scene.details)
     if scene.time:
         draw_sky(canvas, scene, rng)
     draw_setting(canvas, scene, rng)
-    if scene.object:
-        _draw_object(canvas, scene, rng)
+    if scene.style == "neon":
+        canvas.glaze(WHOLE, *NEON_DIMMING)
+    _draw_things(canvas, scene, rng)
     image = np.asarray(canvas.image.reduce(SUPERSAMPLING))
     return Rendered(image, _masks(canvas.index, scene, size) if masks else {})
 
@@ -66,82 +71,38 @@ def _check_size(size: object) -> None:
         )
 
 
-def _draw_object(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
-    in_water = scene.setting == "ocean" and scene.object != "balloon"
-    if scene.setting != "space" and not in_water:
-        _shadow(canvas, scene)
-    shapes = [(shape, _onto_picture(shape.points, scene)) for shape in figure(scene.object)]
-    tones = _tones(scene)
-    for shape, points in shapes:
-        if shape.outlined:
-            closed = np.concatenate([points, points[:2]])
-            canvas.line(closed, tones["outline"], 0.024, OBJECT)
-    for shape, points in shapes:
-        coloured = shape.paint in (MAIN, LIGHT, DARK)
-        canvas.polygon(points, _paint(shape, scene, tones), COLOURED if coloured else OBJECT)
-    if in_water:
-        draw_water_line(canvas, scene, rng)
-
-
-def _onto_picture(points: np.ndarray, scene: Scene) -> np.ndarray:
-    """Points (n, 2) of an object's own frame, in shares of the picture (y down)."""
-    x, y = points[:, 0] * (-1 if scene.flip else 1), points[:, 1] - 0.5
-    cos, sin = np.cos(scene.tilt), np.sin(scene.tilt)
-    across, up = x * cos - y * sin, x * sin + y * cos
-    return np.stack([scene.x + across * scene.scale, scene.y - (up + 0.5) * scene.scale], axis=1)
-
-
-def _shadow(canvas: Canvas, scene: Scene) -> None:
-    wide = {"car": 0.98, "house": 0.66, "cat": 0.46, "boat": 0.56, "tree": 0.4, "balloon": 0.3}
-    y = 0.9 if scene.object == "balloon" else scene.y - 0.004
-    for factor, alpha in ((1.12, 0.12), (1.0, 0.16)):
-        rx = wide[scene.object] * scene.scale * factor
-        canvas.glaze(ellipse_points(scene.x, y, rx, 0.028 * factor), (16, 18, 50), alpha)
-
-
-def _tones(scene: Scene) -> dict[str, RGB]:
-    """The object's colour in the scene's light: lit, shaded and outlined."""
-    colour = PALETTE[scene.colour]
-    dark_place = scene.time in ("night", None)
-    light = (1.0, 1.0, 1.0) if scene.time is None else OBJECT_LIGHT[scene.time]
-    shades = {
-        MAIN: colour,
-        LIGHT: mix(colour, (255, 255, 255), 0.14 if scene.colour == "black" else 0.34),
-        DARK: mix(colour, (20, 16, 50), 0.18 if scene.colour == "white" else 0.30),
-    }
-    tones = {name: lit(tone, light) for name, tone in shades.items()}
-    whisker = (90, 90, 104) if scene.colour in ("white", "yellow", "pink") else (250, 250, 250)
-    return tones | {"whisker": whisker, "outline": _outline(scene.colour, dark_place)}
-
-
-def _outline(colour: str, dark_place: bool) -> RGB:
-    if dark_place:
-        rim = {"black": (168, 182, 224), "white": (96, 104, 150)}
-        return rim.get(colour, mix(PALETTE[colour], (255, 255, 255), 0.42))
-    edge = {"black": (12, 12, 18), "white": (96, 104, 132)}
-    return edge.get(colour, mix(PALETTE[colour], (24, 14, 40), 0.62))
-
-
-def _paint(shape: Shape, scene: Scene, tones: dict[str, RGB]) -> RGB:
-    if isinstance(shape.paint, str):
-        return tones[shape.paint]
-    if shape.lamp and scene.time == "night":
-        return shape.lamp
-    return lit(shape.paint, OBJECT_LIGHT.get(scene.time, (1.0, 1.0, 1.0)))
+def _draw_things(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
+    """The things from back to front, each in water where the scene has any."""
+    for number in sorted(range(len(scene.things)), key=lambda n: scene.things[n].y):
+        thing = scene.things[number]
+        hangs = thing.kind in FLYING or (scene.relation == "above" and number == 0)
+        in_water = scene.setting == "ocean" and not hangs
+        draw_thing(canvas, scene, number)
+        if in_water:
+            draw_water_line(canvas, scene, thing.y - 0.03, rng)
 
 
 def _masks(index: Image.Image, scene: Scene, size: int) -> dict[str, np.ndarray]:
     """Word -> share (size, size) of each pixel that the word's parts cover."""
-    sky = (SKY, SUN, MOON, STARS)
-    parts = {"sun": (SUN,), "moon": (MOON,), "stars": (STARS,)}
-    parts[scene.setting] = (GROUND, *sky) if scene.setting == "space" else (GROUND,)
-    if scene.time:
-        parts[scene.time] = sky
-    if scene.object:
-        parts |= {scene.object: (OBJECT, COLOURED), scene.colour: (COLOURED,)}
-    found = {word: _share(index, which) for word, which in parts.items()}
+    found = {word: _share(index, which) for word, which in _parts(scene).items()}
     least = SMALLEST_MASK * (size / 128) ** 2
     return {word: mask for word, mask in found.items() if mask.sum() >= least}
+
+
+def _parts(scene: Scene) -> dict[str, tuple[int, ...]]:
+    """Word -> the numbers of the index picture that it covers."""
+    sky = (SKY, *LIGHTS)
+    parts = {"sun": (SUN,), "moon": (MOON,), "stars": (STARS,), "street": (STREET, REFLECTIONS)}
+    parts |= {"reflections": (REFLECTIONS,), "signs": (SIGNS,)}
+    parts[scene.setting] = (*EARTH, *sky) if scene.setting in TIMELESS else EARTH
+    if scene.time:
+        parts[scene.time] = sky
+    for number, thing in enumerate(scene.things):
+        own, coloured = labels_of(number)
+        parts[thing.kind] = (own, coloured)
+        if thing.colour:
+            parts[thing.colour] = (*parts.get(thing.colour, ()), coloured)
+    return parts
 
 
 def _share(index: Image.Image, parts: tuple[int, ...]) -> np.ndarray:

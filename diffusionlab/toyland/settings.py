@@ -1,88 +1,16 @@
-"""The seven settings: what lies below the sky, drawn behind the object (water also before it)."""
+"""The settings: what lies below the sky, drawn behind the things (water also before them)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from diffusionlab.toyland.canvas import GROUND, Canvas, ellipse_points
-from diffusionlab.toyland.grammar import RGB, lit, mix
+from diffusionlab.toyland.canvas import GROUND, Canvas
+from diffusionlab.toyland.city import city
+from diffusionlab.toyland.grammar import RGB, mix
+from diffusionlab.toyland.ground import ACROSS, Ground
 from diffusionlab.toyland.scenes import Scene
 from diffusionlab.toyland.shapes import points
-from diffusionlab.toyland.sky import OWN_LIGHT, SCENERY_LIGHT, draw_space
-
-_ACROSS = np.linspace(-0.02, 1.02, 40)
-
-
-class Ground:
-    """The canvas as a setting sees it: one light, one part, hills by a formula."""
-
-    def __init__(self, canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
-        self.canvas, self.scene, self.rng = canvas, scene, rng
-        self.light = OWN_LIGHT.get((scene.setting, scene.time), SCENERY_LIGHT[scene.time])
-        self.dark = scene.time == "night"
-
-    def colour(self, colour: RGB) -> RGB:
-        return lit(colour, self.light)
-
-    def polygon(self, points, colour: RGB, own_light: bool = False) -> None:
-        self.canvas.polygon(points, colour if own_light else self.colour(colour), GROUND)
-
-    def box(self, x0, y0, x1, y1, colour: RGB, own_light: bool = False) -> None:
-        colour = colour if own_light else self.colour(colour)
-        self.canvas.box(x0, y0, x1, y1, colour, GROUND)
-
-    def ellipse(self, x, y, rx, ry, colour: RGB) -> None:
-        self.canvas.ellipse(x, y, rx, ry, self.colour(colour), GROUND)
-
-    def hill(self, y: float, swing: float, waves: float, colour: RGB) -> np.ndarray:
-        """Fill everything below a rolling line; the line's heights (40,) come back."""
-        line = y + swing * np.sin(_ACROSS * waves * 2 * np.pi + self.rng.uniform(0, 6.3))
-        self.under(np.stack([_ACROSS, line], axis=1), colour)
-        return line
-
-    def under(self, line: np.ndarray, colour: RGB) -> None:
-        """Fill from a line (n, 2) down to the bottom edge."""
-        self.polygon(np.concatenate([line, [(1.02, 1.02), (-0.02, 1.02)]]), colour)
-
-
-def city(g: Ground) -> None:
-    """Two rows of towers with windows, a pavement and a road."""
-    walls = ((150, 170, 204), (166, 178, 206)), ((112, 122, 158), (136, 118, 140), (96, 126, 150))
-    if g.dark:
-        walls = tuple(tuple(mix(c, (60, 70, 150), 0.3) for c in row) for row in walls)
-    for row, (count, low, high) in enumerate(((6, 0.2, 0.34), (5, 0.3, 0.5))):
-        edges = (np.arange(count + 1) + g.rng.uniform(-0.14, 0.14, count + 1)) / count
-        edges[0], edges[-1] = -0.02, 1.02
-        for number in range(count):
-            top = g.rng.uniform(low, high)
-            wall = walls[row][number % len(walls[row])]
-            _tower(g, edges[number], edges[number + 1] - 0.012 * row, top, wall, row)
-    g.box(-0.02, 0.72, 1.02, 0.78, (196, 192, 188))
-    g.box(-0.02, 0.775, 1.02, 0.79, (150, 148, 150))
-    g.box(-0.02, 0.79, 1.02, 1.02, (94, 96, 108))
-    for x in np.arange(-0.05, 1.0, 0.24) + g.rng.uniform(0, 0.2):
-        g.polygon(
-            ((x + 0.02, 0.93), (x + 0.15, 0.93), (x + 0.13, 0.955), (x, 0.955)), (240, 232, 200)
-        )
-
-
-def _tower(g: Ground, x0: float, x1: float, top: float, wall: RGB, row: int) -> None:
-    g.box(x0, top, x1, 0.75, wall)
-    if not row:
-        return
-    g.box(x0, top, x1, top + 0.02, mix(wall, (255, 255, 255), 0.35))
-    columns = max(2, round((x1 - x0) / 0.075))
-    pitch = (x1 - x0) / columns
-    for line in np.arange(top + 0.055, 0.69, 0.085):
-        for column in range(columns):
-            x = x0 + (column + 0.5) * pitch
-            g.box(x - 0.019, line, x + 0.019, line + 0.044, *_pane(g))
-
-
-def _pane(g: Ground) -> tuple[RGB, bool]:
-    """A window's colour: lit after dark for most, at sunset for some."""
-    share = {"day": 0.0, "sunset": 0.45, "night": 0.68}[g.scene.time]
-    return ((255, 216, 112), True) if g.rng.random() < share else ((196, 224, 246), False)
+from diffusionlab.toyland.sky import draw_grid, draw_space
 
 
 def ocean(g: Ground) -> None:
@@ -113,14 +41,32 @@ def _crests(g: Ground, y: float, length: float, colour: RGB) -> None:
 
 
 def snow(g: Ground) -> None:
-    """White hills, blue in their shade, with snow-laden pines."""
+    """White hills, blue in their shade, with snow-laden pines; icebergs in the Antarctic."""
     y = g.scene.horizon
+    if g.scene.antarctic:
+        _icebergs(g, y)
+        return
     g.hill(y - 0.07, 0.035, 1.1, (196, 214, 238))
     for x in (0.07, 0.2, 0.8, 0.93) + g.rng.uniform(-0.035, 0.035, 4):
         _pine(g, x, y + 0.06, g.rng.uniform(0.2, 0.3))
     g.hill(y + 0.04, 0.025, 0.8, (226, 236, 248))
     g.hill(y + 0.14, 0.022, 1.3, (248, 251, 255))
     g.hill(0.93, 0.02, 1.0, (222, 233, 248))
+
+
+def _icebergs(g: Ground, y: float) -> None:
+    """A strip of cold sea with icebergs behind a flat shore of snow."""
+    g.box(-0.02, y - 0.02, 1.02, 1.02, (104, 170, 214))
+    for x in (0.08, 0.3, 0.7, 0.92) + g.rng.uniform(-0.06, 0.06, 4):
+        w, h = g.rng.uniform(0.12, 0.17), g.rng.uniform(0.16, 0.28)
+        rock = points("-1 0, -0.8 0.5, -0.42 0.72, -0.2 1, 0.16 0.9, 0.4 0.5, 0.8 0.36, 1 0")
+        shade = points("-0.2 1, 0.16 0.9, 0.4 0.5, 0.8 0.36, 1 0, 0.1 0, -0.05 0.55")
+        for outline, colour in ((rock, (240, 248, 255)), (shade, (164, 204, 234))):
+            g.polygon(outline * (w, -h) + (x, y + 0.055), colour)
+        g.box(x - w, y + 0.05, x + w, y + 0.06, (150, 200, 228))
+    g.hill(y + 0.1, 0.012, 1.2, (226, 236, 248))
+    g.hill(y + 0.17, 0.012, 0.9, (246, 250, 255))
+    g.hill(0.93, 0.012, 1.0, (222, 233, 248))
 
 
 def _pine(g: Ground, x: float, y: float, height: float) -> None:
@@ -218,6 +164,9 @@ def _cactus(g: Ground, x: float, y: float, size: float) -> None:
     g.polygon(stripe * size + (x, y), pale)
 
 
+NEON_DIMMING = (8, 4, 32), 0.62  # what lies around neon lights
+
+
 DRAWN = {f.__name__: f for f in (city, ocean, snow, meadow, mountains, desert)}
 
 
@@ -225,19 +174,21 @@ def draw_setting(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None
     """Everything of the setting that lies behind the object."""
     if scene.setting == "space":
         draw_space(canvas, scene, rng)
+    elif scene.setting == "grid":
+        draw_grid(canvas, scene, rng)
     else:
         DRAWN[scene.setting](Ground(canvas, scene, rng))
 
 
-def draw_water_line(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
-    """Waves before the object, which floats in them."""
+def draw_water_line(canvas: Canvas, scene: Scene, y: float, rng: np.random.Generator) -> None:
+    """Waves from `y` down, before the things that float in them."""
     g = Ground(canvas, scene, rng)
-    y = scene.y - 0.03
-    line = y + 0.012 * np.sin(_ACROSS * 2 * np.pi * 5 + rng.uniform(0, 6.3))
-    crest = np.stack([_ACROSS, line], axis=1)
+    line = y + 0.012 * np.sin(ACROSS * 2 * np.pi * 5 + rng.uniform(0, 6.3))
+    crest = np.stack([ACROSS, line], axis=1)
     g.under(crest, mix((92, 178, 222), (18, 92, 164), (y - scene.horizon) / (1 - scene.horizon)))
     canvas.line(crest, g.colour((226, 242, 250)), 0.012, GROUND)
     for depth in (0.5, 0.85):
         _crests(g, y + depth * (1 - y), 0.2, (170, 214, 236))
-    if scene.time != "day":
-        canvas.glaze(ellipse_points(scene.x, y + 0.07, 0.22, 0.03), (250, 220, 180), 0.10)
+    if scene.style == "neon":
+        below = np.concatenate([crest, [(1.02, 1.02), (-0.02, 1.02)]])
+        canvas.glaze(below, *NEON_DIMMING)

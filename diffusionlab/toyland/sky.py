@@ -38,12 +38,18 @@ SKIES: dict[str, tuple[RGB, RGB, RGB]] = {  # top, middle, at the horizon
     "night": ((10, 14, 46), (24, 34, 86), (54, 68, 132)),
 }
 DESERT_DAY = ((70, 160, 226), (160, 212, 236), (250, 232, 190))
+RETRO_SKY = ((0, (22, 6, 60)), (0.34, (96, 18, 120)), (0.56, (255, 96, 150)), (1, (20, 6, 48)))
 DEEP_SPACE = ((12, 8, 36), (38, 18, 78), (14, 12, 48))
 
 
 @lru_cache(maxsize=48)
-def background(side: int, setting: str, time: str | None) -> Image.Image:
+def background(side: int, setting: str, time: str | None, style: str = "plain") -> Image.Image:
     """The sky alone; shared between scenes, so copy it before drawing."""
+    if setting == "grid":
+        return gradient(side, RETRO_SKY)
+    if style == "cyberpunk":
+        stops = zip((0, 0.32, 0.6, 1), (*SKIES[time], SKIES[time][2]), strict=True)
+        return gradient(side, tuple((at, mix(tone, (70, 8, 110), 0.72)) for at, tone in stops))
     if time is None:
         top, middle, low = DEEP_SPACE
         return gradient(side, ((0, top), (0.5, middle), (1, low)))
@@ -143,3 +149,59 @@ def _planet(canvas: Canvas, x: float, y: float, r: float, rng, part: int) -> Non
     shine = mix(body, (255, 255, 255), 0.4)
     canvas.ellipse(x - r * 0.3, y - r * 0.36, r * 0.3, r * 0.2, shine, part)
     canvas.line(arc @ lean + (x, y), ring, 0.024, part)
+
+
+def draw_grid(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
+    """A retrofuturistic plain: striped sun, wireframe ridge, glowing lines that meet far away."""
+    y = scene.horizon
+    for column in range(11):
+        at = (column + rng.uniform(0.2, 0.8)) / 11, rng.uniform(0.03, 0.26)
+        canvas.polygon(star(*at, rng.uniform(0.014, 0.022)), (255, 226, 250), STARS)
+    _striped_sun(canvas, scene.light_x, y - 0.15)
+    _wire_ridge(canvas, y, rng)
+    canvas.box(-0.02, y, 1.02, 1.02, (24, 8, 56), GROUND)
+    canvas.glow(np.array([(-0.02, y), (1.02, y)]), (80, 240, 255), 0.05, 0.25)
+    for run in np.linspace(-1.6, 2.6, 15):
+        canvas.line(np.array([(0.5 + (run - 0.5) * 0.2, y), (run, 1.02)]), NEON_LINE, 0.008, GROUND)
+    for depth in np.linspace(0.0, 1, 7) ** 1.8:
+        at = y + depth * (1.0 - y)
+        canvas.line(np.array([(-0.02, at), (1.02, at)]), NEON_LINE, 0.008, GROUND)
+
+
+NEON_LINE = (64, 214, 246)
+
+
+def _striped_sun(canvas: Canvas, x: float, y: float) -> None:
+    radius = 0.17
+    for factor, alpha in ((1.5, 0.12), (1.22, 0.18)):
+        canvas.glaze(ellipse_points(x, y, radius * factor, radius * factor), (255, 120, 180), alpha)
+    for rise in np.linspace(-1, 1, 25)[:-1]:  # bands from yellow to pink, gaps towards the bottom
+        low, high = rise, rise + 2 / 24
+        if rise > 0 and round(rise * 12) % 3 == 0:
+            continue
+        half = [radius * np.sqrt(max(0.0, 1 - v * v)) for v in (low, min(1.0, high))]
+        tone = mix((255, 236, 110), (255, 70, 150), (rise + 1) / 2)
+        tops = (y + low * radius, y + high * radius)
+        canvas.polygon(
+            np.array(
+                [
+                    (x - half[0], tops[0]),
+                    (x + half[0], tops[0]),
+                    (x + half[1], tops[1]),
+                    (x - half[1], tops[1]),
+                ]
+            ),
+            tone,
+            SUN,
+        )
+
+
+def _wire_ridge(canvas: Canvas, y: float, rng: np.random.Generator) -> None:
+    """Dark peaks with glowing edges on both sides of the horizon."""
+    for middle in (0.04, 0.24, 0.76, 0.96) + rng.uniform(-0.04, 0.04, 4):
+        w, h = rng.uniform(0.13, 0.18), rng.uniform(0.10, 0.17)
+        peak = np.array([(middle - w, y + 0.01), (middle, y - h), (middle + w, y + 0.01)])
+        canvas.polygon(peak, (52, 14, 92), GROUND)
+        for foot in np.linspace(-w, w, 5):
+            edge = np.array([(middle, y - h), (middle + foot, y + 0.01)])
+            canvas.line(edge, (236, 80, 214), 0.007, GROUND)
