@@ -13,10 +13,10 @@ from torch import nn
 import diffusionlab as dl
 from diffusionlab.errors import InputError
 from diffusionlab.schedule import NoiseSchedule
-from diffusionlab.toyland import scene
+from diffusionlab.toyland import KEPT_PROMPTS, SMALL, Caption, Claim, caption, is_true, scene
 from diffusionlab.training.__main__ import main
-from diffusionlab.training.clip import siglip_loss
-from diffusionlab.training.data import facts, truth
+from diffusionlab.training.clip import every_word, siglip_loss
+from diffusionlab.training.data import SEEDS, Facts, truth
 from diffusionlab.training.denoiser import draw_timesteps, noised
 from diffusionlab.training.loop import Average, Training, rate_factor, write_atomically
 from diffusionlab.training.presets import SCALED_LINEAR, preset
@@ -35,7 +35,7 @@ def logged(run, part) -> list[float]:
     return [entry["values"]["loss"] for entry in state["log"]]
 
 
-@pytest.mark.parametrize("part", ["clip", "vae", "denoiser"])  # the others only go on
+@pytest.mark.parametrize("part", ["clip", "vae", "denoiser", "judges"])  # decoder only goes on
 def test_the_smoke_run_learns_something_measurable(run, part):
     losses = logged(run, part)
     assert len(losses) >= 2
@@ -80,12 +80,38 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 def test_truth_is_decided_by_the_graphs():
     scenes = [
         scene(1, object="car", colour="red", setting="city", time="night"),
-        scene(2, object="car", colour="blue", setting="city", time="day"),
+        scene(2, object="car", colour="blue", other="cat", other_colour="red", setting="city"),
         scene(3, object="cat", colour="red", setting="space"),
     ]
-    said = [{"object": "car"}, {"colour": "red"}, {"setting": "city", "time": "night"}, {}]
-    expected = [[1, 1, 0], [1, 0, 1], [1, 0, 0], [1, 1, 1]]
-    assert truth(facts(said), facts(scenes)).astype(int).tolist() == expected
+    said = [
+        Caption("", (Claim("car"),)),
+        Caption("", (Claim("cat", "red"), Claim("vehicle"))),
+        Caption("", (), {"setting": "city"}),
+        Caption(""),
+    ]
+    expected = [[1, 1, 0], [0, 1, 0], [1, 1, 0], [1, 1, 1]]
+    assert truth(said, Facts.of(scenes)).astype(int).tolist() == expected
+
+
+def test_truth_of_many_agrees_with_truth_of_one():
+    rng = np.random.default_rng(0)
+    scenes = [scene(seed) for seed in range(90)]
+    said = [caption(s, rng) for s in scenes] + every_word(SMALL)
+    found = truth(said, Facts.of(scenes))
+    assert found.tolist() == [[is_true(c, s) for s in scenes] for c in said]
+    assert found[: len(scenes)].diagonal().all() and 0.01 < found.mean() < 0.2
+
+
+def test_short_captions_hold_every_word_and_no_kept_prompt():
+    said = every_word(SMALL)
+    assert not {c.text for c in said} & KEPT_PROMPTS
+    assert {claim.kind for c in said for claim in c.claims} == {*SMALL.objects, *SMALL.hypernyms}
+    assert {c.atoms.get("setting") for c in said} == {None, *SMALL.settings}
+
+
+def test_every_use_of_scenes_has_its_own_seeds():
+    firsts = sorted(SEEDS.values())
+    assert min(b - a for a, b in zip(firsts, firsts[1:], strict=False)) >= 10_000_000
 
 
 def test_the_siglip_loss_is_small_only_for_right_labels():

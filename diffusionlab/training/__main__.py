@@ -13,12 +13,13 @@ from ..errors import InputError
 from . import card, export
 from .clip import train_clip
 from .data import World
-from .denoiser import train_denoiser, train_together
+from .denoiser import train_denoiser
+from .judges import train_judges
 from .presets import PRESETS, Preset, preset
 from .tokenizer import train_tokenizer
 from .vae import train_decoder, train_vae
 
-PARTS = ("data", "tokenizer", "clip", "vae", "decoder", "denoiser", "together", "export")
+PARTS = ("data", "tokenizer", "clip", "vae", "denoiser", "decoder", "judges", "export")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--minutes", type=float, help="time limit of the part, over all its slices")
     made.add_argument("--run", type=Path, default=Path("runs/toyland"), help="folder of the run")
     made.add_argument("--out", type=Path, help="checkpoint folder (default: RUN/checkpoint)")
+    made.add_argument("--start", type=Path, help="checkpoint folder whose weights to begin with")
     made.add_argument("--threads", type=int, default=1, help="torch threads and render processes")
     made.add_argument("--device", help="override the preset's device")
     return made
@@ -43,14 +45,16 @@ def run_part(name: str, arguments: argparse.Namespace, chosen: Preset, world: Wo
         "vae": train_vae,
         "decoder": train_decoder,
         "denoiser": train_denoiser,
-        "together": train_together,
     }
     if name == "tokenizer":
         train_tokenizer(run / "tokenizer", chosen.context_length)
     elif name == "export":
         export.export(run, arguments.out or run / "checkpoint", chosen, world)
+    elif name == "judges":
+        train_judges(run, chosen, minutes, workers=arguments.threads)
+        card.draw_curve(run, name)
     elif name in trainers:
-        trainers[name](run, chosen, world, minutes)
+        trainers[name](run, chosen, world, minutes, arguments.start)
         card.draw_curve(run, name)
 
 
@@ -66,7 +70,9 @@ def main(given: list[str] | None = None) -> None:
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     data = arguments.run.parent / "data"
-    world = World.rendered(data, chosen.pictures, chosen.size, workers=arguments.threads)
+    world = World.rendered(
+        data, chosen.pictures, chosen.size, chosen.share, workers=arguments.threads
+    )
     for name in PARTS if arguments.part == "all" else (arguments.part,):
         run_part(name, arguments, chosen, world)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from pathlib import Path
@@ -11,17 +12,15 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..toyland import COLOURS, GRAMMAR_VERSION, OBJECTS, SETTINGS, TIMES
+from ..errors import InputError
+from ..toyland import COLOURS, GRAMMAR_VERSION, TIMES, captions
+from .data import World
 from .loop import write_atomically
 from .presets import Preset
 
-PARTS = {
-    "clip": "text_encoder",
-    "vae": "vae",
-    "decoder": "vae",
-    "denoiser": "unet",
-    "together": "unet",
-}
+PARTS = ("clip", "vae", "denoiser", "decoder", "judges")
+BEGIN, END = "<!-- gates: written by benchmarks/quality.py -->", "<!-- end of gates -->"
+UNMEASURED = "Not measured yet: `python benchmarks/quality.py` measures and writes this table."
 
 
 def read_state(run: Path, part: str) -> dict:
@@ -56,46 +55,141 @@ def tensor_count(folder: Path) -> int:
     return sum(v.numel() for v in load_file(file).values())
 
 
-def _row(run: Path, target: Path, part: str) -> str:
-    state, folder = read_state(run, part), target / PARTS[part]
-    size = next(folder.glob("*.safetensors")).stat().st_size / 1e6
+def _row(run: Path, part: str) -> str:
+    state = read_state(run, part)
     last = ", ".join(f"{k} {v:g}" for k, v in state["log"][-1]["values"].items())
-    return (
-        f"| {part} ({PARTS[part]}) | {tensor_count(folder):,} | {size:.1f} MB "
-        f"| {state['step']:,} | {state['seconds'] / 60:.1f} | {last} |"
-    )
+    return f"| {part} | {state['step']:,} | {state['seconds'] / 60:.1f} | {last} |"
 
 
-def model_card(run: Path, target: Path, preset: Preset) -> str:
-    """Markdown: what the model knows, how it was trained, what was measured, what it cannot do."""
+def _size(target: Path, part: str) -> str:
+    folder = target / part
+    size = next(folder.glob("*.safetensors")).stat().st_size / 1e6
+    return f"| {part} | {tensor_count(folder):,} | {size:.1f} MB |"
+
+
+def model_card(run: Path, target: Path, preset: Preset, world: World, begun: str = "") -> str:
+    """Markdown: what the model knows, how it was trained, what was measured, what it cannot do.
+
+    `begun` says in a sentence what the run began with, if not with random weights.
+    """
     report = json.loads((run / "vae" / "report.json").read_text(encoding="utf-8"))
     preview = json.loads((target / "preview.json").read_text(encoding="utf-8"))
     done = [part for part in PARTS if (run / part / "state.json").exists()]
-    rows = "\n".join(_row(run, target, part) for part in done)
-    return f"""# Toyland, grammar version {GRAMMAR_VERSION}
+    rows = "\n".join(_row(run, part) for part in done)
+    folders = ("text_encoder", "unet", "vae", "image_encoder")
+    sizes = "\n".join(_size(target, folder) for folder in folders)
+    share = preset.share
+    return f"""# Toyland, grammar version {GRAMMAR_VERSION}, share "{share.name}"
 
-A small text-to-image latent diffusion model in the layout of Stable Diffusion, trained from random
-weights on {preset.pictures:,} pictures of {preset.size} × {preset.size} pixels that
-`diffusionlab.toyland` drew.
+A small text-to-image latent diffusion model in the layout of Stable Diffusion, trained on
+{preset.pictures:,} pictures of {preset.size} × {preset.size} pixels that `diffusionlab.toyland`
+drew (seeds 0 to {preset.pictures - 1:,}; grammar {grammar_hash(world)}).
 Written by `python -m diffusionlab.training export --preset {preset.name}` from the logs of the run.
+{begun or "All weights began as random numbers."}
 
-**Words it knows.** Objects: {", ".join(OBJECTS)}. Colours: {", ".join(COLOURS)}.
-Settings: {", ".join(SETTINGS)}. Times of day: {", ".join(TIMES)} (none in space).
+**What it was shown.** Objects: {", ".join(share.objects)}. Colours: {", ".join(COLOURS)}.
+Settings: {", ".join(share.settings)}. Times of day: {", ".join(TIMES)} (none in space).
+Styles: {", ".join(share.styles)}. Two objects in {share.pairs:.0%} of the pictures, none in
+{share.empty:.0%}. Never shown: one in ten triples of object, colour and setting (`held_out`), and,
+word for word, the prompts in `KEPT_PROMPTS`.
 
-| part | parameters | float16 file | training steps | minutes | last logged values |
-|---|---|---|---|---|---|
+| part | parameters | float16 file |
+|---|---|---|
+{sizes}
+
+| trained | steps | minutes | last logged values |
+|---|---|---|---|
 {rows}
 
 Trained on `{preset.device}` ({platform.machine()}, torch {torch.__version__}), preset
-`{preset.name}`. Autoencoder on 200 held-out pictures: {report["psnr_db"]} dB,
-{report["nats_per_element"]} nats per latent element. Linear latent-to-colour preview: R²
-{", ".join(f"{r:.2f}" for r in preview["r2"])} (red, green, blue).
+`{preset.name}`: {description(preset)}. Autoencoder on 200 held-out pictures:
+{report["psnr_db"]} dB, {report["nats_per_element"]} nats per latent element. Linear
+latent-to-colour preview: R² {", ".join(f"{r:.2f}" for r in preview["r2"])} (red, green, blue).
 
-`clip` trains a text and an image tower on which caption is true of which picture; `together` goes
-on with text tower and U-Net on the denoising loss, after which the text tower no longer matches
-the image tower. The image tower is not shipped.
+`clip` trains a text and an image tower on which caption is true of which picture. `denoiser` trains
+the U-Net and goes on with both towers, the text tower on the denoising loss too. A text's embedding
+for the image tower is the text encoder's last hidden state at the end token (its projection is the
+identity and not stored).
 
-**Limits.** One object per picture; no relations, counts, styles or lettering. Every picture it saw
-was drawn by one program, so it knows no photograph. Triples of object, colour and setting that
-`held_out` names were never trained. Licence: Apache-2.0, as the project.
+## What it can do
+
+Judged by a classifier and a segmenter that were trained on other pictures and condition nothing.
+
+{BEGIN}
+{UNMEASURED}
+{END}
+
+## Limits
+
+Every picture it saw was drawn by one program: it knows no photograph, no counting, no lettering,
+and of two objects it may mix up the colours, as the table says. Words outside its list are read in
+pieces that mean nothing to it. Licence: Apache-2.0, as the project.
 """
+
+
+def grammar_hash(world: World) -> str:
+    """Sixteen hex digits that change when the first hundred scenes or their captions do."""
+    digest = hashlib.sha256()
+    for scene in world.scenes[:100]:
+        digest.update(repr(scene).encode())
+        for caption in captions(scene, 2, world.share):
+            digest.update(caption.text.encode())
+    return digest.hexdigest()[:16]
+
+
+def description(preset: Preset) -> str:
+    """The preset's sizes in a line."""
+    channels = " × ".join(map(str, preset.unet_channels))
+    return (
+        f"U-Net {channels}, {preset.unet_layers} layer(s) a block, batch {preset.unet_batch}; "
+        f"towers {preset.text_width} wide, {preset.text_layers} layers; autoencoder "
+        f"{' × '.join(map(str, preset.vae_channels))}, KL weight {preset.vae_kl:g}; "
+        f"captions dropped {preset.caption_dropout:.0%}"
+    )
+
+
+def gate_lines(result: dict) -> list[str]:
+    """The gate table of a result of benchmarks/quality.py as Markdown, and what stands beside."""
+    rows = [
+        "| | measured | ceiling | chance | asked of a CPU run | of an accelerator run |",
+        "|---|---|---|---|---|---|",
+    ]
+    for gate in result["gates"]:
+        marks = [_limit(gate, column) for column in ("cpu", "accelerator")]
+        beside = [_shown(gate[name]) for name in ("measured", "ceiling", "chance")]
+        rows.append(f"| {' | '.join([gate['gate'], *beside, *marks])} |")
+    task = result["task"]
+    return [
+        *rows,
+        "",
+        f"{task['prompts']} prompts of one object (half of them of held-out triples) and "
+        f"{result['binding']['generated']['prompts']} of two, one picture each: {task['steps']} "
+        f"steps of {task['sampler']}, guidance {task['guidance_scale']:g}. Ceiling: the judges on "
+        "the true pictures of the same scenes. Chance: the same verdicts against other prompts. "
+        "`python benchmarks/quality.py` measures it again.",
+    ]
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.1f} dB" if value > 1.5 else f"{value:.3f}"
+
+
+def _limit(gate: dict, column: str) -> str:
+    if gate[column] is None:
+        return "report"
+    sign = "✓" if gate[f"{column}_holds"] == "pass" else "✗"
+    return f"≥ {gate[column]:g} {sign}"
+
+
+def write_gates(path: Path, result: dict) -> None:
+    """Replace what stands between the two marks of a model card by the measured gate table."""
+    text = path.read_text(encoding="utf-8")
+    before, mark, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not mark or not end:
+        raise InputError(f"{path.name} has no lines {BEGIN!r} and {END!r}; export the card again")
+    table = "\n".join(gate_lines(result))
+    new = f"{before}{BEGIN}\n{table}\n{END}{after}"
+    write_atomically(path, lambda part: part.write_text(new, encoding="utf-8"))

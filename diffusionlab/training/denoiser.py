@@ -1,5 +1,10 @@
 """Toyland's U-Net: predicts v at random noise levels, told the caption by cross-attention.
 
+The text tower learns with it: a tower that was trained for minutes maps words that look alike to
+it (car and boat) to nearly the same rows, and the pictures tell it which differences matter (so did
+Rombach et al. 2022, arXiv 2112.10752, section 4.3.1). Every few steps the loss of `clip` is added,
+so that the two towers go on matching.
+
 v = alpha · eps − sigma · x0 (Salimans & Ho 2022, arXiv 2202.00512, section 4), mean squared error.
 Half of each batch draws its timestep uniformly, half from karras_sigma = exp(N(0, 1.2²)) (Karras
 et al. 2022, arXiv 2206.00364, Table 1, their P_mean −1.2 moved to 0 for the larger latents here).
@@ -14,16 +19,20 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from ..models import UNet, UNetConfig
 from ..schedule import NoiseSchedule
-from .clip import token_ids
+from .clip import Pairs, Towers, siglip_loss, token_ids
 from .data import World
-from .loop import Training, averaged
+from .loop import Training, averaged, begin_with
 from .presets import SCALED_LINEAR, Preset
 from .vae import cached_latents
+
+
+MATCH_EVERY, MATCH_WEIGHT, MATCHED = 8, 0.1, 32  # steps, weight and batch of the loss of `clip`
 
 
 def unet_config(preset: Preset) -> dict:
@@ -63,63 +72,64 @@ def noised(
     return alpha * latents + sigma * eps, alpha * eps - sigma * latents
 
 
-class Conditioning:
-    """Captions to the text tower's hidden states (n, tokens, width)."""
+class Learner(nn.Module):
+    """The U-Net and both towers, with all that a batch is drawn from."""
 
-    def __init__(self, folder: Path, preset: Preset):
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-        tower = CLIPTextModelWithProjection.from_pretrained(
-            folder / "clip" / "text_tower", local_files_only=True
-        )
-        self.tower, self.preset = tower.eval().to(preset.device), preset
+    def __init__(self, folder: Path, preset: Preset, world: World):
+        super().__init__()
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        self.unet = UNet(UNetConfig.from_dict(unet_config(preset)))
+        self.towers = Towers(preset, len(tokenizer))
+        self.towers.load_state_dict(averaged(folder / "clip"))
+        self.to(preset.device)
+        self.tokenizer, self.preset, self.world = tokenizer, preset, world
+        self.pairs = Pairs(tokenizer, world)
+        self.schedule = NoiseSchedule.from_config(SCALED_LINEAR)
+        self.moments = cached_latents(folder, preset, world)
 
-    def __call__(self, texts: list[str]) -> torch.Tensor:
+    def hidden_states(self, texts: list[str]) -> torch.Tensor:
+        """The text tower's last hidden states (n, tokens, width)."""
         ids = token_ids(self.tokenizer, texts, self.preset.context_length)
-        return self.tower(input_ids=ids.to(self.preset.device)).last_hidden_state
+        return self.towers.text(input_ids=ids.to(self.preset.device)).last_hidden_state
+
+    def denoising_loss(self, rng: np.random.Generator, size: int) -> torch.Tensor:
+        """Mean squared error of v on `size` fresh pictures, captions, noises and levels."""
+        preset = self.preset
+        rows = rng.integers(len(self.world.scenes), size=size)
+        texts = [c.text for c in self.world.captions(rows, rng)]
+        texts = ["" if rng.random() < preset.caption_dropout else text for text in texts]
+        mean, std = torch.from_numpy(self.moments[:, rows]).to(preset.device).float()
+        timesteps = draw_timesteps(self.schedule, len(rows), rng)
+        clean = mean + std * torch.randn_like(std)
+        latents, target = noised(clean, self.schedule, timesteps)
+        told = torch.from_numpy(timesteps).float().to(preset.device)
+        made = self.unet(latents, told, self.hidden_states(texts))
+        return F.mse_loss(made.float(), target)
+
+    def matching_loss(self, rng: np.random.Generator) -> torch.Tensor:
+        """The loss of `clip` on a smaller batch."""
+        size = min(MATCHED, self.preset.text_batch)
+        rows = rng.integers(len(self.world.scenes), size=size)
+        ids, pixels, true = (t.to(self.preset.device) for t in self.pairs.batch(rows, rng))
+        return siglip_loss(self.towers(ids, pixels), true)
 
 
-def batch_loss(unet, conditioning, world, moments, schedule, preset, step) -> torch.Tensor:
-    """Mean squared error of v on one batch: fresh pictures, captions, noise and levels."""
-    rng = np.random.default_rng([3, step])
-    rows = rng.integers(len(world.scenes), size=preset.unet_batch)
-    texts = [c.text for c in world.captions(rows, rng)]
-    texts = ["" if rng.random() < preset.caption_dropout else text for text in texts]
-    mean, std = torch.from_numpy(moments[:, rows]).to(preset.device).float()
-    timesteps = draw_timesteps(schedule, len(rows), rng)
-    latents, target = noised(mean + std * torch.randn_like(std), schedule, timesteps)
-    told = torch.from_numpy(timesteps).float().to(preset.device)
-    with torch.autocast(preset.device, torch.bfloat16, enabled=preset.bfloat16):
-        made = unet(latents, told, conditioning(texts))
-    return F.mse_loss(made.float(), target)
+def train_denoiser(
+    folder: Path, preset: Preset, world: World, minutes: float, start: Path | None = None
+) -> None:
+    """Train U-Net and towers for `minutes`; the averaged weights go below `folder`.
 
-
-def train_denoiser(folder: Path, preset: Preset, world: World, minutes: float) -> None:
-    """Train the U-Net for `minutes`, told by the frozen text tower; weights go below `folder`."""
-    conditioning = Conditioning(folder, preset)
-    conditioning.tower.requires_grad_(False)
-    unet = UNet(UNetConfig.from_dict(unet_config(preset))).to(preset.device)
-    training = Training(folder / "denoiser", unet, preset.unet_rate, 0.01, minutes, ema=0.9995)
-    _learn(training, "denoiser", unet, conditioning, folder, preset, world)
-
-
-def train_together(folder: Path, preset: Preset, world: World, minutes: float) -> None:
-    """Train the U-Net and the text tower on together, on the same loss.
-
-    A tower that was trained for minutes maps words that look alike to it (car and boat) to nearly
-    the same rows; the pictures tell it which differences matter (so did Rombach et al. 2022, arXiv
-    2112.10752, section 4.3.1, who trained theirs with the U-Net from the start).
+    `start` is a checkpoint folder whose U-Net it begins with, if that has the same shape.
     """
-    conditioning = Conditioning(folder, preset)
-    unet = UNet(UNetConfig.from_dict(unet_config(preset))).to(preset.device)
-    unet.load_state_dict(averaged(folder / "denoiser"))
-    both = nn.ModuleDict({"unet": unet, "tower": conditioning.tower})
-    training = Training(folder / "together", both, preset.unet_rate / 2, 0.01, minutes)
-    _learn(training, "together", unet, conditioning, folder, preset, world)
-
-
-def _learn(training, title, unet, conditioning, folder, preset, world) -> None:
-    schedule = NoiseSchedule.from_config(SCALED_LINEAR)
-    moments = cached_latents(folder, preset, world)
-    for step in training.steps(title):
-        loss = batch_loss(unet, conditioning, world, moments, schedule, preset, step)
-        training.learn(loss, seen=(step + 1) * preset.unet_batch)
+    learner = Learner(folder, preset, world)
+    if start:
+        begin_with(learner.unet, load_file(start / "unet" / "diffusion_pytorch_model.safetensors"))
+    training = Training(folder / "denoiser", learner, preset.unet_rate, 0.01, minutes, ema=0.9995)
+    for step in training.steps("denoiser"):
+        rng = np.random.default_rng([3, step, training.rank])
+        with torch.autocast(preset.device, torch.bfloat16, enabled=preset.bfloat16):
+            loss = learner.denoising_loss(rng, preset.unet_batch // training.processes)
+            both = loss
+            if step % MATCH_EVERY == 0:
+                both = loss + MATCH_WEIGHT * learner.matching_loss(rng)
+        training.learn(both, v=loss, seen=(step + 1) * preset.unet_batch)

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import CLIPTextModelWithProjection
-
 from ..images import Preview
 from ..pipeline.saving import MODEL_INDEX
-from ..toyland import GRAMMAR_VERSION, WORDS
+from ..toyland import GRAMMAR_VERSION, known_words
 from .data import World
 from .denoiser import unet_config
 from .loop import averaged, write_atomically, write_json
@@ -25,24 +23,56 @@ def half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value.half().contiguous() for name, value in state.items()}
 
 
-def denoiser_weights(run: Path, part: str) -> dict[str, torch.Tensor] | None:
-    """Weights of "unet" or "tower" if they were trained together, else the U-Net's own or None."""
-    if (run / "together" / "state.json").exists():
-        both = averaged(run / "together")
-        return {k.removeprefix(f"{part}."): v for k, v in both.items() if k.startswith(f"{part}.")}
-    return averaged(run / "denoiser") if part == "unet" else None
+def learned(run: Path, part: str) -> dict[str, torch.Tensor]:
+    """The averaged weights of "unet", "towers.text" or "towers.image" by their own names."""
+    every = averaged(run / "denoiser")
+    return {k.removeprefix(f"{part}."): v for k, v in every.items() if k.startswith(f"{part}.")}
 
 
 def export_text_encoder(run: Path, target: Path) -> None:
-    """The text tower without its projection, as CLIPTextModel, with published key names."""
-    tower = CLIPTextModelWithProjection.from_pretrained(run / "clip" / "text_tower")
-    state = half(denoiser_weights(run, "tower") or tower.state_dict())
+    """The text tower without its projection (the identity), as CLIPTextModel."""
+    state = half(learned(run, "towers.text"))
     state.pop("text_projection.weight")
     state = {k if k.startswith("text_model.") else f"text_model.{k}": v for k, v in state.items()}
-    config = json.loads((run / "clip" / "text_tower" / "config.json").read_text(encoding="utf-8"))
+    config = read_config(run / "clip" / "text_tower")
     config |= {"architectures": ["CLIPTextModel"], "dtype": "float32"}  # cast when loaded
     save_weights(target / "model.safetensors", state)
     write_json(target / "config.json", config)
+
+
+def export_image_encoder(run: Path, target: Path, preset: Preset) -> None:
+    """The image tower, and beside it how `CLIPImageProcessor` prepares a picture for it."""
+    save_weights(target / "image_encoder" / "model.safetensors", half(learned(run, "towers.image")))
+    config = read_config(run / "clip" / "image_tower") | {"dtype": "float32"}
+    write_json(target / "image_encoder" / "config.json", config)
+    side = {"height": preset.size, "width": preset.size}
+    preparing = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": preset.size},
+        "do_center_crop": True,
+        "crop_size": side,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    write_json(target / "feature_extractor" / "preprocessor_config.json", preparing)
+
+
+def read_config(folder: Path) -> dict:
+    """The config.json of a folder."""
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+
+def about(preset: Preset) -> dict:
+    """toyland.json: which part of the world the model was trained on, and its words."""
+    return {
+        "grammar_version": GRAMMAR_VERSION,
+        "share": preset.share.name,
+        "words": list(known_words(preset.share)),
+    }
 
 
 def save_weights(path: Path, state: dict[str, torch.Tensor]) -> None:
@@ -50,25 +80,30 @@ def save_weights(path: Path, state: dict[str, torch.Tensor]) -> None:
     write_atomically(path, lambda part: save_file(state, part, metadata={"format": "pt"}))
 
 
-def export(run: Path, target: Path, preset: Preset, world: World) -> Path:
-    """Write the whole checkpoint folder; returns it."""
+def export(run: Path, target: Path, preset: Preset, world: World, begun: str = "") -> Path:
+    """Write the whole checkpoint folder; returns it. `begun`: a sentence for the model card."""
     from .card import model_card
 
-    write_json(target / "model_index.json", MODEL_INDEX)
+    index = MODEL_INDEX | {
+        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+    }
+    write_json(target / "model_index.json", index)
     write_json(target / "scheduler" / "scheduler_config.json", SCALED_LINEAR)
     write_json(target / "unet" / "config.json", unet_config(preset))
     write_json(target / "vae" / "config.json", load_config(run))
     name = "diffusion_pytorch_model.safetensors"
-    save_weights(target / "unet" / name, half(denoiser_weights(run, "unet")))
+    save_weights(target / "unet" / name, half(learned(run, "unet")))
     save_weights(target / "vae" / name, half(averaged(vae_folder(run))))
     export_text_encoder(run, target / "text_encoder")
+    export_image_encoder(run, target, preset)
     shutil.copytree(run / "tokenizer", target / "tokenizer", dirs_exist_ok=True)
     count = min(1000, len(world.pictures))
     scale = load_config(run)["scaling_factor"]
     means = encode_all(trained_vae(run, preset), world.pictures[:count], preset.device)[0]
     preview = Preview.fit(means * scale, world.pictures[:count])
     write_json(target / "preview.json", preview.to_json())
-    write_json(target / "toyland.json", {"grammar_version": GRAMMAR_VERSION, "words": list(WORDS)})
-    card = model_card(run, target, preset)
+    write_json(target / "toyland.json", about(preset))
+    card = model_card(run, target, preset, world, begun)
     write_atomically(target / "README.md", lambda p: p.write_text(card, encoding="utf-8"))
     return target

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
@@ -80,7 +81,9 @@ class Clock:
 class Training:
     """One part in training: modules, optimiser, average, log; saved and resumed by `folder`.
 
-    Adam's moments are not kept: they rebuild in about a hundred steps.
+    Adam's moments are not kept: they rebuild in about a hundred steps. Started by `accelerate
+    launch` in several processes, each learns from its own batches and all share the mean gradient
+    and the mean clock; the first one logs and saves.
     """
 
     def __init__(
@@ -94,12 +97,15 @@ class Training:
         ema: float = 0.999,
     ):
         self.folder, self.module, self.rate = folder, module, rate
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.team = Accelerator(cpu=self.parameters[0].device.type == "cpu")
+        self.rank, self.processes = self.team.process_index, self.team.num_processes
         self.average = Average(module, ema)
         self.log: list[dict] = []
         self.step, spent = self._resume()
         self.clock = Clock(minutes, spent)
         kinds = [[], []]
-        for parameter in module.parameters():
+        for parameter in self.parameters:
             kinds[parameter.ndim < 2].append(parameter)
         groups = [
             {"params": kinds[0], "weight_decay": decay},
@@ -120,6 +126,8 @@ class Training:
 
     def save(self) -> None:
         """Raw and averaged weights, log and clock, each file atomically."""
+        if self.rank:
+            return
         raw = {f"raw.{k}": v.detach().contiguous() for k, v in self.module.state_dict().items()}
         ema = {f"ema.{k}": v.contiguous() for k, v in self.average.values.items()}
         write_atomically(self.folder / "weights.safetensors", lambda p: save_file(raw | ema, p))
@@ -128,13 +136,15 @@ class Training:
 
     def steps(self, title: str, save_every: float = 300.0) -> Iterator[int]:
         """Step numbers until the time is over, with a progress bar; saves now and then."""
-        bar = tqdm(total=round(self.clock.limit), unit="s", desc=title, mininterval=5)
+        total, hidden = round(self.clock.limit), self.rank > 0
+        bar = tqdm(total=total, unit="s", desc=title, mininterval=5, disable=hidden)
         saved = self.clock.seconds
         try:
-            while self.clock.fraction < 1.0:
+            while (fraction := self._shared_fraction()) < 1.0:
                 for group in self.optimiser.param_groups:
-                    group["lr"] = self.rate * rate_factor(self.clock.fraction, self.step)
-                torch.manual_seed(self.step)  # a resumed run draws what an unbroken one draws
+                    group["lr"] = self.rate * rate_factor(fraction, self.step)
+                # a resumed run draws what an unbroken one draws
+                torch.manual_seed(self.step * self.processes + self.rank)
                 yield self.step
                 self.step += 1
                 bar.n = round(self.clock.seconds)
@@ -148,11 +158,31 @@ class Training:
             bar.close()
             self.save()
 
+    def _shared_fraction(self) -> float:
+        """How much of the time has passed, the same number in every process."""
+        if self.processes == 1:
+            return self.clock.fraction
+        mine = torch.tensor(self.clock.fraction, device=self.parameters[0].device)
+        return float(self.team.reduce(mine, "mean"))
+
+    def _share_gradients(self) -> None:
+        """Replace every gradient by its mean over the processes."""
+        if self.processes == 1:
+            return
+        for parameter in self.parameters:
+            if parameter.grad is None:  # not every step reaches every part
+                parameter.grad = torch.zeros_like(parameter)
+        grads = [parameter.grad for parameter in self.parameters]
+        mean = self.team.reduce(torch.cat([grad.flatten() for grad in grads]), "mean")
+        for grad, part in zip(grads, mean.split([g.numel() for g in grads]), strict=True):
+            grad.copy_(part.view_as(grad))
+
     def learn(self, loss: torch.Tensor, **values: float) -> None:
         """One optimiser step on `loss`, clipped at norm 1; logs it every LOG_EVERY steps."""
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        self._share_gradients()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimiser.step()
         self.average.update(self.module)
         if self.step % LOG_EVERY == 0:
@@ -163,6 +193,14 @@ class Training:
             self.log.append(
                 {"step": self.step, "seconds": round(self.clock.seconds, 1), "values": rounded}
             )
+
+
+def begin_with(module: nn.Module, state: dict[str, torch.Tensor]) -> int:
+    """Copy the tensors whose name and shape agree; returns how many did."""
+    own = module.state_dict()
+    agreeing = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    module.load_state_dict(agreeing, strict=False)
+    return len(agreeing)
 
 
 def averaged(folder: Path) -> dict[str, torch.Tensor]:

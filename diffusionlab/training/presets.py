@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import InputError, close_matches, shown
+from ..toyland import FULL, SMALL, Share
 
 SCALED_LINEAR = {
     "_class_name": "DDIMScheduler",
@@ -30,6 +31,7 @@ class Preset:
     name: str
     pictures: int
     minutes: dict[str, float]
+    share: Share = FULL
     size: int = 128
     context_length: int = 32
     text_width: int = 128
@@ -52,13 +54,16 @@ class Preset:
 
 PRESETS = {
     "cpu": Preset(
-        "cpu", 30_000, {"clip": 12, "vae": 18, "decoder": 25, "denoiser": 61, "together": 12}
+        "cpu",
+        40_000,
+        {"clip": 20, "vae": 20, "decoder": 20, "denoiser": 90, "judges": 10},
+        share=SMALL,
     ),
     # Sizes of the model to come; its minutes are estimates, this preset has not been run yet.
     "accelerator": Preset(
         "accelerator",
         500_000,
-        {"clip": 2, "vae": 6, "decoder": 1, "denoiser": 12, "together": 3},
+        {"clip": 2, "vae": 6, "decoder": 1, "denoiser": 15, "judges": 2},
         text_width=256,
         text_layers=4,
         text_batch=2048,
@@ -74,7 +79,8 @@ PRESETS = {
     "smoke": Preset(
         "smoke",
         96,
-        {"clip": 0.1, "vae": 0.15, "decoder": 0.05, "denoiser": 0.2, "together": 0.03},
+        {"clip": 0.1, "vae": 0.15, "decoder": 0.05, "denoiser": 0.2, "judges": 0.1},
+        share=SMALL,
         size=64,
         text_width=64,
         text_layers=1,

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate import PartialState
+from safetensors.torch import load_file
 
 from ..models import VAE, VAEConfig
-from .data import World, to_pixels
-from .loop import Training, averaged, write_json
+from .data import SEEDS, World, to_pixels
+from .loop import Training, averaged, begin_with, write_json
 from .presets import Preset
 
 
@@ -66,12 +68,20 @@ def psnr(made: torch.Tensor, true: torch.Tensor) -> float:
     return float(10 * torch.log10(4 / F.mse_loss(made.clamp(-1, 1), true)))
 
 
-def train_vae(folder: Path, preset: Preset, world: World, minutes: float) -> VAE:
-    """Train for `minutes`; writes the averaged weights, and config.json with the latent scale."""
+def train_vae(
+    folder: Path, preset: Preset, world: World, minutes: float, start: Path | None = None
+) -> VAE:
+    """Train for `minutes`; writes the averaged weights, and config.json with the latent scale.
+
+    `start` is a checkpoint folder whose autoencoder it begins with, if that has the same shape.
+    """
     vae = VAE(VAEConfig.from_dict(vae_config(preset))).to(preset.device)
-    training = Training(folder / "vae", vae, preset.vae_rate, 0.0, minutes)
+    if start:
+        begin_with(vae, load_file(start / "vae" / "diffusion_pytorch_model.safetensors"))
+    rate = preset.vae_rate / 2 if start else preset.vae_rate
+    training = Training(folder / "vae", vae, rate, 0.0, minutes)
     for step in training.steps("vae"):
-        rng = np.random.default_rng([2, step])
+        rng = np.random.default_rng([2, step, training.rank])
         rows = np.sort(rng.integers(len(world.pictures), size=preset.vae_batch))
         window = crops(world.pictures[rows], min(preset.vae_crop, preset.size), rng)
         pixels = to_pixels(window).to(preset.device)
@@ -87,10 +97,13 @@ def train_vae(folder: Path, preset: Preset, world: World, minutes: float) -> VAE
     return vae
 
 
-def train_decoder(folder: Path, preset: Preset, world: World, minutes: float) -> VAE:
+def train_decoder(
+    folder: Path, preset: Preset, world: World, minutes: float, start: Path | None = None
+) -> VAE:
     """Train the decoder further; the encoder, and with it every latent of the run, stays as it is.
 
-    So the pictures may still become sharper while, or after, the U-Net learns those latents.
+    It begins with the run's own autoencoder, whatever `start` is. So the pictures may still become
+    sharper while, or after, the U-Net learns those latents.
     """
     vae = trained_vae(folder, preset)
     vae.requires_grad_(False)
@@ -99,7 +112,7 @@ def train_decoder(folder: Path, preset: Preset, world: World, minutes: float) ->
     scale = load_config(folder)["scaling_factor"]
     training = Training(folder / "decoder", vae, preset.vae_rate / 2, 0.0, minutes)
     for step in training.steps("decoder"):
-        rng = np.random.default_rng([4, step])
+        rng = np.random.default_rng([4, step, training.rank])
         rows = rng.integers(len(world.pictures), size=preset.vae_batch)
         y, x = rng.integers(0, moments.shape[-1] - cells + 1, size=2)
         window = moments[:, rows, :, y : y + cells, x : x + cells].astype(np.float32) / scale
@@ -132,11 +145,12 @@ def trained_vae(folder: Path, preset: Preset) -> VAE:
 def cached_latents(folder: Path, preset: Preset, world: World) -> np.ndarray:
     """float16 (2, n, 4, h, w): mean and std of every picture's latent, times the latent scale."""
     path = folder / "vae" / f"latents_{len(world.pictures)}.npy"
-    if not path.exists():
-        scale = np.float16(load_config(folder)["scaling_factor"])
-        moments = encode_all(trained_vae(folder, preset), world.pictures, preset.device)
-        np.save(path, moments * scale)
-    return np.load(path)
+    with PartialState(cpu=preset.device == "cpu").main_process_first():
+        if not path.exists():
+            scale = np.float16(load_config(folder)["scaling_factor"])
+            moments = encode_all(trained_vae(folder, preset), world.pictures, preset.device)
+            np.save(path, moments * scale)
+    return np.load(path, mmap_mode="r")
 
 
 @torch.no_grad()
@@ -167,7 +181,8 @@ def measure_latents(
 @torch.no_grad()
 def held_out_quality(folder: Path, preset: Preset, vae: VAE, count: int = 200) -> dict:
     """PSNR (dB) and nats per latent element on pictures of seeds that training never saw."""
-    held = World.rendered(folder.parent / "data", count, preset.size, first_seed=10_000_000)
+    data, first = folder.parent / "data", SEEDS["validation"]
+    held = World.rendered(data, count, preset.size, preset.share, first)
     scores, nats = [], []
     for i in range(0, count, 20):
         pixels = to_pixels(held.pictures[i : i + 20]).to(preset.device)
