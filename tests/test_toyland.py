@@ -38,7 +38,7 @@ SCENES = [scene(seed) for seed in range(150)]
 
 
 def fixed(kind, colour, setting, time) -> dict:
-    words = {"object": kind, "colour": colour, "setting": setting}
+    words = {"object": kind, "colour": colour, "setting": setting, "style": "plain"}
     return words | ({"time": time} if time else {})
 
 
@@ -163,11 +163,6 @@ def test_relations_are_those_of_the_masks():
         mirrored = {"left of": "right of", "right of": "left of", "above": "below"}
         assert {mirrored.get(word, word) for word in s.relations(0)} == set(s.relations(1))
     assert checked == {"beside", "left of", "right of", "above"}
-
-
-def fixed(kind, colour, setting, time) -> dict:
-    words = {"object": kind, "colour": colour, "setting": setting, "style": "plain"}
-    return words | ({"time": time} if time else {})
 
 
 def test_every_combination_can_be_drawn_and_none_looks_like_another():

@@ -111,7 +111,8 @@ def golden_retriever() -> list[Shape]:
 
 def _dog(tail: Shape, fringe: list[Shape]) -> list[Shape]:
     body = smooth(
-        "-0.46 0.4, -0.5 0.56, -0.4 0.68, 0 0.66, 0.26 0.72, 0.42 0.62, 0.4 0.42, 0.1 0.36, -0.3 0.38"
+        "-0.46 0.4, -0.5 0.56, -0.4 0.68, 0 0.66, 0.26 0.72, "
+        "0.42 0.62, 0.4 0.42, 0.1 0.36, -0.3 0.38"
     )
     far = [Shape(band([(x, 0.46), (x, 0.02)], 0.1), DARK, True) for x in (-0.3, 0.2)]
     near = []

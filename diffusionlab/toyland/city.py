@@ -1,4 +1,4 @@
-"""The city, by day and night, and the same streets in the cyberpunk style: wet and full of signs."""
+"""The city by day and night, and its streets in the cyberpunk style: wet and full of signs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _tower(g: Ground, x0: float, x1: float, top: float, wall: RGB, row: int) -> 
 
 
 def _pane(g: Ground) -> tuple[RGB, bool]:
-    """A window's colour: lit after dark for most, at sunset for some, in neon tones for cyberpunk."""
+    """A window's colour: most are lit after dark, some at sunset, in neon tones for cyberpunk."""
     if g.scene.style == "cyberpunk":
         light = g.rng.random() < 0.5
         return (NEON_LIGHTS[int(g.rng.integers(4))] if light else (20, 18, 54)), True

@@ -1,4 +1,8 @@
-"""`python -m diffusionlab.training PART --preset cpu --minutes 20 --run runs/toyland`."""
+"""`python -m diffusionlab.training PART --preset cpu --minutes 20 --run runs/toyland`.
+
+On two cores, or on several devices, one process each:
+`torchrun --standalone --nproc-per-node 2 -m diffusionlab.training denoiser --preset cpu`.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from ..errors import InputError
-from . import card, export
+from . import card, export, samples
 from .clip import train_clip
 from .data import World
 from .denoiser import train_denoiser
@@ -36,26 +41,31 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+TRAINERS: dict[str, Callable] = {
+    "clip": train_clip,
+    "vae": train_vae,
+    "denoiser": train_denoiser,
+    "decoder": train_decoder,
+    "judges": train_judges,
+}
+
+
 def run_part(name: str, arguments: argparse.Namespace, chosen: Preset, world: World) -> None:
-    """Run one part in the run folder; training parts draw their loss curve afterwards."""
-    run = arguments.run
-    minutes = arguments.minutes or chosen.minutes.get(name, 0)
-    trainers: dict[str, Callable] = {
-        "clip": train_clip,
-        "vae": train_vae,
-        "decoder": train_decoder,
-        "denoiser": train_denoiser,
-    }
-    if name == "tokenizer":
-        train_tokenizer(run / "tokenizer", chosen.context_length)
-    elif name == "export":
-        export.export(run, arguments.out or run / "checkpoint", chosen, world)
-    elif name == "judges":
-        train_judges(run, chosen, minutes, workers=arguments.threads)
-        card.draw_curve(run, name)
-    elif name in trainers:
-        trainers[name](run, chosen, world, minutes, arguments.start)
-        card.draw_curve(run, name)
+    """Run one part in the run folder; training parts draw their curve and samples afterwards."""
+    run, team = arguments.run, PartialState(cpu=chosen.device == "cpu")
+    if name in TRAINERS:
+        minutes = arguments.minutes or chosen.minutes[name]
+        TRAINERS[name](run, chosen, world, minutes, arguments.start)
+    if team.is_main_process:
+        if name == "tokenizer":
+            train_tokenizer(run / "tokenizer", chosen.context_length)
+        elif name == "export":
+            begun = f"It began with the weights in `{arguments.start}`." if arguments.start else ""
+            export.export(run, arguments.out or run / "checkpoint", chosen, world, begun)
+        elif name in TRAINERS:
+            card.draw_curve(run, name)
+            samples.draw_samples(run, name, chosen, world)
+    team.wait_for_everyone()
 
 
 def main(given: list[str] | None = None) -> None:
@@ -70,9 +80,10 @@ def main(given: list[str] | None = None) -> None:
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     data = arguments.run.parent / "data"
-    world = World.rendered(
-        data, chosen.pictures, chosen.size, chosen.share, workers=arguments.threads
-    )
+    with PartialState(cpu=chosen.device == "cpu").main_process_first():
+        world = World.rendered(
+            data, chosen.pictures, chosen.size, chosen.share, workers=arguments.threads
+        )
     for name in PARTS if arguments.part == "all" else (arguments.part,):
         run_part(name, arguments, chosen, world)
 

@@ -138,7 +138,7 @@ class Pairs:
 
 def train_clip(
     folder: Path, preset: Preset, world: World, minutes: float, start: Path | None = None
-) -> Towers:
+) -> None:
     """Train both towers for `minutes`; the averaged weights are written below `folder`.
 
     `start` is a checkpoint folder whose text tower it begins with, as far as shapes agree.
@@ -158,10 +158,10 @@ def train_clip(
             logits = towers(ids, pixels)
         own = (logits[: len(rows)] > 0) == true[: len(rows)]
         training.learn(siglip_loss(logits, true), right=own.float().mean())
-    towers.load_state_dict(training.average.values)
-    towers.text.save_pretrained(folder / "clip" / "text_tower")
-    towers.image.save_pretrained(folder / "clip" / "image_tower")
-    return towers
+    if training.rank == 0:
+        towers.load_state_dict(training.average.values)
+        towers.text.save_pretrained(folder / "clip" / "text_tower")
+        towers.image.save_pretrained(folder / "clip" / "image_tower")
 
 
 def earlier_tower(start: Path, tokenizer: CLIPTokenizer, tower) -> dict[str, torch.Tensor]:

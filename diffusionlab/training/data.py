@@ -127,7 +127,7 @@ def truth(captions: Sequence[Caption], scenes: Facts) -> np.ndarray:
 
 
 def _fits(captions: Sequence[Caption], claim: int, scenes: Facts, thing: int) -> np.ndarray:
-    """bool (captions, scenes): whether claim `claim` matches thing `thing`; True without a claim."""
+    """bool (captions, scenes): whether a claim matches a thing; True where there is no claim."""
     fits = np.ones((len(captions), len(scenes.kinds)), bool)
     for row, said in enumerate(captions):
         if claim < len(said.claims):

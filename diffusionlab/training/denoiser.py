@@ -31,7 +31,6 @@ from .loop import Training, averaged, begin_with
 from .presets import SCALED_LINEAR, Preset
 from .vae import cached_latents
 
-
 MATCH_EVERY, MATCH_WEIGHT, MATCHED = 8, 0.1, 32  # steps, weight and batch of the loss of `clip`
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+
 from ..images import Preview
 from ..pipeline.saving import MODEL_INDEX
 from ..toyland import GRAMMAR_VERSION, known_words

@@ -70,7 +70,7 @@ def psnr(made: torch.Tensor, true: torch.Tensor) -> float:
 
 def train_vae(
     folder: Path, preset: Preset, world: World, minutes: float, start: Path | None = None
-) -> VAE:
+) -> None:
     """Train for `minutes`; writes the averaged weights, and config.json with the latent scale.
 
     `start` is a checkpoint folder whose autoencoder it begins with, if that has the same shape.
@@ -92,14 +92,14 @@ def train_vae(
         made, kl = made.float(), kl_per_element(mean.float(), std.float())
         loss = (made - pixels).abs().mean() + 0.5 * gradient_loss(made, pixels) + preset.vae_kl * kl
         training.learn(loss, kl=kl, psnr=psnr(made.detach(), pixels))
-    vae.load_state_dict(training.average.values)
-    measure_latents(folder, preset, vae, world)
-    return vae
+    if training.rank == 0:
+        vae.load_state_dict(training.average.values)
+        measure_latents(folder, preset, vae, world)
 
 
 def train_decoder(
     folder: Path, preset: Preset, world: World, minutes: float, start: Path | None = None
-) -> VAE:
+) -> None:
     """Train the decoder further; the encoder, and with it every latent of the run, stays as it is.
 
     It begins with the run's own autoencoder, whatever `start` is. So the pictures may still become
@@ -125,9 +125,9 @@ def train_decoder(
         made = made.float()
         loss = (made - pixels).abs().mean() + 0.5 * gradient_loss(made, pixels)
         training.learn(loss, psnr=psnr(made.detach(), pixels))
-    vae.load_state_dict(training.average.values)
-    write_json(folder / "vae" / "report.json", held_out_quality(folder, preset, vae))
-    return vae
+    if training.rank == 0:
+        vae.load_state_dict(training.average.values)
+        write_json(folder / "vae" / "report.json", held_out_quality(folder, preset, vae))
 
 
 def vae_folder(folder: Path) -> Path:
