@@ -88,9 +88,8 @@ def test_masks_name_the_words_of_the_scene():
         sky = {"night": {"moon"}, "day": {"sun"}, "sunset": {"sun"}}.get(s.time, set())
         assert masks.keys() & {"sun", "moon"} <= ({"sun"} if s.setting == "grid" else sky)
         assert ("street" in masks) == (s.setting == "city")
-        assert masks.keys() & {"signs", "reflections"} <= (
-            {"signs", "reflections"} if s.style == "cyberpunk" else set()
-        )
+        wet = {"wet", "signs", "reflections"} if s.style == "cyberpunk" else set()
+        assert masks.keys() & {"wet", "signs", "reflections"} == wet
 
 
 def test_masks_agree_with_a_picture_drawn_four_times_as_large():
@@ -224,6 +223,17 @@ def test_every_caption_is_true_and_its_spans_hold_its_words():
 
 
 SYNONYMS = {"spaceship": ("rocket",)}
+
+
+def test_every_word_of_a_wet_city_at_night_has_its_own_mask():
+    s = scene(0, object=None, setting="city", time="night", style="cyberpunk")
+    rng, masks = np.random.default_rng(0), render(s).masks
+    wanted = {"wet", "street", "reflections", "style"}
+    said = next(c for c in iter(lambda: toyland.caption(s, rng), None) if wanted <= c.spans.keys())
+    assert {said.text[slice(*said.spans[slot])] for slot in ("wet", "street", "reflections")} == {
+        "wet", "streets", "reflections",
+    }  # fmt: skip
+    assert 0 < masks["reflections"].sum() < masks["wet"].sum() == masks["street"].sum()
 
 
 def test_held_out_wordings_are_never_trained_ones():

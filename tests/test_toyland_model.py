@@ -9,7 +9,17 @@ import pytest
 import torch
 
 import diffusionlab as dl
-from diffusionlab.toyland import GRAMMAR_VERSION, WORDS, checkpoint
+from diffusionlab.toyland import (
+    GRAMMAR_VERSION,
+    SHARES,
+    captions,
+    checkpoint,
+    known_words,
+    render,
+    scene,
+)
+from diffusionlab.training.data import SEEDS
+from diffusionlab.training.judges import judge, load_judges, segment, shipped_judges
 
 PROMPT = "a red car in the city at night"
 MIB = 1024 * 1024
@@ -59,13 +69,15 @@ def test_text_embeddings_equal_those_of_the_pipeline(toyland, pipe):
 
 
 def test_the_checkpoint_is_small_and_says_what_it_knows():
-    files = [file for file in checkpoint().rglob("*") if file.is_file()]
+    folders = (checkpoint(), shipped_judges())
+    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
     assert sum(f.stat().st_size for f in files) < 40 * MIB
     assert max(f.stat().st_size for f in files) < 16 * MIB
     about = json.loads((checkpoint() / "toyland.json").read_text(encoding="utf-8"))
     assert about["grammar_version"] == GRAMMAR_VERSION
-    assert set(about["words"]) == set(WORDS)
-    assert "Limits" in (checkpoint() / "README.md").read_text(encoding="utf-8")
+    assert set(about["words"]) == set(known_words(SHARES[about["share"]]))
+    card = (checkpoint() / "README.md").read_text(encoding="utf-8")
+    assert "Limits" in card and "| object right |" in card
 
 
 def test_the_prompt_s_words_change_the_picture(toyland):
@@ -90,3 +102,45 @@ def test_a_word_it_never_saw_is_told_once(toyland, capsys):
     assert len(tokens.notices) == 1
     dl.tokenize(toyland, PROMPT)
     assert not capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def held_out_scenes(toyland):
+    share = SHARES[toyland.config["toyland"]["share"]]
+    return [scene(SEEDS["test"] + i, share) for i in range(60)], share
+
+
+def test_the_image_tower_knows_which_caption_belongs_to_a_picture(toyland, held_out_scenes):
+    transformers = pytest.importorskip("transformers")
+    load = transformers.CLIPVisionModelWithProjection.from_pretrained
+    tower = load(checkpoint() / "image_encoder", local_files_only=True)
+    scenes, share = held_out_scenes
+    drawn = np.stack([render(s, masks=False).image for s in scenes])
+    pixels = torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 127.5 - 1
+    tokens = [dl.tokenize(toyland, captions(s, 1, share)[0].text) for s in scenes]
+    with torch.inference_mode():
+        seen = tower(pixel_values=pixels).image_embeds
+        said = torch.stack([dl.embed(toyland, t).pooled for t in tokens])
+    cosine = torch.nn.functional.cosine_similarity(said[:, None], seen[None], dim=-1)
+    own, others = cosine.diagonal(), cosine[~torch.eye(len(scenes), dtype=torch.bool)]
+    better = (own[:, None] > others.view(len(scenes), -1)).float().mean()
+    assert better > 0.85
+    assert abs(float((others[:, None] > others[None]).float().mean()) - 0.5) < 0.05  # chance
+
+
+def test_the_shipped_judges_know_real_pictures(held_out_scenes):
+    classifier, segmenter = load_judges()
+    scenes, _ = held_out_scenes
+    drawn = [render(s) for s in scenes]
+    images = np.stack([d.image for d in drawn])
+    verdicts = judge(classifier, images)
+    right = [
+        set(v.kinds) == {t.kind for t in s.things} for v, s in zip(verdicts, scenes, strict=True)
+    ]
+    assert np.mean(right) > 0.9
+    moved = [
+        set(v.kinds) == {t.kind for t in s.things}
+        for v, s in zip(verdicts, scenes[1:] + scenes[:1], strict=True)
+    ]
+    assert np.mean(moved) < 0.5
+    assert segment(segmenter, images).shape == (60, 64, 64)

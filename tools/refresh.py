@@ -16,18 +16,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PICTURES, NOTEBOOKS, README = ROOT / "docs", ROOT / "notebooks", ROOT / "README.md"
-OVERHEAD = ROOT / "benchmarks" / "results" / "overhead.json"
+RESULTS = ROOT / "benchmarks" / "results"
+OVERHEAD, QUALITY = RESULTS / "overhead.json", RESULTS / "quality.json"
 MODEL = os.environ.get("DIFFUSIONLAB_MODEL", "toyland")
 # The README's settings: seed 1, 20 steps of DDIM, guidance 4. Shown as they come out.
 PROMPTS = [
     "a red car in the city at night",
     "a blue boat on the ocean at sunset",
-    "a green house on the snow",
-    "a yellow tree in the meadow at day",
+    "an emperor penguin on the Antarctic snow",
     "a pink balloon in the mountains at sunset",
     "an orange cat in space",
-    "a white car in the desert at day",
+    "a yellow tree in the meadow at day",
     "a purple house on the meadow at night",
+    "a red dress near a blue car",
 ]
 SETTINGS = dict(seed=1, num_steps=20, sampler="ddim", guidance_scale=4.0)
 BEGIN, END = "<!-- figures: written by `make refresh` -->", "<!-- end of figures -->"
@@ -88,7 +89,8 @@ def figures() -> None:
     _, end, after = rest.partition(END)
     if not mark or not end:
         sys.exit(f"refresh: README.md has no block from {BEGIN} to {END}; put both lines back")
-    block = "\n".join([*checkpoint_lines(checkpoint_folder()), *overhead_lines(OVERHEAD)])
+    lines = [*checkpoint_lines(checkpoint_folder()), *quality_lines(QUALITY)]
+    block = "\n".join([*lines, *overhead_lines(OVERHEAD)])
     README.write_text(f"{before}{BEGIN}\n{block}\n{END}{after}", encoding="utf-8")
     told(README)
 
@@ -102,7 +104,8 @@ def checkpoint_folder() -> Path:
 def checkpoint_lines(folder: Path) -> list[str]:
     """A table of the model's parts: parameters and size on disk, read from the weight files."""
     rows = ["| part | parameters | on disk |", "|---|---|---|"]
-    counted = {part: measured(folder / part) for part in ("text_encoder", "unet", "vae")}
+    parts = ("text_encoder", "unet", "vae", "image_encoder")
+    counted = {part: measured(folder / part) for part in parts if (folder / part).is_dir()}
     counted["together"] = tuple(map(sum, zip(*counted.values(), strict=True)))
     for part, (count, size) in counted.items():
         rows.append(f"| {part} | {count / 1e6:.2f} million | {size / 1e6:.1f} MB |")
@@ -122,6 +125,15 @@ def measured(part: Path) -> tuple[int, int]:
         with safe_open(path, framework="np") as file:
             parameters += sum(math.prod(file.get_slice(k).get_shape()) for k in file.keys())  # noqa: SIM118
     return parameters, size
+
+
+def quality_lines(path: Path) -> list[str]:
+    """The gate table of benchmarks/quality.py as it measured it last; nothing if it never ran."""
+    from diffusionlab.training.card import gate_lines
+
+    if not path.is_file():
+        return []
+    return ["", *gate_lines(json.loads(path.read_text(encoding="utf-8")))]
 
 
 def overhead_lines(path: Path) -> list[str]:

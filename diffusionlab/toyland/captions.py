@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,8 +34,8 @@ class Caption:
     """A sentence and what it claims.
 
     `claims` are the things that it names, in order; `atoms` maps setting, time, style, antarctic,
-    side and relation (between the first and the second claim) to what is said of them; `spans`
-    has (start, end) in characters for each atom.
+    side and relation (between the first and the second claim) to what is said of them, and street,
+    wet, reflections and signs to themselves; `spans` has (start, end) in characters for each.
     """
 
     text: str
@@ -193,11 +194,21 @@ class _Writer:
         if scene.style == "cyberpunk" and self.says("style"):
             if self.rng.random() < 0.6:
                 return ["in a ", ("style", "cyberpunk", "[cyberpunk]"), " ", *self.bare_city()]
-            return [*where, " ", ("style", "cyberpunk", self.pick(say.CYBERPUNK))]
+            return [*where, " ", *self.lights(say.CYBERPUNK)]
         return where
 
     def bare_city(self) -> list[Piece]:
         return [("setting", "city", self.pick(("[city]", "[cityscape]", "[street]")))]
+
+    def lights(self, phrases: tuple[str, ...]) -> list[Piece]:
+        """A phrase with several words in brackets, each a piece of its own."""
+        pieces: list[Piece] = []
+        for part in re.split(r"(\[[a-z]+\])", self.pick(phrases)):
+            word = part.strip("[]")
+            slot = say.SEEN_AS.get(word, word)
+            value = "cyberpunk" if slot == "style" else slot
+            pieces.append((slot, value, part) if part.startswith("[") else part)
+        return [piece for piece in pieces if piece]
 
     def view(self) -> list[Piece]:
         """The setting as what is seen; a neon scene without things says so at the end."""
@@ -206,9 +217,12 @@ class _Writer:
             return [("antarctic", "antarctic", self.pick(say.ANTARCTIC_VIEWS))]
         if scene.style == "cyberpunk" and self.says("style"):
             tail = self.rng.random() < 0.4
-            lights = [" ", self.pick(say.CYBERPUNK[:2]).replace("[", "").replace("]", "")]
             city = ["a ", ("style", "cyberpunk", "[cyberpunk]"), " ", *self.bare_city()]
-            return [*city, *lights] if tail else city
+            lights = [
+                "neon" if isinstance(piece, tuple) and piece[0] == "style" else piece
+                for piece in self.lights(say.CYBERPUNK[:2])
+            ]
+            return [*city, " ", *lights] if tail else city
         return [("setting", scene.setting, self.pick(say.VIEWS[scene.setting]))]
 
     def when(self) -> list[Piece]:

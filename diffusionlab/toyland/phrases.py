@@ -84,11 +84,12 @@ BETWEEN = {
     "below": (" [below] ", " [under] "),
 }
 SIDE = {"left": ("on the [left]",), "right": ("on the [right]",)}
-CYBERPUNK = (
-    "with [neon] reflections on wet streets",
-    "with [neon] signs",
+CYBERPUNK = (  # each in brackets a word of its own: the style, what is mirrored, the signs
+    "with [neon] [reflections] on [wet] [streets]",
+    "with [neon] [signs]",
     "in [cyberpunk] style",
 )
+SEEN_AS = {"neon": "style", "cyberpunk": "style", "streets": "street"}  # word -> its mask or atom
 ADJECTIVES = ("majestic ", "single ", "beautiful ")
 OPENINGS = ("a photo of ", "a picture of ", "a painting of ")
 CLOSINGS = (", highly detailed", ", beautiful", ", cinematic lighting")

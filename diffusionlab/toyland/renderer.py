@@ -47,7 +47,7 @@ def render(scene: Scene, size: int = 128, *, masks: bool = True) -> Rendered:
 
     The masks come from an index picture without antialiasing, averaged over each pixel. Their keys
     are each thing's kind and its colour (the coloured part alone), the setting, the time of day
-    (the sky with what is in it), and sun, moon, stars, street, reflections and signs where seen.
+    (the sky with what is in it), and sun, moon, stars, street, wet, reflections, signs where seen.
     """
     _check_size(size)
     side = size * SUPERSAMPLING
@@ -94,6 +94,8 @@ def _parts(scene: Scene) -> dict[str, tuple[int, ...]]:
     sky = (SKY, *LIGHTS)
     parts = {"sun": (SUN,), "moon": (MOON,), "stars": (STARS,), "street": (STREET, REFLECTIONS)}
     parts |= {"reflections": (REFLECTIONS,), "signs": (SIGNS,)}
+    if scene.style == "cyberpunk":
+        parts["wet"] = (STREET, REFLECTIONS)
     parts[scene.setting] = (*EARTH, *sky) if scene.setting in TIMELESS else EARTH
     if scene.time:
         parts[scene.time] = sky
