@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,11 +17,17 @@ import diffusionlab as dl
 from diffusionlab.errors import InputError
 from diffusionlab.schedule import NoiseSchedule
 from diffusionlab.toyland import KEPT_PROMPTS, SMALL, Caption, Claim, caption, is_true, scene
-from diffusionlab.training.__main__ import main
+from diffusionlab.training.__main__ import PARTS, main, parser, run_part
 from diffusionlab.training.clip import every_word, siglip_loss
-from diffusionlab.training.data import SEEDS, Facts, truth
+from diffusionlab.training.data import SEEDS, Facts, World, truth
 from diffusionlab.training.denoiser import draw_timesteps, noised
-from diffusionlab.training.loop import Average, Training, rate_factor, write_atomically
+from diffusionlab.training.loop import (
+    Average,
+    Training,
+    begin_with,
+    rate_factor,
+    write_atomically,
+)
 from diffusionlab.training.presets import SCALED_LINEAR, preset
 
 
@@ -35,12 +44,14 @@ def logged(run, part) -> list[float]:
     return [entry["values"]["loss"] for entry in state["log"]]
 
 
-@pytest.mark.parametrize("part", ["clip", "vae", "denoiser", "judges"])  # decoder only goes on
+@pytest.mark.parametrize("part", ["clip", "vae", "denoiser", "judges"])  # others only go on
 def test_the_smoke_run_learns_something_measurable(run, part):
     losses = logged(run, part)
     assert len(losses) >= 2
     assert min(losses[-2:]) < 0.95 * losses[0]
     assert (run / part / "curve.png").read_bytes().startswith(b"\x89PNG")
+    drawn = part in ("vae", "denoiser")
+    assert (run / part / "samples.png").exists() == drawn
 
 
 def test_what_it_exports_is_a_checkpoint_that_loads_and_runs(run):
@@ -48,6 +59,75 @@ def test_what_it_exports_is_a_checkpoint_that_loads_and_runs(run):
     trace = dl.generate(model, "a red car", num_steps=2, progress=False)
     assert trace.image.size == (64, 64)
     assert (run / "checkpoint" / "README.md").read_text(encoding="utf-8").count("|") > 20
+
+
+@pytest.mark.slow
+def test_the_accelerator_preset_goes_the_whole_way_at_smoke_size(tmp_path):
+    """Its own networks and all parts; few pictures, small batches, seconds instead of minutes."""
+    whole = preset("accelerator")
+    small = dataclasses.replace(
+        whole,
+        pictures=64,
+        minutes=dict.fromkeys(whole.minutes, 0.1),
+        text_batch=16,
+        vae_batch=4,
+        vae_crop=64,
+        unet_batch=8,
+        device="cpu",
+        bfloat16=False,
+    )
+    run = tmp_path / "run"
+    world = World.rendered(tmp_path / "data", small.pictures, small.size, small.share)
+    arguments = parser().parse_args(["all", "--run", str(run)])
+    for name in PARTS:
+        run_part(name, arguments, small, world)
+    model = dl.load(run / "checkpoint", device="cpu")
+    assert sum(p.numel() for p in model.unet.parameters()) == 8_219_684
+    assert model.config["toyland"]["share"] == "full"
+    trace = dl.generate(model, "a neon cat in space", num_steps=2, progress=False)
+    assert trace.image.size == (128, 128) and not trace.tokens.notices
+
+
+TWO = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+from diffusionlab.training.loop import Training
+torch.set_num_threads(1)
+torch.manual_seed(0)
+module = nn.Linear(3, 1)
+training = Training(Path(sys.argv[1]), module, 1e-2, 0.0, 0.03)
+target = float(training.rank)  # each process wants another number: the mean is one half
+for _ in training.steps("two"):
+    training.learn((module(torch.ones(1, 3)) - target).square().mean())
+print(training.processes, round(float(module(torch.ones(1, 3)).detach()), 3), training.step)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_learn_from_the_mean_of_their_gradients(tmp_path):
+    (tmp_path / "two.py").write_text(TWO, encoding="utf-8")
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    ran = subprocess.run(
+        [sys.executable, *launch, str(tmp_path / "two.py"), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    lines = [line for line in ran.stdout.splitlines() if line.startswith("2 ")]
+    assert len(lines) == 2 and lines[0] == lines[1], ran.stdout + ran.stderr
+    assert abs(float(lines[0].split()[1]) - 0.5) < 0.2
+    state = json.loads((tmp_path / "run" / "state.json").read_text(encoding="utf-8"))
+    assert state["step"] == int(lines[0].split()[2])
+
+
+def test_a_start_from_a_checkpoint_takes_what_fits(tmp_path):
+    first, second = nn.Linear(2, 3), nn.Linear(2, 3)
+    given = {"weight": first.weight.detach(), "bias": torch.zeros(7), "other": torch.ones(1)}
+    bias = second.bias.detach().clone()
+    assert begin_with(second, given) == 1
+    assert torch.equal(second.weight, first.weight) and torch.equal(second.bias, bias)
 
 
 def test_a_part_stops_at_its_time_and_goes_on_from_there(tmp_path):

@@ -32,12 +32,16 @@ PROMPTS = [
 ]
 SETTINGS = dict(seed=1, num_steps=20, sampler="ddim", guidance_scale=4.0)
 BEGIN, END = "<!-- figures: written by `make refresh` -->", "<!-- end of figures -->"
-LARGEST = {"gallery.png": 300_000, "filmstrip.png": 300_000, ".ipynb": 400_000}  # bytes
+LARGEST = dict.fromkeys(("gallery.png", "filmstrip.png", "world.png"), 300_000)  # bytes
+LARGEST[".ipynb"] = 400_000
 
 
 # ---- pictures --------------------------------------------------------------------------------
 def pictures() -> None:
-    """docs/gallery.png: the eight prompts; docs/filmstrip.png: the first one, step by step."""
+    """docs/gallery.png: the eight prompts; docs/filmstrip.png: the first one, step by step.
+
+    docs/world.png: scenes as Toyland draws them, with what it can say about them.
+    """
     import diffusionlab as dl
     from diffusionlab.trace.filmstrip import filmstrip_of
 
@@ -46,18 +50,38 @@ def pictures() -> None:
     others = [dl.generate(model, prompt, **SETTINGS, record=()) for prompt in PROMPTS[1:]]
     save(gallery([trace.image for trace in (first, *others)]), PICTURES / "gallery.png")
     save(filmstrip_of(first), PICTURES / "filmstrip.png")
+    save(world(), PICTURES / "world.png")
 
 
-def gallery(images: list):
-    """The contact sheet: four pictures in a row, each prompt below its picture."""
+def gallery(images: list, texts: list = PROMPTS):
+    """The contact sheet: four pictures in a row, each text below its picture."""
     from diffusionlab.images import filmstrip, tile
 
-    captions = [textwrap.fill(prompt, 22) for prompt in PROMPTS]
+    captions = [textwrap.fill(text, 22) for text in texts]
     rows = [
         filmstrip([images[i : i + 4]], [""], captions[i : i + 4], frame=224, text=24)
         for i in range(0, len(images), 4)
     ]
     return tile(rows, columns=1)
+
+
+def world():
+    """Eight scenes, none chosen by hand: the first seeds that hold each style and each count."""
+    from PIL import Image
+
+    from diffusionlab.toyland import captions, render, scene
+
+    wanted = [(style, count) for style in ("plain", "neon", "cyberpunk") for count in (1, 2)]
+    wanted += [("plain", 0), ("cyberpunk", 0)]
+    drawn = (scene(seed) for seed in range(100_000))
+    found: dict = {}
+    while len(found) < len(wanted):
+        one = next(drawn)
+        found.setdefault((one.style, len(one.things)), one)
+        found = {key: value for key, value in found.items() if key in wanted}
+    scenes = [found[key] for key in wanted]
+    images = [Image.fromarray(render(one, 224, masks=False).image) for one in scenes]
+    return gallery(images, [captions(one, 1)[0].text for one in scenes])
 
 
 def save(image, path: Path) -> None:

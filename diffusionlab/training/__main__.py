@@ -16,7 +16,7 @@ from accelerate import PartialState
 
 from ..errors import InputError
 from . import card, export, samples
-from .clip import train_clip
+from .clip import train_clip, train_image
 from .data import World
 from .denoiser import train_denoiser
 from .judges import train_judges
@@ -24,7 +24,7 @@ from .presets import PRESETS, Preset, preset
 from .tokenizer import train_tokenizer
 from .vae import train_decoder, train_vae
 
-PARTS = ("data", "tokenizer", "clip", "vae", "denoiser", "decoder", "judges", "export")
+PARTS = ("data", "tokenizer", "clip", "vae", "denoiser", "image", "decoder", "judges", "export")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,6 +45,7 @@ TRAINERS: dict[str, Callable] = {
     "clip": train_clip,
     "vae": train_vae,
     "denoiser": train_denoiser,
+    "image": train_image,
     "decoder": train_decoder,
     "judges": train_judges,
 }

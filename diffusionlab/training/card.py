@@ -18,7 +18,7 @@ from .data import World
 from .loop import write_atomically
 from .presets import Preset
 
-PARTS = ("clip", "vae", "denoiser", "decoder", "judges")
+PARTS = ("clip", "vae", "denoiser", "image", "decoder", "judges")
 BEGIN, END = "<!-- gates: written by benchmarks/quality.py -->", "<!-- end of gates -->"
 UNMEASURED = "Not measured yet: `python benchmarks/quality.py` measures and writes this table."
 
@@ -107,7 +107,8 @@ Trained on `{preset.device}` ({platform.machine()}, torch {torch.__version__}), 
 latent-to-colour preview: R² {", ".join(f"{r:.2f}" for r in preview["r2"])} (red, green, blue).
 
 `clip` trains a text and an image tower on which caption is true of which picture. `denoiser` trains
-the U-Net and goes on with both towers, the text tower on the denoising loss too. A text's embedding
+the U-Net and goes on with both towers, the text tower on the denoising loss too; `image` then tunes
+the image tower to the finished text tower. A text's embedding
 for the image tower is the text encoder's last hidden state at the end token (its projection is the
 identity and not stored).
 

@@ -28,7 +28,7 @@ from transformers import (
 from ..toyland import COLOURS, KEPT_PROMPTS, Caption, Claim, Share
 from ..toyland.phrases import VIEWS, WHEN
 from .data import Facts, World, to_pixels, truth
-from .loop import Training, begin_with
+from .loop import Training, averaged, begin_with, part_of
 from .presets import Preset
 
 
@@ -149,19 +149,38 @@ def train_clip(
         begin_with(towers.text, earlier_tower(start, tokenizer, towers.text))
     towers.to(preset.device)
     training = Training(folder / "clip", towers, preset.text_rate, 0.1, minutes, (0.9, 0.98))
-    pairs = Pairs(tokenizer, world)
-    for step in training.steps("clip"):
+    _match(training, towers, "clip", preset, Pairs(tokenizer, world))
+    if training.rank == 0:
+        towers.load_state_dict(training.average.values)
+        towers.text.save_pretrained(folder / "clip" / "text_tower")
+        towers.image.save_pretrained(folder / "clip" / "image_tower")
+
+
+def _match(training: Training, towers: Towers, title: str, preset: Preset, pairs: Pairs) -> None:
+    """Learn from batches of pairs until the time is over."""
+    for step in training.steps(title):
         rng = np.random.default_rng([1, step, training.rank])
-        rows = rng.integers(len(world.scenes), size=preset.text_batch)
+        rows = rng.integers(len(pairs.world.scenes), size=preset.text_batch)
         ids, pixels, true = (t.to(preset.device) for t in pairs.batch(rows, rng))
         with torch.autocast(preset.device, torch.bfloat16, enabled=preset.bfloat16):
             logits = towers(ids, pixels)
         own = (logits[: len(rows)] > 0) == true[: len(rows)]
         training.learn(siglip_loss(logits, true), right=own.float().mean())
-    if training.rank == 0:
-        towers.load_state_dict(training.average.values)
-        towers.text.save_pretrained(folder / "clip" / "text_tower")
-        towers.image.save_pretrained(folder / "clip" / "image_tower")
+
+
+def train_image(
+    folder: Path, preset: Preset, world: World, minutes: float, start: Path | None = None
+) -> None:
+    """Train the image tower on, alone, against the text tower that `denoiser` left.
+
+    A text tower that stays as it is can still be matched (Zhai et al. 2022, arXiv 2111.07991).
+    """
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    towers = Towers(preset, len(tokenizer))
+    towers.load_state_dict(part_of(averaged(folder / "denoiser"), "towers"))
+    towers.to(preset.device).text.requires_grad_(False)
+    training = Training(folder / "image", towers, preset.text_rate, 0.1, minutes, (0.9, 0.98))
+    _match(training, towers, "image", preset, Pairs(tokenizer, world))
 
 
 def earlier_tower(start: Path, tokenizer: CLIPTokenizer, tower) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from ..pipeline.saving import MODEL_INDEX
 from ..toyland import GRAMMAR_VERSION, known_words
 from .data import World
 from .denoiser import unet_config
-from .loop import averaged, write_atomically, write_json
+from .loop import averaged, part_of, write_atomically, write_json
 from .presets import SCALED_LINEAR, Preset
 from .vae import encode_all, load_config, trained_vae, vae_folder
 
@@ -24,15 +24,9 @@ def half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value.half().contiguous() for name, value in state.items()}
 
 
-def learned(run: Path, part: str) -> dict[str, torch.Tensor]:
-    """The averaged weights of "unet", "towers.text" or "towers.image" by their own names."""
-    every = averaged(run / "denoiser")
-    return {k.removeprefix(f"{part}."): v for k, v in every.items() if k.startswith(f"{part}.")}
-
-
 def export_text_encoder(run: Path, target: Path) -> None:
     """The text tower without its projection (the identity), as CLIPTextModel."""
-    state = half(learned(run, "towers.text"))
+    state = half(part_of(averaged(run / "denoiser"), "towers.text"))
     state.pop("text_projection.weight")
     state = {k if k.startswith("text_model.") else f"text_model.{k}": v for k, v in state.items()}
     config = read_config(run / "clip" / "text_tower")
@@ -43,7 +37,16 @@ def export_text_encoder(run: Path, target: Path) -> None:
 
 def export_image_encoder(run: Path, target: Path, preset: Preset) -> None:
     """The image tower, and beside it how `CLIPImageProcessor` prepares a picture for it."""
-    save_weights(target / "image_encoder" / "model.safetensors", half(learned(run, "towers.image")))
+    newest, name = (
+        (run / "image", "image")
+        if (run / "image" / "state.json").exists()
+        else (
+            run / "denoiser",
+            "towers.image",
+        )
+    )
+    state = half(part_of(averaged(newest), name))
+    save_weights(target / "image_encoder" / "model.safetensors", state)
     config = read_config(run / "clip" / "image_tower") | {"dtype": "float32"}
     write_json(target / "image_encoder" / "config.json", config)
     side = {"height": preset.size, "width": preset.size}
@@ -94,7 +97,7 @@ def export(run: Path, target: Path, preset: Preset, world: World, begun: str = "
     write_json(target / "unet" / "config.json", unet_config(preset))
     write_json(target / "vae" / "config.json", load_config(run))
     name = "diffusion_pytorch_model.safetensors"
-    save_weights(target / "unet" / name, half(learned(run, "unet")))
+    save_weights(target / "unet" / name, half(part_of(averaged(run / "denoiser"), "unet")))
     save_weights(target / "vae" / name, half(averaged(vae_folder(run))))
     export_text_encoder(run, target / "text_encoder")
     export_image_encoder(run, target, preset)

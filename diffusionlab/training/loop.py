@@ -203,6 +203,11 @@ def begin_with(module: nn.Module, state: dict[str, torch.Tensor]) -> int:
     return len(agreeing)
 
 
+def part_of(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    """The tensors of one submodule, by their own names."""
+    return {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+
+
 def averaged(folder: Path) -> dict[str, torch.Tensor]:
     """The averaged weights that one part of a run saved, by their names in the module."""
     loaded = load_file(folder / "weights.safetensors")

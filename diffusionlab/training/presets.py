@@ -56,14 +56,14 @@ PRESETS = {
     "cpu": Preset(
         "cpu",
         40_000,
-        {"clip": 20, "vae": 20, "decoder": 20, "denoiser": 90, "judges": 10},
+        {"clip": 20, "vae": 20, "denoiser": 82, "image": 12, "decoder": 12, "judges": 12},
         share=SMALL,
     ),
     # Sizes of the model to come; its minutes are estimates, this preset has not been run yet.
     "accelerator": Preset(
         "accelerator",
         500_000,
-        {"clip": 2, "vae": 6, "decoder": 1, "denoiser": 15, "judges": 2},
+        {"clip": 2, "vae": 6, "denoiser": 15, "image": 1, "decoder": 1, "judges": 2},
         text_width=256,
         text_layers=4,
         text_batch=2048,
@@ -79,7 +79,7 @@ PRESETS = {
     "smoke": Preset(
         "smoke",
         96,
-        {"clip": 0.1, "vae": 0.15, "decoder": 0.05, "denoiser": 0.2, "judges": 0.1},
+        {"clip": 0.1, "vae": 0.15, "denoiser": 0.2, "image": 0.03, "decoder": 0.05, "judges": 0.1},
         share=SMALL,
         size=64,
         text_width=64,
