@@ -81,9 +81,9 @@ class Clock:
 class Training:
     """One part in training: modules, optimiser, average, log; saved and resumed by `folder`.
 
-    Adam's moments are not kept: they rebuild in about a hundred steps. Started by `accelerate
-    launch` in several processes, each learns from its own batches and all share the mean gradient
-    and the mean clock; the first one logs and saves.
+    Adam's moments are not kept: they rebuild in about a hundred steps. Started in several processes
+    (`torchrun`, which accelerate understands), each learns from its own batches and all share the
+    mean gradient and the mean clock; the first one logs and saves.
     """
 
     def __init__(

@@ -79,7 +79,14 @@ PRESETS = {
     "smoke": Preset(
         "smoke",
         96,
-        {"clip": 0.1, "vae": 0.15, "denoiser": 0.2, "image": 0.03, "decoder": 0.05, "judges": 0.1},
+        {
+            "clip": 0.1,
+            "vae": 0.14,
+            "denoiser": 0.18,
+            "image": 0.03,
+            "decoder": 0.03,
+            "judges": 0.08,
+        },
         share=SMALL,
         size=64,
         text_width=64,
