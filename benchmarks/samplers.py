@@ -122,8 +122,9 @@ def main() -> None:
     }  # fmt: skip
     together = side_by_side(given.device, max(3, given.rounds // 2))
     for name, found in loops.items():
-        print(f"{name:16} {1e3 * found['ours_seconds']:8.2f} ms  {PAIRS[name].__name__:34}"
-              f"{1e3 * found['theirs_seconds']:8.2f} ms  ratio {found['median_ratio']:.3f}")  # fmt: skip
+        ours, theirs = (1e3 * found[side] for side in ("ours_seconds", "theirs_seconds"))
+        print(f"{name:16} {ours:8.2f} ms   {PAIRS[name].__name__:34} {theirs:8.2f} ms   "
+              f"ratio {found['median_ratio']:.3f}")  # fmt: skip
     print(f"eight solvers together {together['ours_seconds']:.2f} s, one by one "
           f"{together['theirs_seconds']:.2f} s, ratio {together['median_ratio']:.3f}")  # fmt: skip
     packages = ("torch", "diffusers", "numpy")
