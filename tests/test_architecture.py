@@ -50,6 +50,7 @@ EVERYONE = {"vocabulary", "errors"}
 PART_OF = {
     "betas": "schedule",
     "levels": "schedule",
+    "spacings": "schedule",
     "recorder": "generate",
     "side_by_side": "generate",
     "prompts": "stages",
