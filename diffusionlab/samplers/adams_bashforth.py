@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -95,7 +96,7 @@ def exponential_weights(used: Sequence[NoiseLevel], t: NoiseLevel) -> list[float
     s = used[0]
     h = math.log(s.karras_sigma / t.karras_sigma)
     places = [math.log(s.karras_sigma / level.karras_sigma) / h for level in used]
-    nodes, shares = np.polynomial.legendre.leggauss(32)
+    nodes, shares = _gauss_rule()
     u, weights = (nodes + 1.0) / 2.0, []
     for j, place in enumerate(places):
         values = np.exp(-h * u) * shares / 2.0
@@ -103,6 +104,11 @@ def exponential_weights(used: Sequence[NoiseLevel], t: NoiseLevel) -> list[float
             values = values * (u - other) / (place - other)
         weights.append(-t.alpha * s.karras_sigma * h * float(values.sum()))
     return weights
+
+
+@cache
+def _gauss_rule() -> tuple[np.ndarray, np.ndarray]:
+    return np.polynomial.legendre.leggauss(32)
 
 
 LMS = Rule(
