@@ -11,9 +11,9 @@ from diffusionlab.samplers.dpmpp import (
     DPMPP_3M_SDE,
     DPMPP_3M_SHIPPED,
 )
+from diffusionlab.samplers.equal_steps import IPNDM, PLMS, PNDM
 from diffusionlab.samplers.first_order import DDIM, DDPM, EULER, EULER_ANCESTRAL
 from diffusionlab.samplers.noisy import DPM2_ANCESTRAL, DPMPP_2S_ANCESTRAL, DPMPP_SDE, HEUN_CHURN
-from diffusionlab.samplers.pndm import IPNDM, PLMS, PNDM
 from diffusionlab.samplers.rule import Rule
 from diffusionlab.samplers.runge_kutta import DPM2, DPM3, DPMPP_2S, HEUN, HEUN_FLOW
 from diffusionlab.samplers.unipc import UNIPC_1, UNIPC_2, UNIPC_3
