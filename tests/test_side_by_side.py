@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 
 import numpy as np
 import pytest
 
+from diffusionlab.analysis.ladder import climb
 from diffusionlab.analysis.ledger import noise_ledger
 from diffusionlab.errors import InputError
 from diffusionlab.generate import generate
@@ -150,3 +152,20 @@ def test_the_ledger_says_which_noise_each_run_consumed(tiny_model):
     assert "no draws after the start" in str(quiet) and "2 draws over karras_sigma" in str(noisy)
     own = noise_ledger(compare(tiny_model, "a", seeds=[1, 2], num_steps=2, progress=False))
     assert not any(row.shared for row in own)
+
+
+def test_a_ladder_sets_step_k_of_n_beside_n_equal_to_k(tiny_model):
+    run = partial(generate, tiny_model, "a red car", seed=4, progress=False,
+                  record=("predictions", "frames"))  # fmt: skip
+    ladder = climb(run, 6, at=[2, 4], decode=partial(stages.decode, tiny_model))
+    whole, short = run(num_steps=6), run(num_steps=2)
+    first = ladder.rungs[0]
+    assert (ladder.num_steps, [r.num_steps for r in ladder.rungs]) == (6, [2, 4])
+    assert np.array_equal(first.stopped, whole.latents[2])
+    assert np.array_equal(first.finished, short.latents[-1])
+    assert first.karras_sigma == whole.steps[1].next_level.karras_sigma > 0
+    assert first.stopped_image.tobytes() != first.finished_image.tobytes()
+    assert ladder.start.holds
+    for wrong in ([], [0], [7], "3", [2.0]):
+        with pytest.raises(InputError, match="whole numbers from 1 to 6"):
+            climb(run, 6, at=wrong)

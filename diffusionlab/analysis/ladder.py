@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from diffusionlab.analysis.latents import Residual, numbers
-from diffusionlab.errors import InputError
+from diffusionlab.errors import InputError, shown
 from diffusionlab.images import Preview
 from diffusionlab.trace import Settings, Trace
 
@@ -120,3 +120,27 @@ def _start_off(long: Trace, run: Trace) -> float:
     """How far the two start noises are apart, relative to their size; levels may differ."""
     noises = [numbers(t.steps[0].latent) / t.steps[0].level.sigma for t in (long, run)]
     return distance(noises[1], noises[0])
+
+
+def climb(
+    run: Callable[..., Trace],
+    num_steps: int,
+    at: Sequence[int],
+    decode: Callable[[Any], Any] | None = None,
+) -> StepLadder:
+    """Make the runs of a ladder and set them side by side.
+
+    `run(num_steps=…)` makes one run with predictions (`functools.partial(generate, model, prompt,
+    seed=1, record=("predictions", "frames"))`); `decode(latent)`, if given, makes the pictures of
+    the stopped run. `at` are the steps to stop after, 1 to num_steps. Raises InputError.
+    """
+    stops = sorted(set(at)) if isinstance(at, Sequence) and not isinstance(at, str) else []
+    if not stops or not all(type(k) is int and 1 <= k <= num_steps for k in stops):
+        raise InputError(
+            f"at={shown(at)} was given; the steps to stop after are whole numbers from 1 to "
+            f"{num_steps}: at=[5, 10, 20]"
+        )
+    long = run(num_steps=num_steps)
+    short = [run(num_steps=k) for k in stops]
+    ends = [long.steps[len(trace.steps) - 1].next_latent for trace in short]
+    return step_ladder(long, short, [decode(end) for end in ends] if decode else ())
