@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from parity_draws import in_order
 from worlds import flow, ve, vp
 
 from diffusionlab.ideal import IdealPrediction
@@ -66,26 +67,6 @@ def predict(latent, level):
     return IdealPrediction(level, latent, x0, (latent - level.alpha * x0) / level.sigma)
 
 
-def draws_of(plan):
-    """The stored draws in order; where a step draws twice, ours from theirs (SAMPLERS §9)."""
-    used, start = iter(DRAWS), {}
-
-    def noise(level, next_level):
-        draw = next(used)
-        if level not in start:
-            start[next_level] = (level, draw)
-            return draw
-        first_level, first = start[level]
-        clock = [one.snr for one in (first_level, level, next_level)]
-        r2 = (clock[1] - clock[0]) / (clock[2] - clock[0])
-        return (draw - math.sqrt(r2) * first) / math.sqrt(1.0 - r2)
-
-    def single(level, next_level):
-        return next(used)
-
-    return noise if any(len(step.draws) == 2 for step in plan) else single
-
-
 def largest(run, sampler, pair):
     """The largest error over all levels, relative to the largest value at the level."""
     sigmas = DATA["grids"][run["grid"]]
@@ -95,7 +76,7 @@ def largest(run, sampler, pair):
     if "s_churn" in run["options"]:  # the callback shows the latent with the added noise
         start = np.array(DATA["start"]) * levels[0].sigma
     errors = []
-    for i, step in enumerate(denoise(plan, start, predict, draws_of(plan))):
+    for i, step in enumerate(denoise(plan, start, predict, in_order(plan, DRAWS))):
         seen, wanted = step.next_latent / step.next_level.alpha, np.array(run["latents"][i + 1])
         if "s_churn" in run["options"] and i + 2 < len(levels):
             continue
