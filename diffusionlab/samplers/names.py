@@ -153,8 +153,9 @@ def _why(plain: str, head: str) -> str:
         for word in ("", *SPACING_WORDS):
             if known.removesuffix(word) in ABSENT:
                 return ABSENT[known.removesuffix(word)]
-    words = {word for rule in SAMPLERS.values() for word in (rule.name, *rule.synonyms)}
-    return close_matches(head, sorted(words)) + "use one of our names"
+    theirs = {word: None for rule in SAMPLERS.values() for word in rule.synonyms}
+    near = close_matches(head, SAMPLERS) or close_matches(head, theirs)
+    return near + "use one of our names"
 
 
 # ---- options of diffusers classes ---------------------------------------------------------------
