@@ -49,7 +49,7 @@ NAMES = {
     "noise": ["BrownianPath", "Sequential"],
     "pipeline": ["LatentDiffusion", "load", "save"],
     "samplers": ["SAMPLERS", "Sampler", "make_plan"],
-    "schedule": ["NoiseLevel", "NoiseSchedule", "SPACINGS"],
+    "schedule": ["NoiseLevel", "NoiseSchedule", "SPACINGS", "custom_spacing", "flow_levels"],
     "stages": [
         "add_noise",
         "decode",

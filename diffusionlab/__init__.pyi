@@ -53,6 +53,8 @@ from .schedule import (
     SPACINGS as SPACINGS,
     NoiseLevel as NoiseLevel,
     NoiseSchedule as NoiseSchedule,
+    custom_spacing as custom_spacing,
+    flow_levels as flow_levels,
 )
 from .stages import (
     add_noise as add_noise,
