@@ -226,11 +226,15 @@ def test_the_ladder_shows_three_rows():
     images, preview = figure.axes[0].images, LADDER.preview
     assert len(images) == 9
     for n, rung in enumerate(LADDER.rungs):
-        assert np.array_equal(images[n].get_array(), preview.rgb(rung.stopped))
-        assert np.array_equal(images[3 + n].get_array(), np.asarray(rung.x0_image))
-        assert np.array_equal(images[6 + n].get_array(), np.asarray(rung.finished_image))
+        for row, values in enumerate((rung.stopped, rung.x0, rung.finished)):
+            assert np.array_equal(images[3 * row + n].get_array(), preview.rgb(values))
         assert f"σ̂ {rung.karras_sigma:.3g} left" in texts(figure)
         assert f"k = {rung.num_steps}" in texts(figure)
+    pixels = tuple(replace(rung, stopped_image=rung.finished_image) for rung in LADDER.rungs)
+    images = plots.plot_step_ladder(replace(LADDER, rungs=pixels)).axes[0].images
+    for n, rung in enumerate(pixels):
+        assert np.array_equal(images[3 + n].get_array(), np.asarray(rung.x0_image))
+        assert np.array_equal(images[6 + n].get_array(), np.asarray(rung.finished_image))
     assert "CHECK FAILED" not in texts(figure)
     off = replace(LADDER, start=replace(LADDER.start, relative=1.0))
     assert "CHECK FAILED" in texts(plots.plot_step_ladder(off))

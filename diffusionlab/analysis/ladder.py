@@ -10,7 +10,6 @@ import numpy as np
 
 from diffusionlab.analysis.latents import Residual, numbers
 from diffusionlab.errors import InputError, shown
-from diffusionlab.images import Preview
 from diffusionlab.trace import Settings, Trace
 
 
@@ -41,7 +40,7 @@ class StepLadder:
     rungs: tuple[Rung, ...]
     settings: Settings
     start: Residual
-    preview: Preview | None = None
+    preview: Any = None  # the checkpoint's latent→RGB map, if it has one
 
     def __str__(self) -> str:
         rows = (

@@ -80,7 +80,7 @@ def _ending(trace: Trace) -> tuple[np.ndarray, dict]:
 def plot_step_ladder(record: StepLadder, *, ax: Axes | None = None) -> Figure | Axes:
     """Three rows over k: step k of N stopped there, x0-hat at step k of N, and a run of k steps.
 
-    A row is drawn by the preview map unless all of its images are there.
+    Drawn by the preview map, so that the rows compare like with like, unless all images are there.
     """
     total = record.num_steps
     rows = (
@@ -114,11 +114,10 @@ def _ending_told(rung: Rung) -> str:
 
 
 def _row(record: StepLadder, what: str, caption: Any) -> list[tuple[str, np.ndarray, dict]]:
-    images = [getattr(rung, f"{what}_image") for rung in record.rungs]
-    if all(image is not None for image in images):
-        found = [(np.asarray(image), {}) for image in images]
+    if all(None not in (r.stopped_image, r.x0_image, r.finished_image) for r in record.rungs):
+        found = [(np.asarray(getattr(r, f"{what}_image")), {}) for r in record.rungs]
     else:
-        found = [latent_picture(getattr(rung, what), record.preview) for rung in record.rungs]
+        found = [latent_picture(getattr(r, what), record.preview) for r in record.rungs]
     return [(caption(r), *picture) for r, picture in zip(record.rungs, found, strict=True)]
 
 

@@ -158,7 +158,9 @@ def plot_convergence(
         _guides(axes, results, by)
     _end_labels(axes, ends)
     ticks = sorted({count for result in results for count in _counts(result, by)})
-    axes.set_xticks(ticks[:: max(1, len(ticks) // 9)])
+    if len(ticks) > 9:  # several solvers' own calls: powers of two
+        ticks = [2**k for k in range(int(math.log2(ticks[0])), 1 + int(math.log2(ticks[-1])))]
+    axes.set_xticks(ticks)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -211,7 +213,8 @@ def _end_labels(axes: Axes, ends: list[tuple]) -> None:
     gap, at = 0.055 * (high - low), -math.inf
     for x, error, text, shade in good:
         at = max(math.log10(error), at + gap)
-        label(axes, x * 1.06, 10**at, text, ha="left", fontsize=TEXT, color=shade)
+        label(axes, x * 1.06, 10**at, text, ha="left", fontsize=TEXT, color=shade,
+              bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})  # fmt: skip
     left, right = axes.get_xlim()
     longest = max(len(text) for _, _, text, _ in good)
     share = min(0.5, 0.0115 * longest)  # of the width, for the names
