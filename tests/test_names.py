@@ -13,8 +13,8 @@ import pytest
 from diffusionlab import samplers
 from diffusionlab.errors import InputError
 from diffusionlab.samplers import SAMPLERS, as_sampler, make_plan, translate_name
-from diffusionlab.samplers.names import ABSENT, MEANT, SPACING_WORDS, plain_name
-from diffusionlab.schedule import NoiseSchedule
+from diffusionlab.samplers.names import ABSENT, MEANT, SPACING_KEYS, SPACING_WORDS, plain_name
+from diffusionlab.schedule import SPACINGS, NoiseSchedule
 
 BH1 = {"solver_type": "bh1", "lower_order_final": True}
 LOWERED = {"lower_order_final": True}
@@ -184,6 +184,7 @@ def test_the_tables_hold_plain_names_of_real_rules():
         SAMPLERS[rule](**options)
     assert all(plain == plain_name(plain) and plain not in MEANT for plain in ABSENT)
     assert all(word == plain_name(word) for word in SPACING_WORDS)
+    assert {*SPACING_WORDS.values(), *SPACING_KEYS.values()} <= set(SPACINGS)
     known = [plain for rule in SAMPLERS.values()
              for plain in {plain_name(word) for word in (rule.name, *rule.synonyms)}]  # fmt: skip
     assert len(known) == len(set(known))  # no synonym means two rules

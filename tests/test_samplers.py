@@ -6,9 +6,7 @@ mistakes are caught in test_mutants.py.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-import json
 import math
 from itertools import pairwise
 
@@ -18,7 +16,6 @@ from worlds import (
     EQUAL_STEPS,
     MIXTURE,
     SD,
-    SMOOTH,
     flow,
     last,
     levels_for,
@@ -37,7 +34,6 @@ from diffusionlab.samplers import SAMPLERS, Sampler, as_sampler, make_plan
 from diffusionlab.schedule import (
     FINALS,
     SPACINGS,
-    NoiseLevel,
     NoiseSchedule,
     to_eps,
     to_x0,
@@ -293,158 +289,3 @@ def test_rules_differ_unless_they_declare_an_identity():
     for one, two in ((a, b) for a in SAMPLERS for b in SAMPLERS if a < b):
         declared = SAMPLERS[one].same_as == two or SAMPLERS[two].same_as == one
         assert np.allclose(ends[one], ends[two], rtol=1e-5, atol=1e-5) == declared, (one, two)
-
-
-# ---- options ------------------------------------------------------------------------------------
-def test_lower_order_final_is_an_option():
-    short, long = levels_on(uniform, 10), levels_on(uniform, 20)
-    lowered = [rule for rule in SAMPLERS.values() if "lower_order_final" in rule.options]
-    assert len(lowered) >= 9
-    for rule in lowered:
-        if rule.name == "unipc_1":  # nothing to lower
-            continue
-        for levels, default in ((short, True), (long, False)):
-            plans = {
-                choice: make_plan(rule(lower_order_final=choice), levels, None)
-                for choice in (None, True, False)
-            }
-            assert plans[None] == plans[default] != plans[not default]
-            assert plans[True][:-2] == plans[False][:-2]
-
-
-# ---- names, options, errors ---------------------------------------------------------------------
-def test_factories_make_samplers():
-    from diffusionlab.samplers import ddim, dpmpp_2m
-
-    assert ddim(eta=0.5) == Sampler("ddim", {"eta": 0.5}) and repr(ddim(eta=0.5)) == "ddim(eta=0.5)"
-    assert as_sampler("ddim") == as_sampler(ddim) == as_sampler(Sampler("ddim")) == ddim()
-    assert json.loads(json.dumps(dataclasses.asdict(dpmpp_2m()))) == {
-        "name": "dpmpp_2m", "options": {"solver_type": "midpoint", "lower_order_final": None}
-    }  # fmt: skip
-    with pytest.raises(AttributeError, match="nonsense"):
-        samplers.nonsense  # noqa: B018
-
-
-@pytest.mark.parametrize("wrong", [None, 3, b"ddim", ["ddim"], {"name": "ddim"}, "", "x" * 10_000])
-def test_what_is_no_sampler(wrong):
-    with pytest.raises(InputError, match="ddim") as error:
-        as_sampler(wrong)
-    assert len(str(error.value)) < 600
-
-
-@pytest.mark.parametrize(
-    "name, options, words",
-    [
-        ("ddim", {"eta": -0.1}, "0 <= eta <= 1"),
-        ("ddim", {"eta": 5}, "0 <= eta <= 1"),
-        ("ddim", {"eta": math.nan}, "0 <= eta <= 1"),
-        ("ddim", {"eta": True}, "0 <= eta <= 1"),
-        ("ddim", {"eta": "1"}, "0 <= eta <= 1"),
-        ("euler_ancestral", {"eta": 1.5}, "0 <= eta <= 1"),
-        ("lms", {"order": 0}, "one of 1, 2, 3, 4"),
-        ("lms", {"order": 5}, "one of 1, 2, 3, 4"),
-        ("lms", {"order": 2.0}, "one of 1, 2, 3, 4"),
-        ("lms", {"order": True}, "one of 1, 2, 3, 4"),
-        ("unipc_2", {"solver_type": "bh3"}, "'bh1', 'bh2'"),
-        ("dpmpp_2m", {"lower_order_final": 1}, "None, True, False"),
-        ("dpmpp_sde", {"eta": 5}, "0 <= eta <= 1"),
-        ("dpmpp_2m_sde", {"eta": -1}, "0 <= eta <= 1"),
-        ("dpmpp_2m_sde", {"solver_type": "bh1"}, "'midpoint', 'heun'"),
-        ("deis", {"order": 4}, "one of 1, 2, 3"),
-        ("tcd", {"gamma": 1.01}, "0 <= gamma <= 1"),
-        ("heun_churn", {"s_churn": -1}, "0 <= s_churn <= 1000"),
-        ("heun_churn", {"s_churn": math.inf}, "0 <= s_churn <= 1000"),
-        ("ddim", {"etta": 0.5}, "did you mean 'eta'"),
-        ("ddpm", {"eta": 0.5}, "its options are: none"),
-    ],
-)
-def test_bad_options(name, options, words):
-    with pytest.raises(InputError) as error:
-        SAMPLERS[name](**options)
-    assert words in str(error.value)
-    with pytest.raises(InputError):
-        make_plan(Sampler(name, options), SD.levels(3), SD)
-
-
-def test_bad_levels():
-    s, t = SD.level_at(timestep=500), SD.level_at(timestep=20)
-    for wrong in ((), (s,), (t, s), (s, s), (s, t, t), (s, NoiseLevel(3, math.nan, 0.5))):
-        with pytest.raises(InputError, match="levels"):
-            make_plan("ddim", wrong, SD)
-
-
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if SAMPLERS[name].min_steps > 1])
-def test_too_few_steps(name):
-    needed = SAMPLERS[name].min_steps
-    make_plan(name, SD.levels(needed, "trailing"), SD)
-    with pytest.raises(InputError, match=f"at least {needed} steps.*make {needed - 1}"):
-        make_plan(name, SD.levels(needed - 1, "trailing"), SD)
-
-
-@pytest.mark.parametrize("name", EQUAL_STEPS)
-def test_unequal_steps_in_the_timestep_are_refused_with_lms(name):
-    accepted = [SD.levels(n, spacing, final) for n in (6, 48, 61, 999) for final in FINALS
-                for spacing in EQUAL_SPACINGS]  # fmt: skip
-    accepted += [SMOOTH.levels(9), SD.levels(20, "trailing")[5:]]
-    for levels in accepted:
-        make_plan(name, levels, SD)
-    times = (999, 700, 600, 400, 200, 0)
-    untimed = tuple(dataclasses.replace(level, timestep=0.0) for level in levels_on(uniform, 8))
-    for wrong in (
-        levels_on(rough, 9),
-        levels_on(uniform, 9),
-        untimed,
-        tuple(SD.level_at(timestep=t) for t in times),
-    ):
-        with pytest.raises(InputError, match="equal steps in the timestep.*'lms'"):
-            make_plan(name, wrong, SD)
-
-
-# ---- levels between those of the plan -----------------------------------------------------------
-@pytest.mark.parametrize("name", ["dpm2", "dpmpp_2s", "dpm3", "dpmpp_sde", "dpm2_ancestral"])
-def test_a_stage_is_told_the_timestep_of_its_karras_sigma(name):
-    levels = SD.levels(7, "trailing")
-    stages = [stage.level for step in make_plan(name, levels, SD) for stage in step.stages[1:]]
-    assert len(stages) >= 6
-    for level in stages:
-        expected = SD.level_at(karras_sigma=level.karras_sigma)
-        assert level.timestep == pytest.approx(expected.timestep, abs=1e-9)
-        assert level.alpha == pytest.approx(expected.alpha, rel=1e-12)
-
-
-def test_without_a_schedule_the_timestep_is_interpolated_between_the_two_ends():
-    s, t = SD.level_at(timestep=700), SD.level_at(timestep=500)
-    told = make_plan("dpm2", (s, t), None)[0].stages[1].level
-    assert told.timestep == pytest.approx(600.0)  # the middle in ln karras_sigma
-    assert told.karras_sigma == pytest.approx(math.sqrt(s.karras_sigma * t.karras_sigma))
-    s, t = NoiseLevel(800.0, 0.2, 0.8), NoiseLevel(300.0, 0.7, 0.3)  # flow: timestep 1000·sigma
-    told = make_plan("dpm2", (s, t), None)[0].stages[1].level
-    assert told.timestep == pytest.approx(1000 * told.sigma)
-    assert told.alpha + told.sigma == pytest.approx(1.0, rel=1e-15)
-    far = make_plan("tcd", (NoiseLevel(999.0, 0.0, 1.0), t, NoiseLevel(-1, 1.0, 0.0)), None)
-    assert far[0].update.noise[0][1] > 0
-
-
-def test_a_pair_of_no_known_kind_keeps_its_own_shape():
-    s, t = NoiseLevel(800.0, 0.5, 2.0), NoiseLevel(300.0, 2.0, 0.5)
-    plan = make_plan("dpm3", (s, t), None)
-    check_plan(plan)
-    assert plan[0].stages[1].level.alpha == pytest.approx(0.5 * 4 ** (1 / 3))
-
-
-def test_churn_starts_above_the_step_and_never_asks_beyond_the_schedule():
-    levels = SD.levels(10, "trailing")
-    plan = make_plan(samplers.heun_churn(s_churn=5.0), levels, SD)
-    for step in plan[:-1]:
-        up = step.stages[0].level
-        assert up.karras_sigma == pytest.approx(1.4142135623730951 * step.level.karras_sigma)
-        assert up.timestep <= 999
-    assert plan[-1].stages[0].level == plan[-1].level  # to sigma 0: no churn
-    mild = make_plan(samplers.heun_churn(s_churn=1.0), levels, SD)
-    assert mild[3].stages[0].level.karras_sigma == pytest.approx(1.1 * levels[3].karras_sigma)
-
-
-def test_tcd_asks_for_a_level_below_the_table_of_another_schedule():
-    t = NoiseLevel(400.0, *[getattr(SD.level_at(timestep=200), k) for k in ("alpha", "sigma")])
-    with pytest.raises(InputError, match="levels of that schedule"):
-        make_plan(samplers.tcd(gamma=0.1), (SD.level_at(timestep=900), t), SD)
