@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -99,33 +100,41 @@ def plan_or_refusal(sampler, levels, schedule, equal):
 
 
 EQUAL_SPACINGS = ("leading", "trailing", "linspace")
-SOME = [1, 2, 3, 4, 10, 15, 50]
+DISTINCT = list({function: name for name, function in SPACINGS.items()}.values())  # no synonyms
+
+
+@cache
+def spaced(schedule, num_steps, spacing, final):
+    return schedule.levels(num_steps, spacing, final)
 
 
 @each_variant
-@pytest.mark.parametrize("schedule", [SD, COSINE, ZERO], ids=["sd", "cosine", "zero"])
-def test_plans_keep_the_invariants_and_their_shape(sampler, schedule):
+@pytest.mark.parametrize(
+    "schedule, counts",
+    [(SD, (1, 2, 3, 4, 10, 15, 50)), (COSINE, (2, 9, 16)), (ZERO, (2, 9, 16))],
+    ids=["sd", "cosine", "zero"],
+)
+def test_plans_keep_the_invariants_and_their_shape(sampler, schedule, counts):
     made = 0
-    for i, num_steps in enumerate(SOME):
-        for k, spacing in enumerate(SPACINGS):
-            levels = schedule.levels(num_steps, spacing, FINALS[(i + k) % 3])
+    for i, num_steps in enumerate(counts):
+        for k, spacing in enumerate(DISTINCT):
+            levels = spaced(schedule, num_steps, spacing, FINALS[(i + k) % 3])
             if len(levels) > 1:
                 plan = plan_or_refusal(sampler, levels, schedule, spacing in EQUAL_SPACINGS)
                 made += plan is not None
                 check_shape(plan or (), levels)
-    assert made >= 9
+    assert made >= len(counts)
 
 
 @each_rule
 @pytest.mark.parametrize("num_steps", [999, 1000])
 def test_plans_of_as_many_steps_as_the_training_had(name, num_steps):
     made = 0
-    for k, spacing in enumerate(SPACINGS):
-        levels = SD.levels(num_steps, spacing, FINALS[k % 3])
+    for k, spacing in enumerate(DISTINCT):
+        levels = spaced(SD, num_steps, spacing, FINALS[k % 3])
         plan = plan_or_refusal(Sampler(name), levels, SD, spacing in EQUAL_SPACINGS)
         check_plan(plan or ())
-        numbers = [weight for step in plan or () for weight in weights_of(step)]
-        assert all(map(math.isfinite, numbers))
+        assert all(math.isfinite(weight) for step in plan or () for weight in weights_of(step))
         made += plan is not None
     assert made >= 3
 
