@@ -65,6 +65,13 @@ PLAIN = ("leading", "trailing", "linspace")
 LISTS = ("karras", "exponential", "beta")
 FLOW = dict(spacings=("own",), kinds=("flow",))
 OWN = dict(spacings=("own",))
+BH1, TO_FIRST, LOWERED = (
+    {"solver_type": "bh1"}, {"final_sigmas_type": "sigma_min"}, {"lower_order_final": True},
+)  # fmt: skip
+BH1_AT_0 = (
+    "with bh1 theirs is NaN in a step to sigma 0 (minus infinity times 0) and where these lists "
+    "have their last sigma twice"
+)
 NO_FINAL = {"lower_order_final": False}
 SDE = {"algorithm_type": "sde-dpmsolver++"}
 
@@ -113,10 +120,10 @@ PAIRS = (
     line("pndm", "PNDM", {"skip_prk_steps": False, "steps_offset": 1}, spacings=PLAIN,
          holes={"linspace": STEPS_OF_ITS_OWN, "v": MIXED_V}),
     line("ipndm", "IPNDM", spacings=("own",), kinds=("v",)),
-    *[line(f"unipc_{k}", "UniPCMultistep", {"solver_order": k, "solver_type": kind},
-           {"solver_type": kind, "lower_order_final": True})
-      for k in (1, 2, 3) for kind in ("bh1", "bh2")],
-    line("unipc_2", "UniPCMultistep", {"use_flow_sigmas": True}, {"lower_order_final": True},
+    *[line(f"unipc_{k}", "UniPCMultistep", {"solver_order": k}, LOWERED) for k in (1, 2, 3)],
+    *[line(f"unipc_{k}", "UniPCMultistep", {"solver_order": k, **BH1, **TO_FIRST},
+           {**BH1, **LOWERED}, holes=dict.fromkeys(LISTS, BH1_AT_0)) for k in (1, 2, 3)],
+    line("unipc_2", "UniPCMultistep", {"use_flow_sigmas": True}, LOWERED,
          **FLOW),
     line("lcm", "LCM", CLEAN_SAMPLE, **OWN),
     line("tcd", "TCD", CLEAN_SAMPLE, {"gamma": 0.3}, step={"eta": 0.3}, **OWN),

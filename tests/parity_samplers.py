@@ -262,13 +262,18 @@ def same_list(levels, others):
 
 
 # ---- our side ---------------------------------------------------------------------------------
-def ours(plan, start, kind, draws, network=network):
-    """(input of the network, timestep told) for every call, then the end."""
-    seen = []
+def ours(plan, start, kind, draws, network=network, told=()):
+    """(input of the network, timestep planned) for every call, then the end.
+
+    `told`: the timesteps to tell the network instead. Theirs come from a float32 table, and a
+    two-call rule with large steps multiplies a thousandth of a timestep by a hundred.
+    """
+    seen, tell = [], list(told)
 
     def predict(latent, level):
+        timestep = tell[len(seen)] if len(seen) < len(tell) else level.timestep
         seen.append((latent, level.timestep))
-        return readings(network(latent, level.timestep, kind), latent, level, kind)
+        return readings(network(latent, timestep, kind), latent, level, kind)
 
     for step in denoise(plan, start, predict, in_order(plan, draws)):
         end = step.next_latent
@@ -287,7 +292,8 @@ def largest(plan, scheduler, kind, seed=3, network=network, shape=SHAPE, **optio
     A last step of theirs that goes nowhere (their last sigma twice) has no step of ours.
     """
     expected, expected_end, draws = theirs(scheduler, kind, seed, network, shape, **options)
-    seen, end = ours(plan, expected[0][0], kind, draws, network)
+    told = [timestep for _, timestep in expected]
+    seen, end = ours(plan, expected[0][0], kind, draws, network, told)
     assert len(seen) == len(expected) or ends_twice(scheduler), (len(seen), len(expected))
     pairs = list(zip(seen, expected, strict=False))
     for (_, told), (_, told_there) in pairs:

@@ -186,3 +186,14 @@ def test_zero_terminal_snr_is_patched_there_and_exact_here():
     levels = NoiseSchedule.scaled_linear(prediction_type="v").zero_terminal_snr().levels(10)
     assert NoiseSchedule.scaled_linear(prediction_type="v").zero_terminal_snr().alpha[-1] == 0.0
     assert math.isfinite(levels[1].karras_sigma)
+
+
+def test_unipc_bh1_is_nan_in_its_last_step_there():
+    """To sigma 0 its B(h) is minus infinity, times a sum of 0; ours returns x0 as bh2 does."""
+    for kind, finite in (("bh1", False), ("bh2", True)):
+        scheduler = made("UniPCMultistepScheduler", "v", "trailing", 10, solver_type=kind)
+        levels = levels_of(scheduler)
+        _, end, _ = theirs(scheduler, "v")
+        assert bool(torch.isfinite(end).all()) == finite
+        last = make_plan(samplers.unipc_2(solver_type=kind), levels, None)[-1].update
+        assert (last.a, [term.weight for term in last.terms]) == (0.0, [1.0])
