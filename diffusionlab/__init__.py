@@ -48,7 +48,7 @@ NAMES = {
     "generate": ["denoise", "denoise_many", "generate"],
     "noise": ["BrownianPath", "Sequential"],
     "pipeline": ["LatentDiffusion", "load", "save"],
-    "samplers": ["SAMPLERS", "Sampler", "make_plan"],
+    "samplers": ["SAMPLERS", "Sampler", "make_plan", "translate_name"],
     "schedule": ["NoiseLevel", "NoiseSchedule", "SPACINGS", "custom_spacing", "flow_levels"],
     "stages": [
         "add_noise",
