@@ -30,7 +30,6 @@ from .errors import (
     TraceError as TraceError,
 )
 from .generate import (
-    compare as compare,
     denoise as denoise,
     denoise_many as denoise_many,
     generate as generate,
@@ -48,12 +47,16 @@ from .samplers import (
     SAMPLERS as SAMPLERS,
     Sampler as Sampler,
     make_plan as make_plan,
+    translate_name as translate_name,
 )
 from .schedule import (
     SPACINGS as SPACINGS,
     NoiseLevel as NoiseLevel,
     NoiseSchedule as NoiseSchedule,
+    custom_spacing as custom_spacing,
+    flow_levels as flow_levels,
 )
+from .side_by_side import compare as compare
 from .stages import (
     add_noise as add_noise,
     decode as decode,

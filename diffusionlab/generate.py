@@ -1,19 +1,19 @@
-"""From a prompt to a picture: the short loop over the stages, and runs side by side."""
+"""From a prompt to a picture: the short loop over the stages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from .errors import InputError, notice, shown
-from .noise import Sequential
+from .noise import BrownianPath, Sequential
 from .pipeline import LatentDiffusion
 from .plan import denoise, denoise_many
 from .recorder import Recorder, check_taps
 from .samplers import Sampler, as_sampler, make_plan
+from .schedule import one_of
 from .stages import (
     check_guidance,
     check_prompt,
@@ -25,9 +25,11 @@ from .stages import (
     prepare,
     tokenize,
 )
-from .trace import Comparison, Settings, Trace
+from .trace import Settings, Trace
 
-__all__ = ["compare", "denoise", "denoise_many", "generate"]
+__all__ = ["denoise", "denoise_many", "generate"]
+
+NOISES = {"sequential": Sequential, "brownian": BrownianPath}
 
 
 def generate(
@@ -43,34 +45,36 @@ def generate(
     height: int | None = None,
     width: int | None = None,
     record: Iterable[str] = ("predictions",),
+    noise: str = "sequential",
     progress: bool = True,
 ) -> Trace:
     """Make one picture from one prompt and keep everything that happened on the way.
 
     height, width in pixels (None: the model's own); `record` is a set out of "predictions",
     "attention", "heads" (every head of whatever attention is kept), "self_attention", "blocks",
-    "frames" or tap patterns; what the taps saw is in `trace.attention`, by their names.
+    "frames" or tap patterns; what the taps saw is in `trace.attention`, by their names. `noise`
+    says where the draws of a noisy sampler come from: "sequential" (one after the other, as in
+    diffusers) or "brownian" (increments of one path, as `compare` takes them).
     Errors: InputError before any work for whatever cannot be run. Ctrl-C re-raises with the steps
     so far as `.trace` on the exception.
     """
     settings, levels, plan = checked(
         model, prompt, negative_prompt, seed, num_steps, sampler, spacing, guidance_scale,
-        height, width, record,
+        height, width, record, noise,
     )  # fmt: skip
     for told in settings.notices:
         notice(told)
     tokens, negative = tokenize(model, prompt), tokenize(model, negative_prompt)
     text, uncond = embed(model, tokens), embed(model, negative)
-    source = Sequential(seed)
-    noise = draw_noise(model, source, height, width)
-
+    source = NOISES[noise](seed)
+    start = draw_noise(model, source, height, width)
     prepared = prepare(model, text, uncond, guidance_scale)
 
     def ask(latent, level):
         return predict(model, latent, level, text, uncond, guidance_scale, prepared)
 
     with Recorder(model, settings, tokens, text, uncond) as recorder, torch.inference_mode():
-        latent = levels[0].sigma * noise.values  # x_T: pure noise at the first level
+        latent = levels[0].sigma * start.values  # x_T: pure noise at the first level
         steps = denoise(plan, latent, ask, source)
         for step in tqdm(steps, total=len(plan), disable=quiet(progress)):
             recorder.keep(step)
@@ -84,12 +88,12 @@ def quiet(progress: bool) -> bool | None:
 
 
 def checked(model, prompt, negative_prompt, seed, num_steps, sampler, spacing, guidance_scale,
-            height, width, record):  # fmt: skip
+            height, width, record, noise):  # fmt: skip
     """Check every value before any work; give the settings, the noise levels and the plan."""
     check_prompt(prompt), check_prompt(negative_prompt)
     chosen, scale = as_sampler(sampler), check_guidance(guidance_scale)
     size = check_size(model, "height", height), check_size(model, "width", width)
-    Sequential(seed)  # refuses what is no seed
+    NOISES[one_of("noise", noise, NOISES)](seed)  # refuses what is no seed
     levels = model.schedule.levels(num_steps, spacing)
     plan = make_plan(chosen, levels, model.schedule)
     names = check_record(record)
@@ -111,7 +115,7 @@ def checked(model, prompt, negative_prompt, seed, num_steps, sampler, spacing, g
         height=size[0],
         width=size[1],
         record=tuple(sorted(names)),
-        noise="sequential",
+        noise=noise,
         prediction_type=model.schedule.prediction_type,
         num_train_steps=model.schedule.num_train_steps,
         notices=notices,
@@ -130,82 +134,3 @@ def check_record(record: Iterable[str]) -> set[str]:
     if "frames" in names and "predictions" not in names:
         raise InputError('record has "frames" without "predictions"; add "predictions"')
     return set(names)
-
-
-VARIED = {
-    "prompts": "prompt",
-    "seeds": "seed",
-    "samplers": "sampler",
-    "guidance_scales": "guidance_scale",
-    "steps": "num_steps",
-}
-
-
-def compare(
-    model: LatentDiffusion,
-    prompt: str | None = None,
-    *,
-    prompts: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
-    samplers: Sequence[str | Sampler] | None = None,
-    guidance_scales: Sequence[float] | None = None,
-    steps: Sequence[int] | None = None,
-    **shared,
-) -> Comparison:
-    """Runs that share what they share and differ along the axes that are given as lists.
-
-    Lists of equal length vary together; everything else (`seed=`, `num_steps=`, …) is shared. Each
-    run draws its own noises in order from its seed (`Sequential`), the start noise first.
-    Errors: InputError for no list, for lists of different lengths (both are named), for 0 or more
-    than 64 runs.
-    """
-    given = dict(prompts=prompts, seeds=seeds, samplers=samplers,
-                 guidance_scales=guidance_scales, steps=steps)  # fmt: skip
-    axes = {name: _listed(name, values) for name, values in given.items() if values is not None}
-    count = _common_length(axes)
-    if prompt is not None:
-        shared["prompt"] = prompt
-    runs = [{VARIED[name]: values[i] for name, values in axes.items()} for i in range(count)]
-    for run in runs:  # every run is checked before the first one begins
-        _check_run(model, shared | run)
-    traces = tuple(generate(model, **(shared | run)) for run in runs)
-    values = tuple(" · ".join(_label(v) for v in run.values()) for run in runs)
-    return Comparison(
-        axis=" and ".join(VARIED[name] for name in axes), values=values, traces=traces
-    )
-
-
-def _label(value) -> str:
-    if isinstance(value, Sampler):
-        options = ", ".join(f"{k}={v}" for k, v in value.options.items())
-        return f"{value.name}({options})" if options else value.name
-    return str(value)
-
-
-def _listed(name: str, values) -> list:
-    if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray, range)):
-        raise InputError(f"{name} is {shown(values)}; a list is allowed: write {name}=[…]")
-    return list(values)
-
-
-def _common_length(axes: dict[str, list]) -> int:
-    lengths = {name: len(values) for name, values in axes.items()}
-    if not lengths:
-        raise InputError(f"compare got no list; give at least one of {', '.join(VARIED)}")
-    if len(set(lengths.values())) > 1:
-        told = " and ".join(f"{name} has {n}" for name, n in lengths.items())
-        raise InputError(f"the lists of compare differ in length: {told}; give lists of one length")
-    count = next(iter(lengths.values()))
-    if not 1 <= count <= 64:
-        raise InputError(f"compare was given {count} runs; 1 to 64 are allowed: call it in parts")
-    return count
-
-
-def _check_run(model: LatentDiffusion, given: dict) -> None:
-    defaults = dict(negative_prompt="", seed=0, num_steps=20, sampler="ddim", spacing=None,
-                    guidance_scale=4.0, height=None, width=None, record=())  # fmt: skip
-    unknown = set(given) - set(defaults) - {"prompt", "progress"}
-    if "prompt" not in given or unknown:
-        wrong = f"{', '.join(sorted(unknown))} is not known" if unknown else "prompt is missing"
-        raise InputError(f"{wrong}; compare shares the arguments of generate")
-    checked(model, **{k: v for k, v in (defaults | given).items() if k != "progress"})

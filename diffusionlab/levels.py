@@ -47,6 +47,19 @@ class NoiseLevel:
 
 
 CLEAN = NoiseLevel(-1.0, 1.0, 0.0)
+PAIRS = ("vp", "ve", "flow")
+
+
+def as_pair(level: NoiseLevel, pair: str) -> NoiseLevel:
+    """The same karras_sigma and timestep written as another kind of pair (alpha, sigma).
+
+    "vp": alpha² + sigma² = 1, "ve": alpha = 1, "flow": alpha = 1 - sigma; latents there differ by
+    one factor. Raises InputError for an unknown pair, and for "ve" at pure noise (alpha = 0).
+    """
+    scale = {"vp": math.hypot(level.alpha, level.sigma), "ve": level.alpha,
+             "flow": level.alpha + level.sigma}[one_of("pair", pair, PAIRS)]  # fmt: skip
+    scale = _nonzero("alpha", scale, "the pair 've'", "use 'vp' or 'flow'")
+    return NoiseLevel(level.timestep, level.alpha / scale, level.sigma / scale)
 
 
 # ---- conversions of a prediction --------------------------------------------------------------
@@ -93,7 +106,7 @@ def one_of(what: str, value: str, allowed: Sequence[str] | Mapping[str, Any]) ->
     raise InputError(f"{what} {shown(value)} is unknown: {near}use one of {', '.join(allowed)}")
 
 
-def _nonzero(what: str, value: float, why: str) -> float:
+def _nonzero(what: str, value: float, why: str, remedy: str = "use v-prediction") -> float:
     if value == 0.0:
-        raise InputError(f"{what} is 0 at this level: {why} is undefined there; use v-prediction")
+        raise InputError(f"{what} is 0 at this level: {why} is undefined there; {remedy}")
     return value

@@ -235,13 +235,14 @@ def _drive(walker: Generator, predict: Callable[[Any, NoiseLevel], Any]) -> Gene
 def denoise_many(
     plans: Sequence[Plan],
     latents: Sequence[Any],
-    predict_many: Callable[[list[tuple[Any, NoiseLevel]]], Sequence[Any]],
+    predict_many: Callable[[list[tuple[int, Any, NoiseLevel]]], Sequence[Any]],
     noises: Sequence[Callable[[NoiseLevel, NoiseLevel], Any] | None],
 ) -> Generator[tuple[int, Step], None, None]:
     """Walk several plans in lockstep and yield (number of the run, its Step).
 
     In each round all runs that wait for the network ask together: `predict_many` is handed their
-    `(point, level)` pairs and returns one prediction for each. Runs may differ in length.
+    `(number of the run, point, level)` and returns one prediction for each. Runs may differ in
+    length.
     """
     walkers = [walk(*run) for run in zip(plans, latents, noises, strict=True)]
     requests = {i: next(walker, None) for i, walker in enumerate(walkers)}
@@ -252,7 +253,8 @@ def denoise_many(
                 request = next(walkers[i], None)
             requests[i] = request
         requests = {i: request for i, request in requests.items() if request is not None}
-        answers = predict_many(list(requests.values())) if requests else ()
+        asked = [(i, *request) for i, request in requests.items()]
+        answers = predict_many(asked) if asked else ()
         for i, answer in zip(requests, answers, strict=True):
             requests[i] = walkers[i].send(answer)
 

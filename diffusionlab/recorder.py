@@ -55,10 +55,10 @@ class Recorder:
         self.steps: list[Step] = []
         self.taken: dict[str, list[np.ndarray]] = {}
         self.stack = ExitStack()
+        self.tape: dict[str, list[torch.Tensor]] = {}
 
     def __enter__(self) -> Recorder:
         patterns = tap_patterns(self.record)
-        self.tape = {}
         if patterns:
             heads = "heads" in self.record
             self.tape = self.stack.enter_context(recording(self.model.unet, patterns, heads=heads))

@@ -8,7 +8,7 @@ for the training table, Python floats for single levels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -35,6 +35,15 @@ from diffusionlab.levels import (
     to_v,
     to_x0,
 )
+from diffusionlab.spacings import (
+    IN_A_CONFIG,
+    SPACINGS,
+    checked_spacing,
+    custom_spacing,
+    flow_levels,
+    spaced,
+    strictly_decreasing,
+)
 
 __all__ = [
     "CLEAN",
@@ -43,6 +52,8 @@ __all__ = [
     "SPACINGS",
     "NoiseLevel",
     "NoiseSchedule",
+    "custom_spacing",
+    "flow_levels",
     "one_of",
     "to_eps",
     "to_v",
@@ -50,35 +61,6 @@ __all__ = [
 ]
 
 FINALS = ("clean", "first", "none")
-
-
-# ---- spacings ---------------------------------------------------------------------------------
-def leading(schedule: NoiseSchedule, num_steps: int) -> list[NoiseLevel]:
-    """Every (T // num_steps)-th timestep counted from 0, plus the checkpoint's steps_offset."""
-    last, stride = schedule.num_train_steps - 1, schedule.num_train_steps // num_steps
-    steps = (i * stride + schedule.steps_offset for i in reversed(range(num_steps)))
-    return [schedule.level_at(timestep=min(step, last)) for step in steps]
-
-
-def trailing(schedule: NoiseSchedule, num_steps: int) -> list[NoiseLevel]:
-    """round(T · k / num_steps) - 1 for k = num_steps … 1: begins at the noisiest timestep."""
-    total = schedule.num_train_steps
-    steps = (round(total * k / num_steps) - 1 for k in range(num_steps, 0, -1))
-    return [schedule.level_at(timestep=step) for step in steps]
-
-
-def linspace(schedule: NoiseSchedule, num_steps: int) -> list[NoiseLevel]:
-    """Equally spaced from T - 1 to 0, both included, fractional timesteps kept."""
-    last, gaps = schedule.num_train_steps - 1, max(num_steps - 1, 1)
-    steps = (last - last * i / gaps for i in range(num_steps))
-    return [schedule.level_at(timestep=step) for step in steps]
-
-
-SPACINGS: dict[str, Callable[[NoiseSchedule, int], list[NoiseLevel]]] = {
-    "leading": leading,
-    "trailing": trailing,
-    "linspace": linspace,
-}
 
 
 # ---- the schedule -----------------------------------------------------------------------------
@@ -100,7 +82,7 @@ class NoiseSchedule:
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", checked_betas(self.betas))
         one_of("prediction_type", self.prediction_type, PREDICTION_TYPES)
-        one_of("spacing", self.spacing, SPACINGS)
+        checked_spacing(self.spacing)
         one_of("final", self.final, FINALS)
         if self.betas[-1] == 1.0 and self.prediction_type == "eps":
             raise InputError(
@@ -140,8 +122,9 @@ class NoiseSchedule:
     def to_config(self) -> dict[str, Any]:
         """The `scheduler_config.json` (of a DDIMScheduler) that reads back as this schedule.
 
-        Errors: InputError for final "none", which that file cannot say.
+        Errors: InputError for final "none" and for spacings that such a file cannot say.
         """
+        one_of("spacing of a scheduler_config.json", self.spacing, IN_A_CONFIG)
         if self.final == "none":
             raise InputError(
                 "final is 'none', which a scheduler_config.json cannot say; 'clean' and 'first' "
@@ -215,19 +198,29 @@ class NoiseSchedule:
             return _frozen(self.sigma / self.alpha)
 
     def levels(
-        self, num_steps: int, spacing: str | None = None, final: str | None = None
+        self,
+        num_steps: int | None = None,
+        spacing: str | None = None,
+        final: str | None = None,
+        *,
+        timesteps: Iterable[float] | None = None,
+        karras_sigmas: Iterable[float] | None = None,
     ) -> tuple[NoiseLevel, ...]:
         """The levels of a run, noisiest first, strictly decreasing: up to num_steps + 1 of them.
 
         `None` means what the checkpoint's config says. `final` "clean" ends at sigma 0, "first" at
         the table's first entry, "none" appends nothing (one step fewer). Coinciding levels are
-        dropped, so count the levels (`generate` says so in a notice). Raises InputError.
+        dropped, so count the levels (`generate` says so in a notice). A list of one's own goes into
+        `timesteps` or `karras_sigmas` instead of num_steps and spacing. Raises InputError.
         """
-        num_steps = _checked_num_steps(num_steps, self.num_train_steps)
-        spacing = one_of("spacing", self.spacing if spacing is None else spacing, SPACINGS)
+        if timesteps is not None or karras_sigmas is not None:
+            if spacing is not None:
+                raise InputError(f"spacing {shown(spacing)} was given beside a list; give one")
+            spacing = custom_spacing(timesteps=timesteps, karras_sigmas=karras_sigmas)
+        levels = spaced(self, num_steps, self.spacing if spacing is None else spacing)
         final = one_of("final", self.final if final is None else final, FINALS)
         ends = {"clean": [CLEAN], "first": [self.level_at(timestep=0)], "none": []}[final]
-        return _strictly_decreasing(SPACINGS[spacing](self, num_steps) + ends)
+        return strictly_decreasing(levels + ends)
 
     def level_at(
         self, *, karras_sigma: float | None = None, timestep: float | None = None
@@ -294,24 +287,3 @@ def _level(timestep: float, karras_sigma: float) -> NoiseLevel:
         return NoiseLevel(timestep, 0.0, 1.0)
     alpha = 1.0 / math.hypot(1.0, karras_sigma)
     return NoiseLevel(timestep, alpha, karras_sigma * alpha)
-
-
-def _strictly_decreasing(levels: list[NoiseLevel]) -> tuple[NoiseLevel, ...]:
-    kept = levels[:1]
-    for level in levels[1:]:
-        if level.karras_sigma < kept[-1].karras_sigma:
-            kept.append(level)
-    return tuple(kept)
-
-
-def _checked_num_steps(num_steps: int, cap: int) -> int:
-    if isinstance(num_steps, bool) or not isinstance(num_steps, (int, np.integer)) or num_steps < 1:
-        raise InputError(
-            f"num_steps must be an integer >= 1, got {shown(num_steps)}; use e.g. num_steps=20"
-        )
-    if num_steps > cap:
-        raise InputError(
-            f"num_steps {shown(num_steps)} is more than the {cap} training steps of this schedule; "
-            f"use 1 to {cap}"
-        )
-    return int(num_steps)

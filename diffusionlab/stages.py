@@ -177,6 +177,33 @@ def predict(
     return Prediction(level, values, outputs[-1], uncond, scale, kind, model.preview)
 
 
+Asked = tuple[torch.Tensor, NoiseLevel, TextEmbedding, TextEmbedding | None, float]
+
+
+def predict_many(model: LatentDiffusion, asked: Sequence[Asked]) -> list[Prediction]:
+    """`predict` for several runs at once, each (latent, level, text, uncond, guidance_scale).
+
+    All branches of all runs are the rows of one batch; the answers agree with single calls up to
+    rounding. Errors as `predict`.
+    """
+    branches = [branch_texts(model, text, uncond, scale) for *_, text, uncond, scale in asked]
+    counts = [len(branch) for branch in branches]
+    pairs = list(zip(asked, counts, strict=True))
+    sample = torch.cat([given[0].to(model.dtype).expand(n, *given[0].shape) for given, n in pairs])
+    times = [given[1].timestep for given, n in pairs for _ in range(n)]
+    timestep = torch.tensor(times, dtype=torch.float32, device=sample.device)
+    outputs = model.unet(sample, timestep, torch.cat(branches)).float()
+    said = []
+    for given, output in zip(asked, outputs.split(counts), strict=True):
+        values, level, text, uncond, scale = given
+        if not bool(torch.isfinite(output).all()):
+            raise _not_finite(model, values, level, branch_texts(model, text, uncond, scale),
+                              len(output))  # fmt: skip
+        kind, first = model.schedule.prediction_type, output[0] if scale != 1 else None
+        said.append(Prediction(level, values, output[-1], first, scale, kind, model.preview))
+    return said
+
+
 def check_guidance(scale: float) -> float:
     """A finite guidance scale as a float."""
     if (

@@ -47,7 +47,14 @@ MAY_IMPORT: dict[str, set[str]] = {
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 EVERYONE = {"vocabulary", "errors"}
 # Files that carry a part of another part's work, so that no file grows too long.
-PART_OF = {"betas": "schedule", "levels": "schedule", "recorder": "generate", "prompts": "stages"}
+PART_OF = {
+    "betas": "schedule",
+    "levels": "schedule",
+    "spacings": "schedule",
+    "recorder": "generate",
+    "side_by_side": "generate",
+    "prompts": "stages",
+}
 
 TORCH = {"taps", "noise", "models", "pipeline", "stages", "generate", "training", "cli"}
 HOMES: dict[str, set[str]] = {

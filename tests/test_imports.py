@@ -102,7 +102,7 @@ FUNCTION = "print(callable(dl.generate), type(dl.generate).__name__, dl.generate
         "import diffusionlab.cli\nimport diffusionlab as dl",
         "import diffusionlab as dl\nfirst = dl.generate\nimport diffusionlab.generate\n"
         "import diffusionlab.cli\nassert dl.generate is first",
-        "from diffusionlab.generate import compare\nimport diffusionlab as dl",
+        "from diffusionlab.side_by_side import compare\nimport diffusionlab as dl",
         "from importlib import import_module as load\nload('diffusionlab.generate')\n"
         "import diffusionlab as dl",
         "import diffusionlab.cli\ndiffusionlab.cli.main(['generate', 'x', '--sampler', '?'])\n"
@@ -115,7 +115,7 @@ def test_generate_stays_the_function(before):
 
 def test_the_module_behind_generate_is_still_importable():
     code = (
-        "import sys, diffusionlab.generate\nfrom diffusionlab.generate import generate, compare\n"
+        "import sys, diffusionlab.generate\nfrom diffusionlab.generate import generate, denoise\n"
     )
     assert run(code + "print(type(sys.modules['diffusionlab.generate']).__name__)") == "module"
 

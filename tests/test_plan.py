@@ -261,7 +261,8 @@ def test_runs_in_lockstep_equal_runs_alone_and_ask_together():
 
     def predict_many(requests):
         rounds.append(len(requests))
-        return [WORLD.predict(point, level) for point, level in requests]
+        assert [number for number, *_ in requests] == sorted(number for number, *_ in requests)
+        return [WORLD.predict(point, level) for _, point, level in requests]
 
     found = {0: [], 1: []}
     for number, step in denoise_many(plans, [START, 2 * START], predict_many, [None, draws(3)]):

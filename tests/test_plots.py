@@ -17,6 +17,7 @@ import traces
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as PlainFigure
 from matplotlib.patches import FancyBboxPatch
+from test_plots_samplers import RECORDS as SAMPLER_RECORDS
 from test_trace import same
 
 from diffusionlab import plots
@@ -40,6 +41,7 @@ RECORDS = {
     "plot_tokens": RUN.tokens,
     "plot_trace": RUN,
     "plot_update": RUN.steps[2],
+    **SAMPLER_RECORDS,
 }
 NAMES = [name for name in plots.__all__ if name.startswith("plot_")]
 

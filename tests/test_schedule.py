@@ -12,7 +12,6 @@ from diffusionlab.errors import InputError
 from diffusionlab.schedule import (
     CLEAN,
     FINALS,
-    SPACINGS,
     NoiseLevel,
     NoiseSchedule,
     to_eps,
@@ -20,6 +19,7 @@ from diffusionlab.schedule import (
     to_x0,
 )
 
+SPACINGS = ("leading", "trailing", "linspace")  # in the timestep; the others: test_spacings.py
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SD = NoiseSchedule.scaled_linear()
 SD_V = NoiseSchedule.scaled_linear(prediction_type="v")

@@ -10,31 +10,23 @@ import math
 from itertools import pairwise
 from typing import Any
 
-from diffusionlab.errors import InputError, close_matches, shown
+from diffusionlab.errors import InputError, shown
 from diffusionlab.plan import Plan
-from diffusionlab.samplers.adams_bashforth import LMS
-from diffusionlab.samplers.dpmpp import DPMPP_2M
-from diffusionlab.samplers.first_order import DDIM, DDPM, EULER, EULER_ANCESTRAL
+from diffusionlab.samplers.catalogue import SAMPLERS
+from diffusionlab.samplers.names import Translation, translate_name
 from diffusionlab.samplers.rule import Option, Rule, Sampler
-from diffusionlab.samplers.runge_kutta import HEUN
-from diffusionlab.samplers.unipc import UNIPC_2
 from diffusionlab.schedule import NoiseLevel, NoiseSchedule
 
-__all__ = ["SAMPLERS", "Option", "Rule", "Sampler", "as_sampler", "make_plan"]
-
-SAMPLERS: dict[str, Rule] = {
-    rule.name: rule
-    for rule in (
-        DDIM,
-        DDPM,
-        EULER,
-        EULER_ANCESTRAL,
-        HEUN,
-        DPMPP_2M,
-        LMS,
-        UNIPC_2,
-    )
-}
+__all__ = [
+    "SAMPLERS",
+    "Option",
+    "Rule",
+    "Sampler",
+    "Translation",
+    "as_sampler",
+    "make_plan",
+    "translate_name",
+]
 
 
 def __getattr__(name: str) -> Rule:
@@ -71,31 +63,29 @@ def make_plan(
     """Every coefficient of a run, known before the first network call.
 
     `levels` are noisiest first and strictly decreasing, at least two; `schedule` is asked only for
-    levels in between and may be None for rules that need none. Raises InputError.
+    levels in between, which are interpolated if it is None. Raises InputError.
     """
     chosen = as_sampler(sampler)
     levels = tuple(levels)
     _check_levels(levels)
-    return SAMPLERS[chosen.name].function(levels, schedule, **chosen.options)
+    rule = SAMPLERS[chosen.name]
+    if len(levels) - 1 < rule.min_steps:
+        raise InputError(
+            f"{rule.name} needs at least {rule.min_steps} steps, but these levels make "
+            f"{len(levels) - 1}; use num_steps={rule.min_steps} or more, or another sampler"
+        )
+    return rule.function(levels, schedule, **chosen.options)
 
 
 def _rule_named(name: Any) -> Rule:
     if isinstance(name, str) and name in SAMPLERS:
         return SAMPLERS[name]
-    names = ", ".join(SAMPLERS)
-    for rule in SAMPLERS.values():
-        if _plain(name) in {_plain(known) for known in (rule.name, *rule.synonyms)}:
-            raise InputError(
-                f"sampler {shown(name)} is called {rule.name!r} here; the names are: {names}"
-            )
-    near = close_matches(name, SAMPLERS) if isinstance(name, str) else ""
-    raise InputError(f"sampler {shown(name)} is unknown: {near}the names are: {names}")
-
-
-def _plain(name: Any) -> str:
-    """A name without case, punctuation and the words around it: sample_…, …Scheduler."""
-    letters = "".join(c for c in str(name).lower().replace("+", "p") if c.isalnum())
-    return letters.removeprefix("sample").removesuffix("scheduler")
+    names = f"the names are: {', '.join(SAMPLERS)}"
+    try:
+        found = translate_name(name)
+    except InputError as error:
+        raise InputError(f"{error}; {names}") from None
+    raise InputError(f"sampler {shown(name)} is called {found.words()} here; {names}")
 
 
 def _check_levels(levels: tuple[NoiseLevel, ...]) -> None:

@@ -54,8 +54,9 @@ class Rule:
     """A sampler's pure function `(levels, schedule, **options) -> plan` with its facts.
 
     `order` is that of its limit for many steps with default options (weak order where it draws
-    noise), `calls_per_step` counts network calls, `same_as` names the rule that it equals with
-    default options. Calling a rule chooses options: `ddim(eta=0.5)` is a `Sampler`.
+    noise, 0 where it has none: rules for distilled weights). `calls_per_step` counts network calls,
+    `extra_calls` those that a run's start costs beyond that. `same_as` names the rule that it
+    equals with default options. Calling a rule chooses options: `ddim(eta=0.5)` is a `Sampler`.
     """
 
     name: str
@@ -67,6 +68,8 @@ class Rule:
     synonyms: tuple[str, ...] = ()
     options: dict[str, Option] = field(default_factory=dict, hash=False)
     same_as: str = ""
+    extra_calls: int = 0
+    min_steps: int = 1
 
     def __call__(self, **options: Any) -> Sampler:
         for name, value in options.items():

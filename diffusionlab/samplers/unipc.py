@@ -92,6 +92,17 @@ def _rhos(places: list[float], h: float, scale: float) -> list[float]:
     return [float(rho) for rho in np.linalg.solve(matrix, moments)]
 
 
+def unipc_1(
+    levels: tuple[NoiseLevel, ...],
+    schedule=None,
+    solver_type: str = "bh2",
+    corrector: bool = True,
+    lower_order_final: bool | None = None,
+) -> Plan:
+    """UniPC with a first-order predictor; its corrector lifts the order to 2."""
+    return unipc(levels, 1, solver_type, corrector, lower_order_final)
+
+
 def unipc_2(
     levels: tuple[NoiseLevel, ...],
     schedule=None,
@@ -103,12 +114,33 @@ def unipc_2(
     return unipc(levels, 2, solver_type, corrector, lower_order_final)
 
 
+def unipc_3(
+    levels: tuple[NoiseLevel, ...],
+    schedule=None,
+    solver_type: str = "bh2",
+    corrector: bool = True,
+    lower_order_final: bool | None = None,
+) -> Plan:
+    """UniPC with a third-order predictor; its corrector lifts the order to 4."""
+    return unipc(levels, 3, solver_type, corrector, lower_order_final)
+
+
+OPTIONS = {
+    "solver_type": choice("bh1", "bh2", default="bh2"),
+    "corrector": choice(True, False, default=True),
+    "lower_order_final": LOWER_ORDER_FINAL,
+}
+SOURCE = "UniPC, arXiv 2302.04867, data prediction"
+UNIPC_1 = Rule(
+    "unipc_1", unipc_1, 2, 1, True, SOURCE, synonyms=("UniPC-1", "unipc1"), options=OPTIONS
+)
 UNIPC_2 = Rule(
-    "unipc_2", unipc_2, 3, 1, True, "UniPC, arXiv 2302.04867, data prediction",
-    synonyms=("UniPC", "UniPCMultistep", "k_unipc", "unipc2", "uni_pc", "uni_pc_bh2"),
-    options={
-        "solver_type": choice("bh1", "bh2", default="bh2"),
-        "corrector": choice(True, False, default=True),
-        "lower_order_final": LOWER_ORDER_FINAL,
-    },
+    "unipc_2", unipc_2, 3, 1, True, SOURCE,
+    synonyms=("UniPC-2", "UniPCMultistep", "unipc2"),
+    options=OPTIONS,
+)  # fmt: skip
+UNIPC_3 = Rule(
+    "unipc_3", unipc_3, 4, 1, True, SOURCE,
+    synonyms=("UniPC-3", "UniPC", "k_unipc", "uni_pc"),
+    options=OPTIONS,
 )  # fmt: skip
