@@ -59,7 +59,7 @@ def _add_generate(commands) -> None:
     add("--seed", type=int, default=0, help="start noise, 0 or more (default 0)")
     add("--steps", type=int, default=20, help="sampling steps (default 20)")
     add("--sampler", default="ddim", help="ddim, euler, dpmpp_2m, … (default ddim)")
-    add("--spacing", help="of the noise levels: leading, trailing or linspace")
+    add("--spacing", help="of the noise levels: trailing, karras, …")
     add("--guidance", type=float, default=4.0, help="guidance scale; 1 is off (default 4)")
     add("--width", type=int, help="pixels (default: the model's own)")
     add("--height", type=int, help="pixels (default: the model's own)")
