@@ -44,6 +44,11 @@ def step_distance(p, q):
     return max(gaps)
 
 
+def named(value):
+    """An id that is the same in every process."""
+    return getattr(value, "__name__", repr(value))
+
+
 def planned(make, levels):
     return make(levels) if make is unified_3m else make_plan(make, levels, SD)
 
@@ -90,12 +95,12 @@ DIFFERENT = [  # what is nearly an identity: the comparison can fail
 ]
 
 
-@pytest.mark.parametrize("one, two", IDENTITIES, ids=repr)
+@pytest.mark.parametrize("one, two", IDENTITIES, ids=named)
 def test_identities(one, two):
     assert gap(one, two) < 1e-10
 
 
-@pytest.mark.parametrize("one, two, least", DIFFERENT, ids=repr)
+@pytest.mark.parametrize("one, two, least", DIFFERENT, ids=named)
 def test_what_is_not_identical(one, two, least):
     assert gap(one, two) > least
 
