@@ -293,6 +293,15 @@ def test_the_snippet_of_the_readme_runs(tiny_folder, tmp_path):
     assert (tmp_path / "run.safetensors").is_file()
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_other_snippets_of_the_readme_run(number, tmp_path):
+    snippet = re.findall(r"```python\n(.+?)```", README.read_text(encoding="utf-8"), re.S)[number]
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_readme_names_files_that_are_there():
     text = README.read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)\)", text)
