@@ -30,6 +30,7 @@ VARIED = {
     "steps": "num_steps",
 }
 MOST_RUNS, MOST_ROWS = 64, 32  # runs of a comparison; latents in one call of the network
+SMALL = 50_000_000  # parameters of a U-Net whose runs go together unless asked otherwise
 DEFAULTS = dict(negative_prompt="", seed=0, num_steps=20, sampler="ddim", spacing=None,
                 guidance_scale=4.0, height=None, width=None, record=("predictions",),
                 noise="brownian")  # fmt: skip
@@ -57,7 +58,8 @@ def compare(
     is given, one Brownian path: 20 and 40 steps of a noisy sampler then differ by the method and
     not by the dice (`analysis.ledger` says what each consumed). `together=True` sends the runs
     through the network in one batch (None: where that was measured to be faster, and nothing is
-    recorded inside the network); the pictures agree up to rounding.
+    recorded inside the network); the pictures agree up to rounding. `together=False` makes each run
+    exactly the run of `generate` with that noise.
     Errors: InputError for no list, for lists of different lengths (both are named), for 0 or more
     than 64 runs, for what cannot be shared. Ctrl-C re-raises with what there is as `.comparison`.
     """
@@ -173,8 +175,11 @@ def _goes_together(model: LatentDiffusion, plans: list, together: bool | None) -
 
 
 def faster_together(model: LatentDiffusion) -> bool:
-    """Accelerators gain from batches; two CPU cores do not (benchmarks/samplers.py)."""
-    return model.device.type != "cpu"
+    """Small networks gain from batches: eight runs of Toyland take 0.6 of their time one by one.
+
+    Measured on two cores (benchmarks/samplers.py); a large network fills the device by itself.
+    """
+    return sum(weights.numel() for weights in model.unet.parameters()) < SMALL
 
 
 @dataclass(eq=False)
