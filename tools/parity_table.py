@@ -30,7 +30,7 @@ digits; classes that cast to float32 themselves stay at 1e-7 to 1e-5. "float32" 
 and 50 steps with the class as shipped.
 
 | sampler | class | network | spacing | {counts} | = | float32 |
-|---|---|---|---|{lines}|---|---|
+|---|---|---|---|{lines}---|---|
 """
 K_INTRO = """
 ## k-diffusion {version}
