@@ -155,7 +155,7 @@ def _why(plain: str, head: str) -> str:
                 return ABSENT[known.removesuffix(word)]
     theirs = {word: None for rule in SAMPLERS.values() for word in rule.synonyms}
     near = close_matches(head, SAMPLERS) or close_matches(head, theirs)
-    return near + "use one of our names"
+    return near + "use one of our names (SAMPLERS lists them)"
 
 
 # ---- options of diffusers classes ---------------------------------------------------------------
