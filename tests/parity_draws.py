@@ -10,7 +10,7 @@ def in_order(plan, draws):
 
     Where a step of ours draws twice (`dpmpp_sde`), ours are for (s, m) and (m, t), theirs for
     (s, m) and (s, t). One Brownian path sees both if z_st = r·z_sm + sqrt(1 - r²)·z_mt with the
-    snr for clock (SAMPLERS §9), so that is solved for our second draw.
+    snr for clock, so that is solved for our second draw.
     """
     left, first = iter(draws), {}
 
