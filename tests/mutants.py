@@ -142,7 +142,7 @@ def corrector_forgets_its_end(plan):
 
 
 def third_order_sign(plan):
-    """3M-SDE with -1/2 for +1/2 in the weight of D2, as in diffusers 0.42 (SAMPLERS.md §9)."""
+    """3M-SDE with -1/2 for +1/2 in the weight of D2, as in diffusers 0.42."""
     steps = list(plan[:2])
     logs = [math.log(step.level.karras_sigma) for step in plan]
     for i, step in enumerate(plan[2:], 2):
