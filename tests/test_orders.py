@@ -1,8 +1,8 @@
 """Measured orders of the samplers: strong against exact flows, weak by exact probing.
 
 Orders are measured in float64, to sigma > 0, on three grids: smooth grids alone let wrong weights
-pass. Each window holds the slopes that were seen on all grids, and no neighbouring order. The planted
-mistakes that these measurements must catch are in test_mutants.py.
+pass. Each window holds the slopes that were seen on all grids, and no neighbouring order. The
+planted mistakes that these measurements must catch are in test_mutants.py.
 """
 
 from __future__ import annotations
