@@ -125,7 +125,8 @@ def test_the_image_tower_knows_which_caption_belongs_to_a_picture(toyland, held_
     own, others = cosine.diagonal(), cosine[~torch.eye(len(scenes), dtype=torch.bool)]
     better = (own[:, None] > others.view(len(scenes), -1)).float().mean()
     assert better > 0.85
-    assert abs(float((others[:, None] > others[None]).float().mean()) - 0.5) < 0.05  # chance
+    next_ones = cosine.roll(-1, dims=1).diagonal()  # the same captions with another's picture
+    assert (next_ones[:, None] > others.view(len(scenes), -1)).float().mean() < 0.7
 
 
 def test_the_shipped_judges_know_real_pictures(held_out_scenes):
