@@ -20,6 +20,7 @@ from .clip import train_clip, train_image
 from .data import World
 from .denoiser import train_denoiser
 from .judges import train_judges
+from .loop import write_json
 from .presets import PRESETS, Preset, preset
 from .tokenizer import train_tokenizer
 from .vae import train_decoder, train_vae
@@ -56,13 +57,14 @@ def run_part(name: str, arguments: argparse.Namespace, chosen: Preset, world: Wo
     run, team = arguments.run, PartialState(cpu=chosen.device == "cpu")
     if name in TRAINERS:
         minutes = arguments.minutes or chosen.minutes[name]
+        if arguments.start and team.is_main_process:  # the model card tells it, whoever exports
+            write_json(run / "start.json", {"folder": arguments.start.name})
         TRAINERS[name](run, chosen, world, minutes, arguments.start)
     if team.is_main_process:
         if name == "tokenizer":
             train_tokenizer(run / "tokenizer", chosen.context_length)
         elif name == "export":
-            begun = f"It began with the weights in `{arguments.start}`." if arguments.start else ""
-            export.export(run, arguments.out or run / "checkpoint", chosen, world, begun)
+            export.export(run, arguments.out or run / "checkpoint", chosen, world)
         elif name in TRAINERS:
             card.draw_curve(run, name)
             samples.draw_samples(run, name, chosen, world)

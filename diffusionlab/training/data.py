@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ def _render_chunk(job: tuple[int, int, int, Share]) -> np.ndarray:
 
 
 def render_pictures(
-    folder, count: int, size: int, first_seed: int = 0, workers: int = 1, share: Share = FULL
+    folder: Path, count: int, size: int, first_seed: int = 0, workers: int = 1, share: Share = FULL
 ) -> np.ndarray:
     """Pictures of the scenes `first_seed …`, uint8 (count, size, size, 3), kept as one .npy file.
 
@@ -149,7 +150,13 @@ class World:
 
     @classmethod
     def rendered(
-        cls, folder, count: int, size: int, share: Share, first_seed: int = 0, workers: int = 1
+        cls,
+        folder: Path,
+        count: int,
+        size: int,
+        share: Share,
+        first_seed: int = 0,
+        workers: int = 1,
     ) -> World:
         pictures = render_pictures(folder, count, size, first_seed, workers, share)
         return cls(pictures, tuple(scene(first_seed + i, share) for i in range(count)), share)

@@ -85,7 +85,10 @@ def save_weights(path: Path, state: dict[str, torch.Tensor]) -> None:
 
 
 def export(run: Path, target: Path, preset: Preset, world: World, begun: str = "") -> Path:
-    """Write the whole checkpoint folder; returns it. `begun`: a sentence for the model card."""
+    """Write the whole checkpoint folder; returns it.
+
+    `begun` is a sentence for the model card on what the run began with; the run knows if it is "".
+    """
     from .card import model_card
 
     index = MODEL_INDEX | {
@@ -108,6 +111,9 @@ def export(run: Path, target: Path, preset: Preset, world: World, begun: str = "
     preview = Preview.fit(means * scale, world.pictures[:count])
     write_json(target / "preview.json", preview.to_json())
     write_json(target / "toyland.json", about(preset))
+    if not begun and (run / "start.json").exists():
+        started = json.loads((run / "start.json").read_text(encoding="utf-8"))
+        begun = f"It began with the weights of the checkpoint `{started['folder']}`."
     card = model_card(run, target, preset, world, begun)
     write_atomically(target / "README.md", lambda p: p.write_text(card, encoding="utf-8"))
     return target
