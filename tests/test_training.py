@@ -21,6 +21,7 @@ from diffusionlab.training.__main__ import PARTS, main, parser, run_part
 from diffusionlab.training.clip import every_word, siglip_loss
 from diffusionlab.training.data import SEEDS, Facts, World, truth
 from diffusionlab.training.denoiser import draw_timesteps, noised
+from diffusionlab.training.export import export
 from diffusionlab.training.loop import (
     Average,
     Training,
@@ -59,6 +60,21 @@ def test_what_it_exports_is_a_checkpoint_that_loads_and_runs(run):
     trace = dl.generate(model, "a red car", num_steps=2, progress=False)
     assert trace.image.size == (64, 64)
     assert (run / "checkpoint" / "README.md").read_text(encoding="utf-8").count("|") > 20
+
+
+def test_the_card_says_what_the_run_began_with(run, tmp_path):
+    small = preset("smoke")
+    world = World.rendered(run.parent / "data", small.pictures, small.size, small.share)
+    start = run / "start.json"
+    try:
+        start.write_text('{"folder": "an_earlier_one"}', encoding="utf-8")
+        card = export(run, tmp_path / "out", small, world) / "README.md"
+    finally:
+        start.unlink()
+    told = "began with the weights of the checkpoint `an_earlier_one`"
+    assert told in card.read_text(encoding="utf-8")
+    first = (run / "checkpoint" / "README.md").read_text(encoding="utf-8")
+    assert told not in first and "All weights began as random numbers." in first
 
 
 @pytest.mark.slow
