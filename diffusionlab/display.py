@@ -16,11 +16,14 @@ from diffusionlab.images import blank, filmstrip, to_webp
 from diffusionlab.plan import PlannedStep, Step
 from diffusionlab.schedule import NoiseSchedule
 from diffusionlab.trace import (
+    Anatomy,
     Comparison,
     Latent,
+    Noising,
     Prediction,
     Settings,
     TextEmbedding,
+    TextLayers,
     Tokens,
     Trace,
     filmstrip_of,
@@ -112,14 +115,17 @@ def _settings(settings: Settings) -> str:
 
 
 TABLE: dict[type, Callable[[Any], str]] = {
+    Anatomy: _plot("plot_hourglass"),
     Comparison: _comparison,
     Latent: _plot("plot_latent"),
     NoiseSchedule: _plot("plot_schedule"),
+    Noising: _plot("plot_noising"),
     PlannedStep: _plot("plot_update"),
     Prediction: _plot("plot_prediction"),
     Settings: _settings,
     Step: _plot("plot_step"),
     TextEmbedding: _plot("plot_text_embedding"),
+    TextLayers: _plot("plot_text_layers"),
     Tokens: _plot("plot_tokens"),
     Trace: _trace,
 }

@@ -36,13 +36,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {"schedule", "models", "images", "toyland"},
     "stages": MACHINE,
     "generate": MACHINE | {"stages"},
+    "inside": MACHINE | {"stages"},
     "analysis": {"schedule", "plan", "trace", "samplers", "ideal"},
     "plots": RECORDS | {"samplers", "ideal", "analysis"},
     "views": RECORDS | {"samplers", "ideal", "analysis", "plots"},
     "display": RECORDS | {"samplers", "ideal", "analysis", "plots", "views"},
     "playground": RECORDS | {"samplers", "ideal", "analysis", "plots", "views", "display"},
     "course": RECORDS | {"samplers", "ideal", "analysis", "plots", "views", "display"},
-    "training": MACHINE | {"stages", "generate", "toyland", "plots"},
+    "training": MACHINE | {"stages", "generate", "toyland", "analysis", "plots"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 EVERYONE = {"vocabulary", "errors"}
@@ -56,13 +57,13 @@ PART_OF = {
     "prompts": "stages",
 }
 
-TORCH = {"taps", "noise", "models", "pipeline", "stages", "generate", "training", "cli"}
+TORCH = {"taps", "noise", "models", "pipeline", "stages", "generate", "inside", "training", "cli"}
 HOMES: dict[str, set[str]] = {
     "numpy": set(MAY_IMPORT),
     "PIL": {"images", "toyland", "trace", "stages", "training", "cli"},
     "safetensors": {"trace", "pipeline", "training"},
     "torch": TORCH,
-    "transformers": {"pipeline", "training"},
+    "transformers": {"pipeline", "inside", "training"},
     "huggingface_hub": {"pipeline", "cli"},
     "tqdm": {"generate", "training"},
     "matplotlib": {"plots", "views", "training"},  # training: the curves of its report

@@ -17,7 +17,11 @@ import traces
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as PlainFigure
 from matplotlib.patches import FancyBboxPatch
+from test_plots_attention import RECORDS as ATTENTION_RECORDS
+from test_plots_guidance import RECORDS as GUIDANCE_RECORDS
+from test_plots_latents import RECORDS as LATENT_RECORDS
 from test_plots_samplers import RECORDS as SAMPLER_RECORDS
+from test_plots_text import RECORDS as TEXT_RECORDS
 from test_trace import same
 
 from diffusionlab import plots
@@ -42,6 +46,10 @@ RECORDS = {
     "plot_trace": RUN,
     "plot_update": RUN.steps[2],
     **SAMPLER_RECORDS,
+    **ATTENTION_RECORDS,
+    **GUIDANCE_RECORDS,
+    **LATENT_RECORDS,
+    **TEXT_RECORDS,
 }
 NAMES = [name for name in plots.__all__ if name.startswith("plot_")]
 

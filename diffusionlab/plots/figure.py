@@ -135,6 +135,15 @@ def contact_sheet(
     return drawn
 
 
+def panels(ax: Axes, boxes: Sequence[tuple[float, float, float, float]]) -> list[Axes]:
+    """Several small Axes inside the given one, which is emptied: boxes are its own fractions.
+
+    Each box is (left, bottom, width, height) of a panel's frame; leave room for its labels.
+    """
+    ax.axis("off")
+    return [ax.inset_axes(box, label=f"panel {n}") for n, box in enumerate(boxes)]
+
+
 def latent_picture(latent: np.ndarray, preview: Preview | None) -> tuple[np.ndarray, dict]:
     """A latent (channels, h, w) as RGB by its preview map; without one, its channels' mean."""
     if preview is not None and np.isfinite(latent).all():

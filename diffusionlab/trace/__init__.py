@@ -6,20 +6,29 @@ Nothing here imports torch, and no file is ever unpickled.
 
 from diffusionlab.plan import Step
 from diffusionlab.trace.filmstrip import filmstrip_of, step_caption
+from diffusionlab.trace.guidance import Guidance, as_guidance
+from diffusionlab.trace.inside import Anatomy, Block, Noising, Skip, TextLayers
 from diffusionlab.trace.records import Latent, Prediction, Settings, TextEmbedding, Tokens
 from diffusionlab.trace.run import Comparison, Trace
 from diffusionlab.trace.summary import Statistics, byte_count, statistics, to_numpy
 
 __all__ = [
+    "Anatomy",
+    "Block",
     "Comparison",
+    "Guidance",
     "Latent",
+    "Noising",
     "Prediction",
     "Settings",
+    "Skip",
     "Statistics",
     "Step",
     "TextEmbedding",
+    "TextLayers",
     "Tokens",
     "Trace",
+    "as_guidance",
     "byte_count",
     "filmstrip_of",
     "statistics",

@@ -12,6 +12,7 @@ from typing import Any
 from diffusionlab.errors import InputError, shown
 from diffusionlab.images import Preview
 from diffusionlab.schedule import NoiseLevel, to_eps, to_v, to_x0
+from diffusionlab.trace.guidance import Guidance
 from diffusionlab.trace.summary import CONVENTION, Shown, describe, describe_level, lines
 
 
@@ -39,6 +40,13 @@ class Settings(Shown):
     prediction_type: str = "eps"
     num_train_steps: int = 1000
     notices: tuple[str, ...] = ()
+    guidance_interval: tuple[float, float] | None = None
+    guidance_rescale: float = 0.0
+
+    @property
+    def guidance(self) -> Guidance:
+        """The guidance scale with its options."""
+        return Guidance(self.guidance_scale, self.guidance_interval, self.guidance_rescale)
 
     @property
     def sampler_text(self) -> str:
@@ -50,7 +58,7 @@ class Settings(Shown):
     @property
     def summary(self) -> str:
         """One line without the prompt: sampler, steps, guidance, seed."""
-        how = f"{self.sampler_text}, {self.num_steps} steps, guidance {self.guidance_scale:g}"
+        how = f"{self.sampler_text}, {self.num_steps} steps, guidance {self.guidance}"
         return f"{how}, seed {self.seed}"
 
     def __repr__(self) -> str:
@@ -144,7 +152,8 @@ class Prediction(Shown):
     `latent` is the point of this call. `prediction_type` says what the outputs are: "eps", "x0" or
     "v"; `preview` is the checkpoint's map for pictures. `uncond` is None where the unconditional
     pass was not run (guidance_scale 1). The guided output and its three readings are views,
-    computed when asked for and kept.
+    computed when asked for and kept; `replace(prediction, guidance_scale=g)` is the same call at
+    another scale, without the network. `guidance_rescale` is `Guidance.rescale`.
     """
 
     level: NoiseLevel
@@ -154,10 +163,15 @@ class Prediction(Shown):
     guidance_scale: float = 1.0
     prediction_type: str = "eps"
     preview: Preview | None = None
+    guidance_rescale: float = 0.0
 
     @cached_property
     def guided(self) -> Any:
-        """uncond + g · (cond − uncond) (Ho & Salimans, arXiv 2207.12598, Eq. 6, w = g − 1)."""
+        """uncond + g · (cond − uncond) (Ho & Salimans, arXiv 2207.12598, Eq. 6, w = g − 1).
+
+        With `guidance_rescale` φ, its spread is drawn back to the conditional output's:
+        (φ · std(cond) / std(guided) + 1 − φ) · guided (arXiv 2305.08891, Eqs. 15 and 16).
+        """
         if self.guidance_scale == 1:
             return self.cond
         if self.uncond is None:
@@ -165,7 +179,11 @@ class Prediction(Shown):
                 f"guidance_scale is {self.guidance_scale:g}, but the unconditional pass was not "
                 "run; without it only 1 is allowed: run again with another guidance_scale"
             )
-        return self.uncond + self.guidance_scale * (self.cond - self.uncond)
+        guided = self.uncond + self.guidance_scale * (self.cond - self.uncond)
+        share = self.guidance_rescale
+        if not share:
+            return guided
+        return (share * (self.cond.std() / guided.std()) + (1 - share)) * guided
 
     @cached_property
     def x0(self) -> Any:

@@ -1,0 +1,3 @@
+"""Placeholder until its plots are here."""
+
+RECORDS = {}
