@@ -1,0 +1,171 @@
+"""Other guidance scales: one step of a run at each of them, and whole runs at each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from diffusionlab.analysis.guidance import GuidanceDial, Stop
+from diffusionlab.analysis.guidance_sweep import Sweep, SweepPoint
+from diffusionlab.plots.figure import (
+    INK,
+    LINE,
+    SMALL,
+    Figure,
+    axis_labels,
+    canvas,
+    colour,
+    drawable,
+    finish,
+    heading,
+    not_finite,
+    panels,
+)
+from diffusionlab.plots.picture_grid import Cell, Grid, latent_cell
+from diffusionlab.trace import Guidance
+
+
+# ---- the dial ---------------------------------------------------------------------------------
+def plot_guidance_dial(record: GuidanceDial, *, ax: Axes | None = None) -> Figure | Axes:
+    """x0-hat of one step at several guidance scales, above what whole runs at them hold and end in.
+
+    The first row needs no network: it recombines the stored branches. Where the second differs from
+    it, all the earlier steps, and not this one, made the difference.
+    """
+    rows = {f"only step {record.step}:\nx0-hat": [_cell(record, s, "x0") for s in record.stops]}
+    if record.start is not None:
+        rows[f"whole run:\nx0-hat, step {record.step}"] = [
+            _cell(record, stop, "rerun") for stop in record.stops
+        ]
+        rows["whole run:\nits end"] = [_cell(record, stop, "end") for stop in record.stops]
+    columns = [_name(stop.guidance, record.own) for stop in record.stops]
+    wide = min(2.3, 13.0 / len(columns))
+    grid = Grid(list(rows), columns, list(rows.values()), wide)
+    across, down = grid.size
+    axes = canvas(ax, (max(across + 0.2, 11.5), down + 0.8))
+    grid.draw(axes)
+    bad = not_finite(np.stack([stop.x0 for stop in record.stops]), "in the stored branches")
+    where = f"step {record.step}, karras_sigma {record.level.karras_sigma:.3g}"
+    checks = [bad, record.replayed] + ([record.start] if record.start is not None else [])
+    heading(axes, f"the guidance dial at {where} of a run at g = {record.own}", *checks)
+    return finish(ax, axes, _dial_alt(record, where))
+
+
+def _name(guidance: Guidance, own: Guidance | None = None) -> str:
+    """The guidance on few short lines."""
+    lines = [f"g = {guidance.scale:g}" + (" (this run)" if guidance == own else "")]
+    if guidance.interval is not None:
+        lines.append(f"σ̂ {guidance.interval[0]:g} … {guidance.interval[1]:g}")
+    if guidance.rescale:
+        lines.append(f"rescale {guidance.rescale:g}")
+    return "\n".join(lines)
+
+
+def _cell(record: GuidanceDial, stop: Stop, part: str) -> Cell:
+    notes = {
+        "x0": f"{stop.turned:.0%} from the run's",
+        "rerun": f"{stop.drifted or 0:.0%} from above",
+        "end": f"{stop.moved or 0:.0%} from the run's",
+    }
+    image = (stop.images or {}).get(part)
+    if image is not None:
+        return Cell(np.asarray(image), {}, notes[part])
+    return latent_cell(getattr(stop, part), record.preview, note=notes[part])
+
+
+def _dial_alt(record: GuidanceDial, where: str) -> str:
+    told = "; ".join(
+        f"g {stop.guidance}: this step alone {stop.turned:.0%} from the run's own x0-hat"
+        + (
+            ""
+            if stop.drifted is None
+            else f", a whole run {stop.drifted:.0%} from that, its end {stop.moved:.0%} from "
+            "the run's own"
+        )
+        for stop in record.stops
+    )
+    return f"The guidance dial at {where} of a run at guidance {record.own}: {told}."
+
+
+# ---- the sweep --------------------------------------------------------------------------------
+def plot_guidance_sweep(record: Sweep, *, ax: Axes | None = None) -> Figure | Axes:
+    """Pictures over guidance scales, and below them what was measured on them, point by point."""
+    points = record.points
+    cells = [Cell(np.asarray(point.image), {}) for point in points]
+    grid = Grid([""], [_name(point.guidance) for point in points], [cells],
+                min(2.4, 13.6 / len(points)))  # fmt: skip
+    across, down = grid.size
+    wide, tall = max(across, 13.0), down + 4.4
+    axes = canvas(ax, (wide, tall + 0.8))
+    share = down / tall
+    below = (0.15 * (1 - share), 0.72 * (1 - share))
+    sheet, shares, sizes = panels(
+        axes,
+        [(0, 1 - share, 1, share), (0.07, *below[:1], 0.4, below[1]), (0.58, *below, 0.4, )[:2]
+         + (0.4, below[1])],
+    )  # fmt: skip
+    grid.draw(sheet)
+    _lines(shares, points, _shares(record), "share (0 … 1)")
+    _lines(sizes, points, _sizes(points), "size (no unit)")
+    values = np.array([[p.saturation, p.clipped, p.spread] for p in points])
+    count = points[0].count
+    runs = f", mean of {count} seeds" if count > 1 else ""
+    title = f"what rises with guidance{runs}: {record.prompt[:44]!r}"
+    heading(axes, title, not_finite(values, "in the measures"), record.start)
+    return finish(ax, axes, _sweep_alt(record))
+
+
+Series = tuple[str, Sequence[float | None], str, str]
+
+
+def _shares(record: Sweep) -> list[Series]:
+    points = record.points
+    found: list[Series] = [
+        ("saturation", [p.saturation for p in points], "o-", "vermilion"),
+        ("clipped values", [p.clipped for p in points], "s--", "black"),
+    ]
+    if record.adherence:
+        found.insert(0, (record.adherence, [p.adherence for p in points], "D-.", "green"))
+    return found
+
+
+def _sizes(points: Sequence[SweepPoint]) -> list[Series]:
+    return [
+        ("std of the last x0-hat", [p.spread for p in points], "o-", "blue"),
+        ("|cond − uncond| / |cond|", [p.ratio for p in points], "s--", "orange"),
+    ]
+
+
+def _lines(panel: Axes, points: Sequence[SweepPoint], series: list[Series], unit: str) -> None:
+    places = np.arange(len(points))
+    for name, values, mark, hue in series:
+        known = [i for i, value in enumerate(values) if value is not None]
+        panel.plot(places[known], [values[i] for i in known], mark, color=colour(hue),
+                   linewidth=LINE, markersize=9, label=drawable(name))  # fmt: skip
+    names = [f"{p.guidance.scale:g}" + _marks(p.guidance) for p in points]
+    panel.set_xticks(places, names)
+    panel.set_xlim(-0.3, len(points) - 0.7)
+    panel.set_ylim(0, 1.45 * panel.get_ylim()[1])
+    axis_labels(panel, "guidance scale", unit)
+    legend = panel.legend(fontsize=SMALL, frameon=False, loc="upper left", ncols=1,
+                          borderaxespad=0)  # fmt: skip
+    for text in legend.get_texts():
+        text.set_color(INK)
+        text.set_parse_math(False)
+
+
+def _marks(guidance: Guidance) -> str:
+    told = "\ninterval" if guidance.interval is not None else ""
+    return told + ("\nrescale" if guidance.rescale else "")
+
+
+def _sweep_alt(record: Sweep) -> str:
+    told = "; ".join(
+        f"g {p.guidance}: saturation {p.saturation:.2g}, clipped {p.clipped:.1%}, "
+        f"x0-hat std {p.spread:.2g}"
+        + ("" if p.adherence is None else f", {record.adherence} {p.adherence:.2g}")
+        for p in record.points
+    )
+    return f"Pictures of {record.prompt!r} over {len(record.points)} guidance scales: {told}."
