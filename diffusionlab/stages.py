@@ -9,14 +9,14 @@ One latent has no batch axis: (channels, height / 8, width / 8), float32, on the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 
 from .errors import InputError, NumericsError, shown
+from .finite import all_finite, first_not_finite
 from .images import to_image, to_pixels
 from .models.attention import PreparedText
 from .noise import BrownianPath, Sequential
@@ -81,7 +81,7 @@ def embed(model: LatentDiffusion, tokens: Tokens) -> TextEmbedding:
     hidden = tuple(out.last_hidden_state[0] for out in outputs)  # (tokens, width) each
     for number, encoder in enumerate(model.text_encoders):
         if not all_finite(hidden[number]):
-            part = first_not_finite(encoder, lambda: encoder(input_ids=ids))  # noqa: B023
+            part = first_not_finite(encoder, input_ids=ids)
             raise NumericsError(
                 f"text encoder {number} returned NaN or infinity; first non-finite module: "
                 f"{part}; load the checkpoint again, or with dtype=torch.float32"
@@ -195,7 +195,7 @@ def predict(
     texts = (text_embedding, uncond_embedding, scale)
     text = prepared.last(count) if prepared else branch_texts(model, *texts)
     outputs = run_unet(model, values, level, text, count)
-    if values.device.type != "meta" and not all_finite(outputs):
+    if not all_finite(outputs):
         raise _not_finite(model, values, level, branch_texts(model, *texts))
     uncond = outputs[0] if scale != 1 else None
     kind = model.schedule.prediction_type
@@ -251,34 +251,15 @@ def branch_texts(model, text_embedding, uncond_embedding, scale) -> torch.Tensor
 
 def run_unet(model, values, level, text, count) -> torch.Tensor:
     """Raw outputs (branches, channels, h, w) in float32; the last branch is the prompt's."""
-    sample = values.to(model.dtype).expand(count, *values.shape)
-    timestep = torch.tensor(level.timestep, dtype=torch.float32, device=values.device)
+    sample, timestep = unet_inputs(model, values, level, count)
     with rows(slice(count - 1, None)):
         return model.unet(sample, timestep, text).float()
 
 
-def all_finite(values: torch.Tensor) -> bool:
-    """Whether a tensor holds neither NaN nor infinity."""
-    return bool(torch.isfinite(values).all())
-
-
-def first_not_finite(network: torch.nn.Module, run: Callable[[], Any]) -> str:
-    """The first module inside a network whose output is not finite when `run()` runs it."""
-    names = {module: name for name, module in network.named_modules() if name}
-    found: list[str] = []
-
-    def look(module, inputs, output) -> None:
-        parts = output if isinstance(output, tuple) else (output,)
-        if not all(all_finite(p) for p in parts if isinstance(p, torch.Tensor)):
-            found.append(names[module])
-
-    hooks = [module.register_forward_hook(look) for module in names]
-    try:
-        run()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found[0] if found else "the output"
+def unet_inputs(model, values, level, count) -> tuple[torch.Tensor, torch.Tensor]:
+    """The latent once for each branch, in the model's dtype, and the timestep."""
+    sample = values.to(model.dtype).expand(count, *values.shape)
+    return sample, torch.tensor(level.timestep, dtype=torch.float32, device=values.device)
 
 
 def _not_finite(model, values, level, text) -> NumericsError:
@@ -288,7 +269,8 @@ def _not_finite(model, values, level, text) -> NumericsError:
     if bad:
         what = f"{bad[0]} that it was given already holds such values: look where it was made"
     else:
-        part = first_not_finite(model.unet, lambda: run_unet(model, values, level, text, len(text)))
+        sample, timestep = unet_inputs(model, values, level, len(text))
+        part = first_not_finite(model.unet, sample, timestep, text)
         what = f"first non-finite module: {part}; use float32, or check the weights"
     step = "" if current_step() is None else f"in step {current_step()}, "
     return NumericsError(
