@@ -22,7 +22,6 @@ from diffusionlab.analysis.latents import branch_x0, numbers
 from diffusionlab.errors import InputError, shown
 from diffusionlab.plots.figure import (
     HEAT,
-    INK,
     LINE,
     QUIET,
     SIGNED,
@@ -263,12 +262,21 @@ def _steps_axis(panel: Axes, found: Curves, record: Trace) -> None:
     above.tick_params(labelsize=TEXT, colors=QUIET, width=1.5, length=6)
     above.set_xlabel("karras_sigma", fontsize=TEXT, color=QUIET, labelpad=8)
     above.spines["top"].set_visible(False)
-    bare = [i for i in range(found.num_steps) if i not in found.steps]
-    for i in bare:
-        panel.axvspan(i - 0.5, i + 0.5, color="#dddddd", linewidth=0)
-    if bare:
-        middle = bare[len(bare) // 2]
-        label(panel, middle, 0.5 * panel.get_ylim()[1], "no guidance", rotation=90, color=INK)
+    for first, last in _runs_of([i for i in range(found.num_steps) if i not in found.steps]):
+        panel.axvspan(first - 0.5, last + 0.5, color="#dddddd", linewidth=0)
+        label(panel, (first + last) / 2, 0.5, "no guidance", rotation=90,
+              transform=panel.get_xaxis_transform())  # fmt: skip
+
+
+def _runs_of(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """The first and last of each unbroken run of rising whole numbers."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
 
 
 def _curves_alt(found: Curves, record: Trace) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from diffusionlab.analysis.guidance import GuidanceDial, Stop
 from diffusionlab.analysis.guidance_sweep import Sweep, SweepPoint
 from diffusionlab.plots.figure import (
-    INK,
     LINE,
     SMALL,
     Figure,
@@ -97,18 +97,17 @@ def plot_guidance_sweep(record: Sweep, *, ax: Axes | None = None) -> Figure | Ax
     grid = Grid([""], [_name(point.guidance) for point in points], [cells],
                 min(2.4, 13.6 / len(points)))  # fmt: skip
     across, down = grid.size
-    wide, tall = max(across, 13.0), down + 4.4
+    wide, tall = max(across, 13.0), down + 4.0
     axes = canvas(ax, (wide, tall + 0.8))
     share = down / tall
-    below = (0.15 * (1 - share), 0.72 * (1 - share))
-    sheet, shares, sizes = panels(
-        axes,
-        [(0, 1 - share, 1, share), (0.07, *below[:1], 0.4, below[1]), (0.58, *below, 0.4, )[:2]
-         + (0.4, below[1])],
-    )  # fmt: skip
+    low, high = 0.17 * (1 - share), 0.76 * (1 - share)
+    boxes = [(0.06, low, 0.25, high), (0.4, low, 0.25, high), (0.74, low, 0.25, high)]
+    sheet, *below = panels(axes, [(0, 1 - share, 1, share), *boxes])
     grid.draw(sheet)
-    _lines(shares, points, _shares(record), "share (0 … 1)")
-    _lines(sizes, points, _sizes(points), "size (no unit)")
+    _lines(below[0], points, _shares(record), "share (0 … 1)")
+    percent = [100 * p.clipped for p in points]
+    _lines(below[1], points, [("", percent, "s-", "black")], "values at 0 or 255 (%)")
+    _lines(below[2], points, _sizes(points), "size (no unit)")
     values = np.array([[p.saturation, p.clipped, p.spread] for p in points])
     count = points[0].count
     runs = f", mean of {count} seeds" if count > 1 else ""
@@ -121,19 +120,18 @@ Series = tuple[str, Sequence[float | None], str, str]
 
 
 def _shares(record: Sweep) -> list[Series]:
-    points = record.points
     found: list[Series] = [
-        ("saturation", [p.saturation for p in points], "o-", "vermilion"),
-        ("clipped values", [p.clipped for p in points], "s--", "black"),
+        ("colour saturation", [p.saturation for p in record.points], "o--", "vermilion"),
     ]
     if record.adherence:
-        found.insert(0, (record.adherence, [p.adherence for p in points], "D-.", "green"))
+        scores = [p.adherence for p in record.points]
+        found.insert(0, (record.adherence, scores, "D-", "green"))
     return found
 
 
 def _sizes(points: Sequence[SweepPoint]) -> list[Series]:
     return [
-        ("std of the last x0-hat", [p.spread for p in points], "o-", "blue"),
+        ("std of last x0-hat", [p.spread for p in points], "o-", "blue"),
         ("|cond − uncond| / |cond|", [p.ratio for p in points], "s--", "orange"),
     ]
 
@@ -143,17 +141,26 @@ def _lines(panel: Axes, points: Sequence[SweepPoint], series: list[Series], unit
     for name, values, mark, hue in series:
         known = [i for i, value in enumerate(values) if value is not None]
         panel.plot(places[known], [values[i] for i in known], mark, color=colour(hue),
-                   linewidth=LINE, markersize=9, label=drawable(name))  # fmt: skip
+                   linewidth=LINE, markersize=9, label=drawable(name[:28]) or "_")  # fmt: skip
     names = [f"{p.guidance.scale:g}" + _marks(p.guidance) for p in points]
     panel.set_xticks(places, names)
     panel.set_xlim(-0.3, len(points) - 0.7)
-    panel.set_ylim(0, 1.45 * panel.get_ylim()[1])
+    _headroom(panel, series)
     axis_labels(panel, "guidance scale", unit)
-    legend = panel.legend(fontsize=SMALL, frameon=False, loc="upper left", ncols=1,
-                          borderaxespad=0)  # fmt: skip
-    for text in legend.get_texts():
-        text.set_color(INK)
-        text.set_parse_math(False)
+
+
+def _headroom(panel: Axes, series: list[Series]) -> None:
+    """Room above the curves for their names; no ticks up there."""
+    good = [v for _, values, *_ in series for v in values if v is not None and np.isfinite(v)]
+    top = max([*good, 1e-9])
+    named = sum(bool(name) for name, *_ in series)
+    ticks = [tick for tick in MaxNLocator(5).tick_values(0, top) if 0 <= tick <= 1.05 * top]
+    panel.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    panel.set_ylim(0, (1.1 + 0.17 * named) * top)
+    if named:
+        shown = panel.legend(fontsize=SMALL, frameon=False, loc="upper left", borderaxespad=0)
+        for text in shown.get_texts():
+            text.set_parse_math(False)
 
 
 def _marks(guidance: Guidance) -> str:

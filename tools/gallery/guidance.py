@@ -41,7 +41,7 @@ def the_sweep(lab: Lab):
         lab.model, PROMPT, guidance_scales=[g for g in scales for _ in seeds],
         seeds=seeds * len(scales), **shared,
     )  # fmt: skip
-    return sweep(runs, keeps_to_the_prompt, "share of the prompt seen by a judge"), {}
+    return sweep(runs, keeps_to_the_prompt, "prompt, as a judge sees it"), {}
 
 
 def a_negative_prompt(lab: Lab):

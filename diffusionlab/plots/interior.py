@@ -1,0 +1,336 @@
+"""Inside the U-Net: what its parts cost, what its blocks hold, and what is missed without one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from diffusionlab.analysis.ablations import Ablation, Changed
+from diffusionlab.analysis.interior import (
+    MOST_TAPS,
+    Features,
+    at_step,
+    costs,
+    feature_taps,
+    features,
+    principal_colours,
+    short_name,
+    time_embedding,
+)
+from diffusionlab.analysis.latents import numbers
+from diffusionlab.errors import InputError, shown
+from diffusionlab.plots.figure import (
+    HEAT,
+    INK,
+    LINE,
+    SMALL,
+    TEXT,
+    Figure,
+    axis_labels,
+    canvas,
+    colour,
+    drawable,
+    finish,
+    heading,
+    latent_picture,
+    not_finite,
+    panels,
+    signed,
+)
+from diffusionlab.plots.picture_grid import Cell, Grid
+from diffusionlab.trace import Anatomy, Trace
+
+HUES = ("blue", "vermilion", "green", "purple", "orange", "black")
+MARKS = ("o-", "s--", "D-.", "^:", "v-", "P--")
+
+
+# ---- what it costs ----------------------------------------------------------------------------
+def plot_compute(record: Anatomy, *, ax: Axes | None = None) -> Figure | Axes:
+    """Each block's share of a network call's operations and of the weights, and the operations'."""
+    found = costs(record)
+    axes = canvas(ax, (max(1.05 * len(found.names) + 4.6, 12), 5.4))
+    blocks, kinds = panels(axes, [(0.065, 0.14, 0.6, 0.74), (0.78, 0.14, 0.2, 0.74)])
+    places = np.arange(len(found.names))
+    for shift, shares, hue, hatch, name in (
+        (-0.21, found.flops, "blue", None, "operations of one call"),
+        (0.21, found.parameters, "orange", "//", "weights"),
+    ):
+        drawn = blocks.bar(places + shift, 100 * np.array(shares), 0.4, color=colour(hue),
+                           hatch=hatch, edgecolor="white", label=name)  # fmt: skip
+        blocks.bar_label(drawn, [_percent(share) for share in shares], fontsize=SMALL, padding=2)
+    blocks.set_xticks(places, found.names)
+    blocks.set_ylim(0, 118 * max([*found.flops, *found.parameters]))
+    blocks.legend(fontsize=TEXT, frameon=False, loc="upper left")
+    axis_labels(blocks, "block, in the order of computation", "share (%)")
+    drawn = kinds.barh(list(found.kinds), [100 * share for share in found.kinds.values()],
+                       color=colour("blue"))  # fmt: skip
+    kinds.bar_label(drawn, [_percent(s) for s in found.kinds.values()], fontsize=TEXT, padding=3)
+    kinds.set_xlim(0, 122 * max(found.kinds.values()))
+    axis_labels(kinds, "operations (%)", "")
+    flops = f"{record.flops / 1e9:.3g} billion operations a call"
+    heading(axes, f"where the U-Net of {record.model[:30]} works: {flops}", found.check)
+    return finish(ax, axes, _compute_alt(record, found))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}" if share >= 0.005 or share == 0 else "<1"
+
+
+def _compute_alt(record: Anatomy, found: Any) -> str:
+    rows = zip(found.names, found.flops, found.parameters, strict=True)
+    told = ", ".join(f"{name} {f:.0%} and {p:.0%}" for name, f, p in rows)
+    kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in found.kinds.items())
+    return (
+        f"Shares of {record.flops / 1e9:.3g} billion operations and of {record.parameters} weights "
+        f"by block: {told}; operations by kind: {kinds}."
+    )
+
+
+# ---- what the blocks hold ---------------------------------------------------------------------
+def plot_features(
+    record: Trace,
+    tap: str | None = None,
+    *,
+    step: int | None = None,
+    steps: Sequence[int] | None = None,
+    most: int = 5,
+    ax: Axes | None = None,
+) -> Figure | Axes:
+    """What blocks hand on at one step: main components as colours, and their liveliest channels.
+
+    `tap` is a glob pattern of recorded taps (None: every block's output), `step` one step (None:
+    where karras_sigma is nearest to 1). `steps` draws the colours at several steps instead, in one
+    basis per block. Raises InputError for what was not recorded or is not there.
+    """
+    taps = feature_taps(record, tap)
+    if len(taps) > MOST_TAPS + 6:
+        raise InputError(
+            f"tap {shown(tap)} matches {len(taps)} taps; at most {MOST_TAPS + 6} can be drawn: "
+            "take a narrower pattern"
+        )
+    found = [features(record, name, step, most) for name in taps]
+    if steps is None:
+        grid, title = _channel_grid(found), _features_title(found)
+    else:
+        grid, title = _step_grid(record, found, steps), "what each block hands on, step by step"
+    wide, tall = grid.size
+    tall = max(tall, 4.2)
+    axes = canvas(ax, (wide + 4.9, tall + 0.75))
+    share = wide / (wide + 4.9)
+    sheet, sizes = panels(
+        axes, [(0, 0, share, 1), (share + 0.055, 0.6 / tall, 0.93 - share, 1 - 1.1 / tall)]
+    )
+    grid.draw(sheet)
+    _energies(sizes, found)
+    bad = sum(f.bad for f in found)
+    heading(axes, title, f"{bad} values are NaN or infinite, in these features" if bad else "")
+    return finish(ax, axes, _features_alt(found))
+
+
+def _features_title(found: Sequence[Features]) -> str:
+    where = f"step {found[0].step}, karras_sigma {found[0].level.karras_sigma:.3g}"
+    what = f"tap {found[0].tap}" if len(found) == 1 else "what each block hands on"
+    return f"{what} at {where}"
+
+
+def _name(found: Features) -> str:
+    return f"{short_name(found.tap)[:20]}\n" + "×".join(map(str, found.shape))
+
+
+def _channel_grid(found: Sequence[Features]) -> Grid:
+    count = max(len(f.channels) for f in found)
+    columns = ["main three\ncomponents", *(_rank(i) for i in range(count))]
+    cells = []
+    for f in found:
+        row = [Cell(f.colours, {}, f"{f.explained.sum():.0%} of variance")]
+        for number, values in zip(f.channels, f.maps, strict=True):
+            row.append(Cell(values, signed(values), f"ch. {number}, ±{_top(values):.2g}"))
+        cells.append(row + [Cell(None, {}, "")] * (count + 1 - len(row)))
+    return Grid([_name(f) for f in found], columns, cells, 1.5)
+
+
+def _rank(place: int) -> str:
+    return "liveliest\nchannel" if place == 0 else f"no. {place + 1}"
+
+
+def _top(values: np.ndarray) -> float:
+    good = np.abs(values[np.isfinite(values)])
+    return float(good.max()) if good.size else 0.0
+
+
+def _step_grid(record: Trace, found: Sequence[Features], steps: Sequence[int]) -> Grid:
+    good = isinstance(steps, (Sequence, np.ndarray, range)) and not isinstance(steps, str)
+    if not good or not 1 <= len(steps) <= 9:
+        raise InputError(
+            f"steps is {shown(steps)}; a list of 1 to 9 steps from 0 to {len(record.steps) - 1} "
+            "is allowed: steps=[0, 5, 10]"
+        )
+    cells = []
+    for f in found:
+        values = np.stack([at_step(record, f.tap, step) for step in steps])
+        cells.append([Cell(picture) for picture in principal_colours(values)[0]])
+    sigmas = [record.steps[step].level.karras_sigma for step in steps]
+    columns = [f"step {i}\nσ̂ {s:.3g}" for i, s in zip(steps, sigmas, strict=True)]
+    return Grid([_name(f) for f in found], columns, cells, 1.5)
+
+
+def _energies(panel: Axes, found: Sequence[Features]) -> None:
+    for n, f in enumerate(found):
+        panel.plot(np.arange(len(f.energies)), f.energies, MARKS[n % 6], color=colour(HUES[n % 6]),
+                   linewidth=LINE, markersize=7, label=drawable(short_name(f.tap)[:24]))  # fmt: skip
+    panel.set_ylim(bottom=0)
+    panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axis_labels(panel, "step", "root mean square")
+    panel.set_title("size over the run", fontsize=TEXT, color=INK)
+    if len(found) > 1:
+        panel.legend(fontsize=SMALL, frameon=False, loc="best")
+
+
+def _features_alt(found: Sequence[Features]) -> str:
+    told = "; ".join(
+        f"{short_name(f.tap)} {'×'.join(map(str, f.shape))}: channel {f.channels[0]} varies most "
+        f"({f.variances[0]:.0%} of the variance), three components hold {f.explained.sum():.0%}"
+        for f in found
+    )
+    return f"Feature maps at step {found[0].step}. {told}."
+
+
+# ---- the time ---------------------------------------------------------------------------------
+def plot_time_embedding(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
+    """What the network is told about the time at each step, and how alike the steps are told.
+
+    The numbers are sorted by how they change over the run. Needs record={"predictions", "time"}.
+    """
+    found = time_embedding(record)
+    steps, width = found.values.shape
+    axes = canvas(ax, (15, 6))
+    left, right = panels(axes, [(0.07, 0.14, 0.45, 0.74), (0.64, 0.14, 0.3, 0.74)])
+    edges = (-0.5, width - 0.5, steps - 0.5, -0.5)
+    drawn = left.imshow(found.values[:, found.order], aspect="auto", interpolation="nearest",
+                        extent=edges, **signed(found.values))  # fmt: skip
+    _bar(left, drawn, "value")
+    low = float(np.nanmin(np.append(found.similarity[np.isfinite(found.similarity)], 1.0)))
+    drawn = right.imshow(found.similarity, aspect="auto", interpolation="nearest", cmap=HEAT,
+                         vmin=min(low, 0.99), vmax=1.0)  # fmt: skip
+    _bar(right, drawn, "cosine (1: the same)")
+    chosen = sorted({int(i) for i in np.linspace(0, steps - 1, 6).round()})
+    names = [f"{found.timesteps[i]:g}" for i in chosen]
+    for panel in (left, right):
+        panel.set_yticks(chosen, names)
+    right.set_xticks(chosen, names)
+    axis_labels(left, f"the {width} numbers, from falling to rising", "timestep")
+    axis_labels(right, "timestep", "timestep")
+    left.set_title("the time embedding at each step", fontsize=TEXT, color=INK)
+    right.set_title("how alike two steps are told", fontsize=TEXT, color=INK)
+    bad = not_finite(found.values, "in the time embedding")
+    heading(axes, "how the network knows how noisy its input is", bad, found.check)
+    return finish(ax, axes, _time_alt(found))
+
+
+def _bar(panel: Axes, picture: Any, text: str) -> None:
+    """A colour bar in an inset, because its panel is one."""
+    inside = panel.inset_axes([1.02, 0.0, 0.035, 1.0])
+    bar = panel.figure.colorbar(picture, cax=inside)
+    bar.set_label(text, fontsize=SMALL, color=INK)
+    inside.tick_params(labelsize=SMALL, width=1.5)
+    bar.outline.set_visible(False)
+
+
+def _time_alt(found: Any) -> str:
+    steps, width = found.values.shape
+    return (
+        f"Time embedding of {width} numbers at {steps} steps, timestep {found.timesteps[0]:g} to "
+        f"{found.timesteps[-1]:g}: values up to {_top(found.values):.2g}; the first and the last "
+        f"step's have a cosine of {found.similarity[0, -1]:.2g}."
+    )
+
+
+# ---- what is missed ---------------------------------------------------------------------------
+def plot_ablation(record: Ablation, *, most: int = 7, ax: Axes | None = None) -> Figure | Axes:
+    """A run beside the runs with one thing taken away each, the largest change first.
+
+    Below each picture its difference from the whole run's, further down how far the latents are
+    apart at each level. At most `most` of them are drawn.
+    """
+    chosen = record.changed[:most]
+    base = _ending(record.base)
+    offs = [_picture_off(record, changed) for changed in chosen]
+    top = max([_top(off) for off in offs]) or 1.0
+    options = {"cmap": HEAT, "vmin": 0.0, "vmax": top}
+    pictures = [Cell(*base), *(Cell(*_ending(c.trace), _change(c)) for c in chosen)]
+    blank = Cell(None, {}, "difference →\n" + _off_unit(record))
+    below = [blank, *(Cell(off, options) for off in offs)]
+    columns = ["whole", *(drawable(short_name(c.name)[:14]) for c in chosen)]
+    grid = Grid(["", ""], columns, [pictures, below], min(2.1, 15 / len(columns)))
+    wide, tall = grid.size
+    rows = 0.36 * len(chosen) + 1.3
+    axes = canvas(ax, (max(wide, 11) + 0.9, tall + rows + 0.8))
+    share = rows / (tall + rows)
+    sheet, heat = panels(axes, [(0, share, 1, 1 - share), (0.17, 0.9 / (tall + rows), 0.7,
+                                                         share - 1.2 / (tall + rows))])  # fmt: skip
+    grid.draw(sheet)
+    _apart(heat, chosen)
+    shown_of = "" if len(chosen) == len(record.changed) else f", {most} of {len(record.changed)}"
+    ends = np.concatenate([numbers(c.trace.steps[-1].next_latent).ravel() for c in chosen])
+    bad = not_finite(ends, "in a changed run's end")
+    heading(axes, f"what is missed without each {record.what}{shown_of}", bad, record.start)
+    return finish(ax, axes, _ablation_alt(record))
+
+
+def _ending(trace: Trace) -> tuple[np.ndarray, dict]:
+    if trace.image is not None:
+        return np.asarray(trace.image), {}
+    return latent_picture(numbers(trace.steps[-1].next_latent), trace.preview)
+
+
+def _in_pixels(record: Ablation) -> bool:
+    return all(t.image is not None for t in (record.base, *(c.trace for c in record.changed)))
+
+
+def _off_unit(record: Ablation) -> str:
+    return "mean over RGB" if _in_pixels(record) else "mean over channels"
+
+
+def _picture_off(record: Ablation, changed: Changed) -> np.ndarray:
+    """How far the two pictures are apart at each place, (height, width)."""
+    traces = (record.base, changed.trace)
+    if _in_pixels(record):
+        arrays = [np.asarray(t.image.convert("RGB"), np.float64) / 255 for t in traces]
+        return np.abs(arrays[0] - arrays[1]).mean(axis=2)
+    latents = [numbers(t.steps[-1].next_latent) for t in traces]
+    return np.abs(latents[0] - latents[1]).mean(axis=0)
+
+
+def _change(changed: Changed) -> str:
+    at = changed.parting.at
+    parts = "they do not part" if at is None else f"parts after step {max(at - 1, 0)}"
+    return f"{changed.final:.0%} off\n{parts}"
+
+
+def _apart(panel: Axes, chosen: Sequence[Changed]) -> None:
+    values = np.stack([c.differences for c in chosen])
+    levels = values.shape[1]
+    top = max(_top(values), 1e-9)
+    drawn = panel.imshow(values, aspect="auto", interpolation="nearest", cmap=HEAT, vmin=0,
+                         vmax=top)  # fmt: skip
+    _bar(panel, drawn, "difference / size")
+    panel.set_yticks(np.arange(len(chosen)), [drawable(short_name(c.name)[:20]) for c in chosen],
+                     parse_math=False)  # fmt: skip
+    ticks = sorted({int(i) for i in np.linspace(0, levels - 1, 8).round()})
+    sigmas = chosen[0].parting.karras_sigmas
+    panel.set_xticks(ticks, [f"{sigmas[i]:.2g}" for i in ticks])
+    axis_labels(panel, "karras_sigma of the latents, in the order of the run", "", SMALL)
+
+
+def _ablation_alt(record: Ablation) -> str:
+    told = "; ".join(
+        f"{short_name(c.name)} {c.final:.0%}, {_change(c).splitlines()[1]}" for c in record.changed
+    )
+    return (
+        f"A run of {len(record.base.steps)} steps and {len(record.changed)} with one {record.what} "
+        f"taken away each, by how far their last latents are from the whole run's: {told}."
+    )

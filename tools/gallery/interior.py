@@ -1,0 +1,72 @@
+"""The plots of the U-Net's interior, each on a run of the gallery's prompt."""
+
+from __future__ import annotations
+
+import diffusionlab as dl
+from diffusionlab.analysis.ablations import ablate
+
+from .lab import PROMPT, SETTINGS, Lab
+
+INSIDE = {"predictions", "blocks", "time", "*skip*"}
+
+
+def without_skips(lab: Lab):
+    """The run without each of the skip connections, one at a time."""
+
+    def run(name: str):
+        with dl.zero_tap(lab.model, name):
+            return lab.run()
+
+    names = [skip.tap for skip in dl.anatomy(lab.model).skips]
+    return ablate(lab.trace, run, names, what="skip connection"), {}
+
+
+def without_attention(lab: Lab):
+    """The run without each head of one layer of cross-attention."""
+    layer = "up_blocks.0.attentions.1.*attn2*"
+
+    def run(name: str):
+        with dl.zero_heads(lab.model, layer, heads=(int(name.split()[-1]),)):
+            return lab.run()
+
+    heads = next(iter(dl.anatomy(lab.model).cross.values()))[0]
+    names = [f"head {i}" for i in range(heads)]
+    return ablate(lab.trace, run, names, what=f"head of {layer}"), {}
+
+
+def untrained(lab: Lab):
+    """The same picture from a network of random weights: what is the build, and what is learned."""
+    import copy
+    from dataclasses import replace
+
+    import torch
+
+    unet = copy.deepcopy(lab.model.unet)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for part in unet.modules():
+            if hasattr(part, "reset_parameters"):
+                part.reset_parameters()
+    model = replace(lab.model, unet=unet)
+    return dl.generate(model, **{"prompt": PROMPT} | SETTINGS, record=INSIDE), {}
+
+
+def with_options(**options):
+    """The run with its inside recorded, and these options."""
+    return lambda lab: (lab.run(record=INSIDE), options)
+
+
+CASES = {
+    "plot_hourglass": lambda lab: (dl.anatomy(lab.model), {}),
+    "plot_hourglass.wide": lambda lab: (dl.anatomy(lab.model, height=128, width=256), {}),
+    "plot_compute": lambda lab: (dl.anatomy(lab.model), {}),
+    "plot_compute.large": lambda lab: (dl.anatomy(lab.model, height=512, width=512), {}),
+    "plot_features": with_options(),
+    "plot_features.one": with_options(tap="up_blocks.0.output", most=8),
+    "plot_features.steps": with_options(steps=[0, 2, 4, 7, 11, 15, 19]),
+    "plot_features.skips": with_options(tap="*skip*"),
+    "plot_features.random_weights": untrained,
+    "plot_time_embedding": with_options(),
+    "plot_ablation": without_skips,
+    "plot_ablation.heads": without_attention,
+}
