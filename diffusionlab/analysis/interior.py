@@ -15,12 +15,14 @@ from diffusionlab.schedule import NoiseLevel
 from diffusionlab.trace import Anatomy, Trace
 
 KINDS = ("convolution", "linear", "attention")
-MOST_TAPS = 6
+MOST_TAPS, MOST_CHANNELS = 12, 20
 
 
 # ---- the build --------------------------------------------------------------------------------
 def short_name(name: str) -> str:
     """`down 0` for down_blocks.0, `in` for conv_in, `mid` for mid_block."""
+    if name == "skip":  # the first one, of what comes in
+        return "in skip"
     plain = name.removeprefix("conv_").replace("_embedding", "").replace("_blocks.", " ")
     return plain.replace("_block", "").replace(".output", "").replace(".skips.", " skip ")
 
@@ -170,7 +172,7 @@ def features(trace: Trace, tap: str, step: int | None = None, most: int = 6) -> 
     """The `Features` of one recorded tap at one step (None: where karras_sigma is nearest to 1).
 
     `most` channels are kept at the most. Raises InputError for a tap that was not recorded, a step
-    that is not there, or a `most` below 1.
+    that is not there, or a `most` that is not 1 to 20.
     """
     _check_most(most)
     step = step_near(trace) if step is None else step
@@ -196,8 +198,10 @@ def features(trace: Trace, tap: str, step: int | None = None, most: int = 6) -> 
 
 
 def _check_most(most: Any) -> None:
-    if type(most) is not int or most < 1:
-        raise InputError(f"most is {shown(most)}; a whole number of channels from 1 is allowed: 6")
+    if type(most) is not int or not 1 <= most <= MOST_CHANNELS:
+        raise InputError(
+            f"most is {shown(most)}; 1 to {MOST_CHANNELS} channels can be kept: take e.g. 5"
+        )
 
 
 def at_step(trace: Trace, tap: str, step: int) -> np.ndarray:

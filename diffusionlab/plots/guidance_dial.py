@@ -41,7 +41,7 @@ def plot_guidance_dial(record: GuidanceDial, *, ax: Axes | None = None) -> Figur
         ]
         rows["whole run:\nits end"] = [_cell(record, stop, "end") for stop in record.stops]
     columns = [_name(stop.guidance, record.own) for stop in record.stops]
-    wide = min(2.3, 13.0 / len(columns))
+    wide = min(2.2, 12.5 / len(columns))
     grid = Grid(list(rows), columns, list(rows.values()), wide)
     across, down = grid.size
     axes = canvas(ax, (max(across + 0.2, 11.5), down + 0.8))
@@ -139,8 +139,8 @@ def _sizes(points: Sequence[SweepPoint]) -> list[Series]:
 def _lines(panel: Axes, points: Sequence[SweepPoint], series: list[Series], unit: str) -> None:
     places = np.arange(len(points))
     for name, values, mark, hue in series:
-        known = [i for i, value in enumerate(values) if value is not None]
-        panel.plot(places[known], [values[i] for i in known], mark, color=colour(hue),
+        known = [np.nan if value is None else value for value in values]  # a gap: not measured
+        panel.plot(places, known, mark, color=colour(hue),
                    linewidth=LINE, markersize=9, label=drawable(name[:28]) or "_")  # fmt: skip
     names = [f"{p.guidance.scale:g}" + _marks(p.guidance) for p in points]
     panel.set_xticks(places, names)

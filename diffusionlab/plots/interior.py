@@ -27,6 +27,7 @@ from diffusionlab.plots.figure import (
     HEAT,
     INK,
     LINE,
+    SIGNED,
     SMALL,
     TEXT,
     Figure,
@@ -44,6 +45,7 @@ from diffusionlab.plots.figure import (
 from diffusionlab.plots.picture_grid import Cell, Grid
 from diffusionlab.trace import Anatomy, Trace
 
+PER_ROW = 5
 HUES = ("blue", "vermilion", "green", "purple", "orange", "black")
 MARKS = ("o-", "s--", "D-.", "^:", "v-", "P--")
 
@@ -53,7 +55,7 @@ def plot_compute(record: Anatomy, *, ax: Axes | None = None) -> Figure | Axes:
     """Each block's share of a network call's operations and of the weights, and the operations'."""
     found = costs(record)
     axes = canvas(ax, (max(1.05 * len(found.names) + 4.6, 12), 5.4))
-    blocks, kinds = panels(axes, [(0.065, 0.14, 0.6, 0.74), (0.78, 0.14, 0.2, 0.74)])
+    blocks, kinds = panels(axes, [(0.065, 0.14, 0.6, 0.8), (0.78, 0.14, 0.2, 0.8)])
     places = np.arange(len(found.names))
     for shift, shares, hue, hatch, name in (
         (-0.21, found.flops, "blue", None, "operations of one call"),
@@ -66,8 +68,9 @@ def plot_compute(record: Anatomy, *, ax: Axes | None = None) -> Figure | Axes:
     blocks.set_ylim(0, 118 * max([*found.flops, *found.parameters]))
     blocks.legend(fontsize=TEXT, frameon=False, loc="upper left")
     axis_labels(blocks, "block, in the order of computation", "share (%)")
-    drawn = kinds.barh(list(found.kinds), [100 * share for share in found.kinds.values()],
-                       color=colour("blue"))  # fmt: skip
+    rows = np.arange(len(found.kinds))[::-1]
+    drawn = kinds.barh(rows, [100 * s for s in found.kinds.values()], color=colour("blue"))
+    kinds.set_yticks(rows, list(found.kinds))
     kinds.bar_label(drawn, [_percent(s) for s in found.kinds.values()], fontsize=TEXT, padding=3)
     kinds.set_xlim(0, 122 * max(found.kinds.values()))
     axis_labels(kinds, "operations (%)", "")
@@ -107,9 +110,9 @@ def plot_features(
     basis per block. Raises InputError for what was not recorded or is not there.
     """
     taps = feature_taps(record, tap)
-    if len(taps) > MOST_TAPS + 6:
+    if len(taps) > MOST_TAPS:
         raise InputError(
-            f"tap {shown(tap)} matches {len(taps)} taps; at most {MOST_TAPS + 6} can be drawn: "
+            f"tap {shown(tap)} matches {len(taps)} taps; at most {MOST_TAPS} can be drawn: "
             "take a narrower pattern"
         )
     found = [features(record, name, step, most) for name in taps]
@@ -142,19 +145,21 @@ def _name(found: Features) -> str:
 
 
 def _channel_grid(found: Sequence[Features]) -> Grid:
-    count = max(len(f.channels) for f in found)
-    columns = ["main three\ncomponents", *(_rank(i) for i in range(count))]
-    cells = []
+    """Per tap its components and, in rows of five, its channels."""
+    names, cells = [], []
     for f in found:
-        row = [Cell(f.colours, {}, f"{f.explained.sum():.0%} of variance")]
-        for number, values in zip(f.channels, f.maps, strict=True):
-            row.append(Cell(values, signed(values), f"ch. {number}, ±{_top(values):.2g}"))
-        cells.append(row + [Cell(None, {}, "")] * (count + 1 - len(row)))
-    return Grid([_name(f) for f in found], columns, cells, 1.5)
-
-
-def _rank(place: int) -> str:
-    return "liveliest\nchannel" if place == 0 else f"no. {place + 1}"
+        main = Cell(f.colours, {}, f"{f.explained.sum():.0%} of variance")
+        drawn = [
+            Cell(values, signed(values), f"ch. {number}, ±{_top(values):.2g}")
+            for number, values in zip(f.channels, f.maps, strict=True)
+        ]
+        for first in range(0, len(drawn), PER_ROW):
+            row = [Cell(None) if first else main, *drawn[first : first + PER_ROW]]
+            cells.append(row)
+            names.append("" if first else _name(f))
+    count = max(len(row) for row in cells)
+    columns = ["main three\ncomponents", "liveliest\nchannels →", "", "", "", ""][:count]
+    return Grid(names, columns, [row + [Cell(None)] * (count - len(row)) for row in cells], 1.55)
 
 
 def _top(values: np.ndarray) -> float:
@@ -175,13 +180,13 @@ def _step_grid(record: Trace, found: Sequence[Features], steps: Sequence[int]) -
         cells.append([Cell(picture) for picture in principal_colours(values)[0]])
     sigmas = [record.steps[step].level.karras_sigma for step in steps]
     columns = [f"step {i}\nσ̂ {s:.3g}" for i, s in zip(steps, sigmas, strict=True)]
-    return Grid([_name(f) for f in found], columns, cells, 1.5)
+    return Grid([_name(f) for f in found], columns, cells, min(1.55, 10.5 / len(columns)))
 
 
 def _energies(panel: Axes, found: Sequence[Features]) -> None:
     for n, f in enumerate(found):
-        panel.plot(np.arange(len(f.energies)), f.energies, MARKS[n % 6], color=colour(HUES[n % 6]),
-                   linewidth=LINE, markersize=7, label=drawable(short_name(f.tap)[:24]))  # fmt: skip
+        panel.plot(f.energies, MARKS[n % 6], color=colour(HUES[n % 6]), linewidth=LINE,
+                   markersize=7, label=drawable(short_name(f.tap)[:24]))  # fmt: skip
     panel.set_ylim(bottom=0)
     panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axis_labels(panel, "step", "root mean square")
@@ -208,14 +213,13 @@ def plot_time_embedding(record: Trace, *, ax: Axes | None = None) -> Figure | Ax
     found = time_embedding(record)
     steps, width = found.values.shape
     axes = canvas(ax, (15, 6))
-    left, right = panels(axes, [(0.07, 0.14, 0.45, 0.74), (0.64, 0.14, 0.3, 0.74)])
+    left, right = panels(axes, [(0.06, 0.14, 0.42, 0.76), (0.63, 0.14, 0.3, 0.76)])
     edges = (-0.5, width - 0.5, steps - 0.5, -0.5)
     drawn = left.imshow(found.values[:, found.order], aspect="auto", interpolation="nearest",
                         extent=edges, **signed(found.values))  # fmt: skip
     _bar(left, drawn, "value")
-    low = float(np.nanmin(np.append(found.similarity[np.isfinite(found.similarity)], 1.0)))
-    drawn = right.imshow(found.similarity, aspect="auto", interpolation="nearest", cmap=HEAT,
-                         vmin=min(low, 0.99), vmax=1.0)  # fmt: skip
+    drawn = right.imshow(found.similarity, aspect="auto", interpolation="nearest", cmap=SIGNED,
+                         vmin=-1.0, vmax=1.0)  # fmt: skip
     _bar(right, drawn, "cosine (1: the same)")
     chosen = sorted({int(i) for i in np.linspace(0, steps - 1, 6).round()})
     names = [f"{found.timesteps[i]:g}" for i in chosen]
@@ -262,7 +266,7 @@ def plot_ablation(record: Ablation, *, most: int = 7, ax: Axes | None = None) ->
     top = max([_top(off) for off in offs]) or 1.0
     options = {"cmap": HEAT, "vmin": 0.0, "vmax": top}
     pictures = [Cell(*base), *(Cell(*_ending(c.trace), _change(c)) for c in chosen)]
-    blank = Cell(None, {}, "difference →\n" + _off_unit(record))
+    blank = Cell(None, {}, f"difference →\n{_off_unit(record)}\n(yellow: {top:.2g})")
     below = [blank, *(Cell(off, options) for off in offs)]
     columns = ["whole", *(drawable(short_name(c.name)[:14]) for c in chosen)]
     grid = Grid(["", ""], columns, [pictures, below], min(2.1, 15 / len(columns)))
@@ -306,8 +310,8 @@ def _picture_off(record: Ablation, changed: Changed) -> np.ndarray:
 
 
 def _change(changed: Changed) -> str:
-    at = changed.parting.at
-    parts = "they do not part" if at is None else f"parts after step {max(at - 1, 0)}"
+    at, share = changed.parting.at, f"over {changed.parting.share:.0%}"
+    parts = f"never {share}" if at is None else f"{share} after step {max(at - 1, 0)}"
     return f"{changed.final:.0%} off\n{parts}"
 
 

@@ -31,7 +31,7 @@ def without_attention(lab: Lab):
 
     heads = next(iter(dl.anatomy(lab.model).cross.values()))[0]
     names = [f"head {i}" for i in range(heads)]
-    return ablate(lab.trace, run, names, what=f"head of {layer}"), {}
+    return ablate(lab.trace, run, names, what="head of one cross-attention"), {}
 
 
 def untrained(lab: Lab):
