@@ -38,7 +38,7 @@ from diffusionlab.plots.figure import (
     panels,
     signed,
 )
-from diffusionlab.plots.picture_grid import Cell, Grid, latent_cell
+from diffusionlab.plots.picture_grid import Cell, Grid, largest, latent_cell
 from diffusionlab.trace import Prediction, Trace
 
 MOST_STEPS = 8
@@ -143,19 +143,8 @@ def _off_cells(calls: Any, uncond: list[Cell], cond: list[Cell], decoded: bool) 
 
 
 def _amount_cell(values: np.ndarray) -> Cell:
-    top = _largest(values)
+    top = largest(values)
     return Cell(values, {"cmap": HEAT, "vmin": 0.0, "vmax": top or 1.0}, f"up to {top:.2g}")
-
-
-def _largest(values: np.ndarray) -> float:
-    good = np.abs(values[np.isfinite(values)])
-    return float(good.max()) if good.size else 0.0
-
-
-def _pixels_apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    if one.shape != other.shape:  # a latent that is not finite is not decoded
-        return np.full(other.shape[:2], np.nan)
-    return np.abs(one - other).mean(axis=-1) / 255
 
 
 def _channel_rows(differences: Sequence[np.ndarray | None]) -> dict[str, list[Cell]]:
@@ -170,7 +159,7 @@ def _channel_rows(differences: Sequence[np.ndarray | None]) -> dict[str, list[Ce
 def _channel_cell(difference: np.ndarray | None, channel: int, count: int) -> Cell:
     if difference is None:
         return Cell(None, {}, NOT_RUN)
-    top = _largest(difference)
+    top = largest(difference)
     note = f"up to ±{top:.2g}" if channel == count - 1 else ""
     return Cell(difference[channel], signed(difference), note)
 

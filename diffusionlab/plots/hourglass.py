@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Polygon, Rectangle
 
-from diffusionlab.analysis.interior import Join, joins, short_name, skip_check
+from diffusionlab.analysis.anatomy import Join, joins, short_name, skip_check
 from diffusionlab.plots.figure import (
     INK,
     LINE,

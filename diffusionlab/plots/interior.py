@@ -1,4 +1,4 @@
-"""Inside the U-Net: what its parts cost, what its blocks hold, and what is missed without one."""
+"""Inside the U-Net: what its parts cost, what its blocks hand on, how it is told the time."""
 
 from __future__ import annotations
 
@@ -9,22 +9,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from diffusionlab.analysis.ablations import Ablation, Changed
+from diffusionlab.analysis.anatomy import costs, short_name
 from diffusionlab.analysis.interior import (
     MOST_TAPS,
     Features,
     at_step,
-    costs,
     feature_taps,
     features,
     principal_colours,
-    short_name,
     time_embedding,
 )
-from diffusionlab.analysis.latents import numbers
 from diffusionlab.errors import InputError, shown
 from diffusionlab.plots.figure import (
-    HEAT,
     INK,
     LINE,
     SIGNED,
@@ -37,12 +33,11 @@ from diffusionlab.plots.figure import (
     drawable,
     finish,
     heading,
-    latent_picture,
     not_finite,
     panels,
     signed,
 )
-from diffusionlab.plots.picture_grid import Cell, Grid
+from diffusionlab.plots.picture_grid import Cell, Grid, bar_beside, largest
 from diffusionlab.trace import Anatomy, Trace
 
 PER_ROW = 5
@@ -150,7 +145,7 @@ def _channel_grid(found: Sequence[Features]) -> Grid:
     for f in found:
         main = Cell(f.colours, {}, f"{f.explained.sum():.0%} of variance")
         drawn = [
-            Cell(values, signed(values), f"ch. {number}, ±{_top(values):.2g}")
+            Cell(values, signed(values), f"ch. {number}, ±{largest(values):.2g}")
             for number, values in zip(f.channels, f.maps, strict=True)
         ]
         for first in range(0, len(drawn), PER_ROW):
@@ -160,11 +155,6 @@ def _channel_grid(found: Sequence[Features]) -> Grid:
     count = max(len(row) for row in cells)
     columns = ["main three\ncomponents", "liveliest\nchannels →", "", "", "", ""][:count]
     return Grid(names, columns, [row + [Cell(None)] * (count - len(row)) for row in cells], 1.55)
-
-
-def _top(values: np.ndarray) -> float:
-    good = np.abs(values[np.isfinite(values)])
-    return float(good.max()) if good.size else 0.0
 
 
 def _step_grid(record: Trace, found: Sequence[Features], steps: Sequence[int]) -> Grid:
@@ -217,10 +207,10 @@ def plot_time_embedding(record: Trace, *, ax: Axes | None = None) -> Figure | Ax
     edges = (-0.5, width - 0.5, steps - 0.5, -0.5)
     drawn = left.imshow(found.values[:, found.order], aspect="auto", interpolation="nearest",
                         extent=edges, **signed(found.values))  # fmt: skip
-    _bar(left, drawn, "value")
+    bar_beside(left, drawn, "value")
     drawn = right.imshow(found.similarity, aspect="auto", interpolation="nearest", cmap=SIGNED,
                          vmin=-1.0, vmax=1.0)  # fmt: skip
-    _bar(right, drawn, "cosine (1: the same)")
+    bar_beside(right, drawn, "cosine (1: the same)")
     chosen = sorted({int(i) for i in np.linspace(0, steps - 1, 6).round()})
     names = [f"{found.timesteps[i]:g}" for i in chosen]
     for panel in (left, right):
@@ -235,106 +225,10 @@ def plot_time_embedding(record: Trace, *, ax: Axes | None = None) -> Figure | Ax
     return finish(ax, axes, _time_alt(found))
 
 
-def _bar(panel: Axes, picture: Any, text: str) -> None:
-    """A colour bar in an inset, because its panel is one."""
-    inside = panel.inset_axes([1.02, 0.0, 0.035, 1.0])
-    bar = panel.figure.colorbar(picture, cax=inside)
-    bar.set_label(text, fontsize=SMALL, color=INK)
-    inside.tick_params(labelsize=SMALL, width=1.5)
-    bar.outline.set_visible(False)
-
-
 def _time_alt(found: Any) -> str:
     steps, width = found.values.shape
     return (
         f"Time embedding of {width} numbers at {steps} steps, timestep {found.timesteps[0]:g} to "
-        f"{found.timesteps[-1]:g}: values up to {_top(found.values):.2g}; the first and the last "
+        f"{found.timesteps[-1]:g}: values up to {largest(found.values):.2g}; the first and the last "
         f"step's have a cosine of {found.similarity[0, -1]:.2g}."
-    )
-
-
-# ---- what is missed ---------------------------------------------------------------------------
-def plot_ablation(record: Ablation, *, most: int = 7, ax: Axes | None = None) -> Figure | Axes:
-    """A run beside the runs with one thing taken away each, the largest change first.
-
-    Below each picture its difference from the whole run's, further down how far the latents are
-    apart at each level. At most `most` of them are drawn.
-    """
-    chosen = record.changed[:most]
-    base = _ending(record.base)
-    offs = [_picture_off(record, changed) for changed in chosen]
-    top = max([_top(off) for off in offs]) or 1.0
-    options = {"cmap": HEAT, "vmin": 0.0, "vmax": top}
-    pictures = [Cell(*base), *(Cell(*_ending(c.trace), _change(c)) for c in chosen)]
-    blank = Cell(None, {}, f"difference →\n{_off_unit(record)}\n(yellow: {top:.2g})")
-    below = [blank, *(Cell(off, options) for off in offs)]
-    columns = ["whole", *(drawable(short_name(c.name)[:14]) for c in chosen)]
-    grid = Grid(["", ""], columns, [pictures, below], min(2.1, 15 / len(columns)))
-    wide, tall = grid.size
-    rows = 0.36 * len(chosen) + 1.3
-    axes = canvas(ax, (max(wide, 11) + 0.9, tall + rows + 0.8))
-    share = rows / (tall + rows)
-    sheet, heat = panels(axes, [(0, share, 1, 1 - share), (0.17, 0.9 / (tall + rows), 0.7,
-                                                         share - 1.2 / (tall + rows))])  # fmt: skip
-    grid.draw(sheet)
-    _apart(heat, chosen)
-    shown_of = "" if len(chosen) == len(record.changed) else f", {most} of {len(record.changed)}"
-    ends = np.concatenate([numbers(c.trace.steps[-1].next_latent).ravel() for c in chosen])
-    bad = not_finite(ends, "in a changed run's end")
-    heading(axes, f"what is missed without each {record.what}{shown_of}", bad, record.start)
-    return finish(ax, axes, _ablation_alt(record))
-
-
-def _ending(trace: Trace) -> tuple[np.ndarray, dict]:
-    if trace.image is not None:
-        return np.asarray(trace.image), {}
-    return latent_picture(numbers(trace.steps[-1].next_latent), trace.preview)
-
-
-def _in_pixels(record: Ablation) -> bool:
-    return all(t.image is not None for t in (record.base, *(c.trace for c in record.changed)))
-
-
-def _off_unit(record: Ablation) -> str:
-    return "mean over RGB" if _in_pixels(record) else "mean over channels"
-
-
-def _picture_off(record: Ablation, changed: Changed) -> np.ndarray:
-    """How far the two pictures are apart at each place, (height, width)."""
-    traces = (record.base, changed.trace)
-    if _in_pixels(record):
-        arrays = [np.asarray(t.image.convert("RGB"), np.float64) / 255 for t in traces]
-        return np.abs(arrays[0] - arrays[1]).mean(axis=2)
-    latents = [numbers(t.steps[-1].next_latent) for t in traces]
-    return np.abs(latents[0] - latents[1]).mean(axis=0)
-
-
-def _change(changed: Changed) -> str:
-    at, share = changed.parting.at, f"over {changed.parting.share:.0%}"
-    parts = f"never {share}" if at is None else f"{share} after step {max(at - 1, 0)}"
-    return f"{changed.final:.0%} off\n{parts}"
-
-
-def _apart(panel: Axes, chosen: Sequence[Changed]) -> None:
-    values = np.stack([c.differences for c in chosen])
-    levels = values.shape[1]
-    top = max(_top(values), 1e-9)
-    drawn = panel.imshow(values, aspect="auto", interpolation="nearest", cmap=HEAT, vmin=0,
-                         vmax=top)  # fmt: skip
-    _bar(panel, drawn, "difference / size")
-    panel.set_yticks(np.arange(len(chosen)), [drawable(short_name(c.name)[:20]) for c in chosen],
-                     parse_math=False)  # fmt: skip
-    ticks = sorted({int(i) for i in np.linspace(0, levels - 1, 8).round()})
-    sigmas = chosen[0].parting.karras_sigmas
-    panel.set_xticks(ticks, [f"{sigmas[i]:.2g}" for i in ticks])
-    axis_labels(panel, "karras_sigma of the latents, in the order of the run", "", SMALL)
-
-
-def _ablation_alt(record: Ablation) -> str:
-    told = "; ".join(
-        f"{short_name(c.name)} {c.final:.0%}, {_change(c).splitlines()[1]}" for c in record.changed
-    )
-    return (
-        f"A run of {len(record.base.steps)} steps and {len(record.changed)} with one {record.what} "
-        f"taken away each, by how far their last latents are from the whole run's: {told}."
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from diffusionlab.plots.figure import QUIET, SMALL, TEXT, label, latent_picture
+from diffusionlab.plots.figure import INK, QUIET, SMALL, TEXT, label, latent_picture
 
 GAP, LINE_INCHES, LETTER_INCHES = 0.06, 0.27, 0.135  # of a picture; of text at TEXT points
 
@@ -97,3 +97,18 @@ def latent_cell(
     if decode is not None and np.isfinite(latent).all():
         return Cell(np.asarray(decode(latent.astype(np.float32))), {}, note)
     return Cell(*latent_picture(latent, preview), note)
+
+
+def largest(values: np.ndarray) -> float:
+    """The largest absolute value among the finite ones; 0 if there is none."""
+    good = np.abs(values[np.isfinite(values)])
+    return float(good.max()) if good.size else 0.0
+
+
+def bar_beside(panel: Axes, picture: Any, text: str) -> None:
+    """A colour bar right of a panel that is itself an inset of another Axes."""
+    inside = panel.inset_axes((1.02, 0.0, 0.035, 1.0))
+    bar = panel.figure.colorbar(picture, cax=inside)
+    bar.set_label(text, fontsize=SMALL, color=INK)
+    inside.tick_params(labelsize=SMALL, width=1.5)
+    bar.outline.set_visible(False)
