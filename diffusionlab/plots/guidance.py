@@ -131,15 +131,16 @@ def _off_cells(calls: Any, uncond: list[Cell], cond: list[Cell], decoded: bool) 
     Of decoded pictures the mean over red, green and blue, else the root mean square over channels.
     """
     found = []
-    for call, one, other in zip(calls, uncond, cond, strict=True):
-        if call.uncond is None:
-            found.append(None)
-        elif decoded:
-            arrays = [np.asarray(cell.array, np.float64) for cell in (one, other)]
-            found.append(_pixels_apart(*arrays))
+    for call, *pair in zip(calls, uncond, cond, strict=True):
+        difference = _difference(call)
+        if difference is None:
+            found.append(Cell(None, {}, NOT_RUN))
+        elif decoded and np.isfinite(difference).all():
+            one, other = (np.asarray(cell.array, np.float64) / 255 for cell in pair)
+            found.append(_amount_cell(np.abs(one - other).mean(axis=-1)))
         else:
-            found.append(np.sqrt(np.square(_difference(call)).mean(axis=0)))
-    return [Cell(None, {}, NOT_RUN) if f is None else _amount_cell(f) for f in found]
+            found.append(_amount_cell(np.sqrt(np.square(difference).mean(axis=0))))
+    return found
 
 
 def _amount_cell(values: np.ndarray) -> Cell:

@@ -229,6 +229,6 @@ def _time_alt(found: Any) -> str:
     steps, width = found.values.shape
     return (
         f"Time embedding of {width} numbers at {steps} steps, timestep {found.timesteps[0]:g} to "
-        f"{found.timesteps[-1]:g}: values up to {largest(found.values):.2g}; the first and the last "
-        f"step's have a cosine of {found.similarity[0, -1]:.2g}."
+        f"{found.timesteps[-1]:g}: values up to {largest(found.values):.2g}; those of the first "
+        f"and the last step have a cosine of {found.similarity[0, -1]:.2g}."
     )
