@@ -91,5 +91,4 @@ def skip_check(anatomy: Anatomy) -> str:
     """
     wanted = sum(block.resnets for block in anatomy.blocks if block.kind == "up")
     found = len(anatomy.skips)
-    told = f"CHECK FAILED: {found} skips for {wanted} residual blocks on the way up"
-    return "" if found == wanted else told
+    return "" if found == wanted else f"CHECK FAILED: {found} skips, {wanted} needed"

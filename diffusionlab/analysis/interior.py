@@ -91,7 +91,8 @@ def features(trace: Trace, tap: str, step: int | None = None, most: int = 6) -> 
     _check_most(most)
     step = step_near(trace) if step is None else step
     values = at_step(trace, tap, step)  # (channels, h, w)
-    spread = np.nan_to_num(values.var(axis=(1, 2)), nan=-1.0, posinf=-1.0)
+    with np.errstate(all="ignore"):  # a channel that is not finite comes last, and is counted
+        spread = np.nan_to_num(values.var(axis=(1, 2)), nan=-1.0, posinf=-1.0)
     order = np.argsort(-spread, kind="stable")[:most]
     total = float(spread[spread > 0].sum()) or 1.0
     colours, explained = principal_colours(values[None])

@@ -69,13 +69,13 @@ def plot_guidance(
     ]
     grid = Grid(list(rows), columns, list(rows.values()), 1.9 if len(columns) < 7 else 1.6)
     wide, tall = grid.size
-    axes = canvas(ax, (wide + 1.5, tall + 0.8))
+    axes = canvas(ax, (max(wide + 1.5, 14.0), tall + 0.8))
     grid.draw(axes)
     scale = Normalize(-1 if channels else 0, 1)
     colour_bar(axes, ScalarMappable(scale, SIGNED if channels else HEAT), _unit(channels, decode))
     found = np.concatenate([d.ravel() for d in differences if d is not None] or [np.zeros(1)])
-    bad = not_finite(found, "in the difference of the branches")
-    heading(axes, _title(record, channels, decode), bad, recombined(record))
+    bad = not_finite(found, "in the difference")
+    heading(axes, _title(record, channels, decode), bad or recombined(record))
     return finish(ax, axes, _alt(record, chosen, differences))
 
 
@@ -174,11 +174,11 @@ def _unit(channels: bool, decode: Any) -> str:
 
 def _title(record: Trace, channels: bool, decode: Any) -> str:
     if channels:
-        return "where guidance pulls: x0-hat with the prompt minus x0-hat without it"
-    how = "decoded" if decode is not None else "by the preview map"
+        return "where guidance pulls: x0-hat with the prompt − without it"
+    how = "decoded" if decode is not None else "by preview map"
     if record.preview is None and decode is None:
         how = "mean of the channels (no preview map)"
-    return f"x0-hat of both branches and what guidance makes of them, {how} (σ̂: karras_sigma)"
+    return f"x0-hat of both branches, {how}"
 
 
 def _alt(record: Trace, chosen: Sequence[int], differences: Sequence[np.ndarray | None]) -> str:
@@ -215,7 +215,7 @@ def plot_guidance_curves(record: Trace, *, ax: Axes | None = None) -> Figure | A
         panel.legend(fontsize=TEXT, frameon=False, loc="best")
     values = np.concatenate([found.ratios, found.x0_ratios, found.apart, found.turned])
     title = f"what guidance {record.settings.guidance} adds, step by step"
-    heading(axes, title, not_finite(values, "in the network's output"), found.check)
+    heading(axes, title, not_finite(values, "in the network's output") or found.check)
     return finish(ax, axes, _curves_alt(found, record))
 
 

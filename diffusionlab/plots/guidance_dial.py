@@ -44,12 +44,14 @@ def plot_guidance_dial(record: GuidanceDial, *, ax: Axes | None = None) -> Figur
     wide = min(2.2, 12.5 / len(columns))
     grid = Grid(list(rows), columns, list(rows.values()), wide)
     across, down = grid.size
-    axes = canvas(ax, (max(across + 0.2, 11.5), down + 0.8))
+    axes = canvas(ax, (max(across + 0.2, 12.5), down + 0.8))
     grid.draw(axes)
-    bad = not_finite(np.stack([stop.x0 for stop in record.stops]), "in the stored branches")
+    bad = not_finite(np.stack([stop.x0 for stop in record.stops]), "in this step")
     where = f"step {record.step}, karras_sigma {record.level.karras_sigma:.3g}"
-    checks = [bad, record.replayed] + ([record.start] if record.start is not None else [])
-    heading(axes, f"the guidance dial at {where} of a run at g = {record.own}", *checks)
+    known = any(stop.guidance == record.own for stop in record.stops)
+    run = "" if known else f", run at g = {record.own}"
+    start = record.start if record.start is not None else ""
+    heading(axes, f"the guidance dial at {where}{run}", bad or record.replayed, start)
     return finish(ax, axes, _dial_alt(record, where))
 
 
@@ -111,8 +113,8 @@ def plot_guidance_sweep(record: Sweep, *, ax: Axes | None = None) -> Figure | Ax
     values = np.array([[p.saturation, p.clipped, p.spread] for p in points])
     count = points[0].count
     runs = f", mean of {count} seeds" if count > 1 else ""
-    title = f"what rises with guidance{runs}: {record.prompt[:44]!r}"
-    heading(axes, title, not_finite(values, "in the measures"), record.start)
+    title = f"what rises with guidance{runs}: {record.prompt[:30]!r}"
+    heading(axes, title, not_finite(values, "in the measures") or record.start)
     return finish(ax, axes, _sweep_alt(record))
 
 

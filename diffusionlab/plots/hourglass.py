@@ -51,7 +51,8 @@ def plot_hourglass(record: Anatomy, *, ax: Axes | None = None) -> Figure | Axes:
     _table(axes, record, blocks)
     label(axes, -0.12, 0.0, f"latent\n{_shape(record.latent)} →", fontsize=TEXT, ha="right")
     title = f"the U-Net of {record.model[:24]}: {_count(record.parameters)} parameters"
-    heading(axes, f"{title} (height: rows, width: √channels)", skip_check(record))
+    label(axes, -0.12, -0.95, "height: rows\nwidth: root\nof channels", ha="right", color=QUIET)
+    heading(axes, title, skip_check(record))
     return finish(ax, axes, _alt(record, blocks))
 
 

@@ -125,7 +125,7 @@ def plot_features(
     grid.draw(sheet)
     _energies(sizes, found)
     bad = sum(f.bad for f in found)
-    heading(axes, title, f"{bad} values are NaN or infinite, in these features" if bad else "")
+    heading(axes, title, f"{bad} values are NaN or infinite" if bad else "")
     return finish(ax, axes, _features_alt(found))
 
 
@@ -169,8 +169,9 @@ def _step_grid(record: Trace, found: Sequence[Features], steps: Sequence[int]) -
         values = np.stack([at_step(record, f.tap, step) for step in steps])
         cells.append([Cell(picture) for picture in principal_colours(values)[0]])
     sigmas = [record.steps[step].level.karras_sigma for step in steps]
-    columns = [f"step {i}\nσ̂ {s:.3g}" for i, s in zip(steps, sigmas, strict=True)]
-    return Grid([_name(f) for f in found], columns, cells, min(1.55, 10.5 / len(columns)))
+    columns = [f"{i}\n{sigma:.3g}" for i, sigma in zip(steps, sigmas, strict=True)]
+    wide = min(1.55, 10.5 / len(columns))
+    return Grid([_name(f) for f in found], columns, cells, wide, "step\nkarras_sigma")
 
 
 def _energies(panel: Axes, found: Sequence[Features]) -> None:
@@ -221,7 +222,7 @@ def plot_time_embedding(record: Trace, *, ax: Axes | None = None) -> Figure | Ax
     left.set_title("the time embedding at each step", fontsize=TEXT, color=INK)
     right.set_title("how alike two steps are told", fontsize=TEXT, color=INK)
     bad = not_finite(found.values, "in the time embedding")
-    heading(axes, "how the network knows how noisy its input is", bad, found.check)
+    heading(axes, "how the network knows how noisy its input is", bad or found.check)
     return finish(ax, axes, _time_alt(found))
 
 

@@ -25,12 +25,16 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Rows of as many cells as there are columns; every picture is one unit, `wide` inches."""
+    """Rows of as many cells as there are columns; every picture is one unit, `wide` inches.
+
+    `corner` stands beside the captions, above the names, and says what their lines are.
+    """
 
     names: Sequence[str]
     columns: Sequence[str]
     cells: Sequence[Sequence[Cell]]
     wide: float = 2.0
+    corner: str = ""
 
     @property
     def tall(self) -> float:
@@ -41,7 +45,8 @@ class Grid:
     @property
     def left(self) -> float:
         """Room for the names, in pictures."""
-        longest = max((len(line) for name in self.names for line in name.split("\n")), default=0)
+        names = (*self.names, self.corner)
+        longest = max(len(line) for name in names for line in name.split("\n"))
         return longest * LETTER_INCHES / self.wide
 
     @property
@@ -63,6 +68,7 @@ class Grid:
     def draw(self, ax: Axes) -> list[Any]:
         """Draw everything in data coordinates; matplotlib's images, row by row."""
         drawn, top = [], 0.0
+        label(ax, -0.05, 0.02, self.corner, fontsize=TEXT, ha="right", va="bottom", color=QUIET)
         for column, caption in enumerate(self.columns):
             label(ax, column * (1 + GAP) + 0.5, 0.02, caption, fontsize=TEXT, va="bottom")
         for row, (name, cells) in enumerate(zip(self.names, self.cells, strict=True)):
