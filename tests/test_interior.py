@@ -161,6 +161,7 @@ def test_the_liveliest_channels_by_hand():
     assert found.variances == pytest.approx(squares[[5, 4, 3]] / squares.sum(), rel=1e-6)
     assert found.explained == pytest.approx([1, 0, 0], abs=1e-9)  # all channels are one picture
     assert found.colours[..., 0] == pytest.approx(np.repeat([[0.0], [0.5], [1.0]], 4, axis=1))
+    assert not found.colours[..., 1:].any()  # rounding is not stretched into a picture
     one = np.sqrt(np.mean(squares) * np.mean([0, 1, 4]))
     assert found.energies == pytest.approx(one * np.arange(1, 6), rel=1e-6) and found.bad == 0
 

@@ -233,7 +233,7 @@ def test_a_dial_without_whole_runs_has_one_row():
     assert len(images) == 3
     assert np.array_equal(images[1].get_array(), RUN.preview.rgb(record.stops[1].x0))
     shown = texts(figure)
-    assert "rescale 0.7" in shown and "σ̂ 0.5 … 6" in shown and "whole run" not in shown
+    assert "rescale 0.7" in shown and "interval 0.5 … 6" in shown and "whole run" not in shown
     bare = plots.plot_guidance_dial(dial(replace(RUN, preview=None), 2))
     assert bare.axes[0].images[0].get_array().shape == (6, 8)
 

@@ -171,7 +171,8 @@ def _principal(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     weights = weights * np.where(largest < 0, -1, 1)
     missing = 3 - len(order)  # fewer than three channels or places
     shares = np.pad(values[order] / max(values.sum(), 1e-300), (0, missing))
-    return shares, np.pad(weights, ((0, missing), (0, 0)))
+    weights = np.pad(weights, ((0, missing), (0, 0)))
+    return shares, np.where(shares[:, None] > 1e-12, weights, 0)  # rounding is no component
 
 
 # ---- the time ---------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def plot_ablation(record: Ablation, *, most: int = 7, ax: Axes | None = None) ->
     columns = ["whole", *(drawable(short_name(c.name)[:14]) for c in chosen)]
     grid = Grid(["", ""], columns, [pictures, below], min(2.1, 15 / len(columns)))
     wide, tall = grid.size
-    rows = 0.36 * len(chosen) + 1.3
+    rows = max(0.36 * len(chosen), 1.9) + 1.3
     axes = canvas(ax, (max(wide, 11) + 0.9, tall + rows + 0.8))
     share = rows / (tall + rows)
     sheet, heat = panels(axes, [(0, share, 1, 1 - share), (0.17, 0.9 / (tall + rows), 0.7,

@@ -64,13 +64,12 @@ def plot_guidance(
     calls = [call_at(record, step) for step in chosen]
     differences = [_difference(call) for call in calls]
     rows = _channel_rows(differences) if channels else _branch_rows(record, calls, decode)
-    columns = [
-        f"step {i}\nσ̂ {c.level.karras_sigma:.3g}" for i, c in zip(chosen, calls, strict=True)
-    ]
-    grid = Grid(list(rows), columns, list(rows.values()), 1.9 if len(columns) < 7 else 1.6)
-    wide, tall = grid.size
-    axes = canvas(ax, (max(wide + 1.5, 14.0), tall + 0.8))
-    grid.draw(axes)
+    columns = [f"{i}\n{c.level.karras_sigma:.3g}" for i, c in zip(chosen, calls, strict=True)]
+    size = 1.9 if len(columns) < 7 else 1.6
+    grid = Grid(list(rows), columns, list(rows.values()), size, "step\nkarras_sigma")
+    wide, tall = max(grid.size[0], 12.5), grid.size[1]
+    axes = canvas(ax, (wide + 1.5, tall + 0.8))
+    grid.draw(axes, wide)
     scale = Normalize(-1 if channels else 0, 1)
     colour_bar(axes, ScalarMappable(scale, SIGNED if channels else HEAT), _unit(channels, decode))
     found = np.concatenate([d.ravel() for d in differences if d is not None] or [np.zeros(1)])

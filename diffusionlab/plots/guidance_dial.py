@@ -43,9 +43,9 @@ def plot_guidance_dial(record: GuidanceDial, *, ax: Axes | None = None) -> Figur
     columns = [_name(stop.guidance, record.own) for stop in record.stops]
     wide = min(2.2, 12.5 / len(columns))
     grid = Grid(list(rows), columns, list(rows.values()), wide)
-    across, down = grid.size
-    axes = canvas(ax, (max(across + 0.2, 12.5), down + 0.8))
-    grid.draw(axes)
+    across, down = max(grid.size[0], 12.5), grid.size[1]
+    axes = canvas(ax, (across + 0.2, down + 0.8))
+    grid.draw(axes, across)
     bad = not_finite(np.stack([stop.x0 for stop in record.stops]), "in this step")
     where = f"step {record.step}, karras_sigma {record.level.karras_sigma:.3g}"
     known = any(stop.guidance == record.own for stop in record.stops)
@@ -59,7 +59,7 @@ def _name(guidance: Guidance, own: Guidance | None = None) -> str:
     """The guidance on few short lines."""
     lines = [f"g = {guidance.scale:g}" + (" (this run)" if guidance == own else "")]
     if guidance.interval is not None:
-        lines.append(f"σ̂ {guidance.interval[0]:g} … {guidance.interval[1]:g}")
+        lines.append(f"interval {guidance.interval[0]:g} … {guidance.interval[1]:g}")
     if guidance.rescale:
         lines.append(f"rescale {guidance.rescale:g}")
     return "\n".join(lines)

@@ -65,8 +65,11 @@ class Grid:
         down = self.top + sum(self._pitch(row) for row in range(len(self.cells)))
         return self.wide * across, self.wide * down
 
-    def draw(self, ax: Axes) -> list[Any]:
-        """Draw everything in data coordinates; matplotlib's images, row by row."""
+    def draw(self, ax: Axes, room: float = 0.0) -> list[Any]:
+        """Draw everything in data coordinates; matplotlib's images, row by row.
+
+        `room` are inches that the Axes has across; what the grid does not need stays free.
+        """
         drawn, top = [], 0.0
         label(ax, -0.05, 0.02, self.corner, fontsize=TEXT, ha="right", va="bottom", color=QUIET)
         for column, caption in enumerate(self.columns):
@@ -76,7 +79,8 @@ class Grid:
             for column, cell in enumerate(cells):
                 drawn += self._picture(ax, cell, column * (1 + GAP), top)
             top -= self._pitch(row)
-        ax.set_xlim(-self.left - GAP, len(self.columns) * (1 + GAP))
+        right = max(len(self.columns) * (1 + GAP), room / self.wide - self.left - GAP)
+        ax.set_xlim(-self.left - GAP, right)
         ax.set_ylim(top, self.top)
         ax.set_aspect("equal")
         ax.axis("off")
