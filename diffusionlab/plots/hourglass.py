@@ -126,9 +126,9 @@ def _foot(bridges: Sequence[Join], join: Join, column: int, place: int) -> float
 # ---- what is read, and the table --------------------------------------------------------------
 def _bands(axes: Axes, record: Anatomy, wide: float) -> None:
     time = next((block for block in record.blocks if block.kind == "time"), None)
-    told = [f"text, {record.tokens} tokens: read by the orange blocks"]
+    told = [f"text, {record.tokens} tokens: to the orange blocks"]
     if time is not None:
-        told.append(f"timestep, {time.shape[0]} numbers: read by every residual block")
+        told.append(f"timestep, {time.shape[0]} numbers: to every residual block")
     for row, text in enumerate(told):
         top = -BODY / 2 - 0.1 - row * (BAND + 0.06)
         hue = colour("orange") if row == 0 else colour("green")

@@ -69,9 +69,17 @@ def plot_compute(record: Anatomy, *, ax: Axes | None = None) -> Figure | Axes:
     kinds.bar_label(drawn, [_percent(s) for s in found.kinds.values()], fontsize=TEXT, padding=3)
     kinds.set_xlim(0, 122 * max(found.kinds.values()))
     axis_labels(kinds, "operations (%)", "")
-    flops = f"{record.flops / 1e9:.3g} billion operations a call"
-    heading(axes, f"where the U-Net of {record.model[:30]} works: {flops}", found.check)
+    flops = f"{_words(record.flops)} operations a call"
+    heading(axes, f"where the U-Net of {record.model[:24]} works: {flops}", found.check)
     return finish(ax, axes, _compute_alt(record, found))
+
+
+def _words(number: int) -> str:
+    """1 234 567 → 1.23 million."""
+    for unit, size in (("billion", 1e9), ("million", 1e6), ("thousand", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)
 
 
 def _percent(share: float) -> str:
@@ -83,8 +91,8 @@ def _compute_alt(record: Anatomy, found: Any) -> str:
     told = ", ".join(f"{name} {f:.0%} and {p:.0%}" for name, f, p in rows)
     kinds = ", ".join(f"{kind} {share:.0%}" for kind, share in found.kinds.items())
     return (
-        f"Shares of {record.flops / 1e9:.3g} billion operations and of {record.parameters} weights "
-        f"by block: {told}; operations by kind: {kinds}."
+        f"Shares of {_words(record.flops)} operations and {_words(record.parameters)} weights by "
+        f"block: {told}; operations by kind: {kinds}."
     )
 
 
