@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 import traces
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from test_guidance import by_hand, one_step, picture, run_at, runs_over
 from test_interior import SHARES, large_anatomy, moved, recorded, small_anatomy
@@ -64,7 +65,7 @@ def panels(figure) -> list:
 
 def on_the_page(figure) -> bool:
     """Whether every text that is drawn lies inside the figure, tick labels left out."""
-    figure.to_png()
+    FigureCanvasAgg(figure).draw()
     axes = figure.findobj(matplotlib.axes.Axes)
     ticks = {
         t for a in axes for axis in (a.xaxis, a.yaxis) for t in axis.get_ticklabels(which="both")
@@ -82,6 +83,48 @@ def on_the_page(figure) -> bool:
     return not outside
 
 
+def overlapping(figure) -> list[tuple[str, str]]:
+    """The pairs of labels that lie on one another, in a figure that has been drawn."""
+    axes = figure.findobj(matplotlib.axes.Axes)
+    drawn = [(t.get_text(), t.get_window_extent()) for a in axes for t in a.texts if t.get_text()]
+    return [
+        (text, other)
+        for i, (text, box) in enumerate(drawn)
+        for other, its in drawn[i + 1 :]
+        if box.overlaps(its)
+    ]
+
+
+def crowded() -> dict:
+    """Each plot with as much in it as it takes."""
+    long = traces.trace(12)
+    names = [f"down_blocks.{i}.skips.{j}" for i in range(4) for j in range(3)]
+    taps = {f"up_blocks.{i}.output": np.random.default_rng(i).normal(size=(12, 30, 3, 4))
+            for i in range(4)}  # fmt: skip
+    scales = [0, 1, 2, 3, 4, 8, 16, Guidance(8, rescale=0.7), Guidance(8, interval=(0.5, 6))]
+    far = ablate(long, lambda name: moved(long, 2 + names.index(name), 11), names)
+    return {
+        "dial": plots.plot_guidance_dial(dial(RUN, 1, scales, run=run_at)),
+        "branches": plots.plot_guidance(long, steps=range(8)),
+        "channels": plots.plot_guidance(long, steps=range(8), channels=True),
+        "features": plots.plot_features(replace(long, attention=taps), most=12),
+        "ablation": plots.plot_ablation(far),
+        "sweep": plots.plot_guidance_sweep(
+            sweep(runs_over([0, 1, 2, 3, 4, 5, 8, 16], [picture(9, 9, 9)] * 8))
+        ),
+    }
+
+
+def test_texts_keep_apart_in_crowded_figures():
+    for name, figure in crowded().items():
+        assert on_the_page(figure), name
+        assert not overlapping(figure), name
+    figure = plots.plot_guidance_dial(RECORDS["plot_guidance_dial"])
+    figure.axes[0].texts[0].set_text("far too long " * 9)
+    FigureCanvasAgg(figure).draw()
+    assert overlapping(figure)
+
+
 @pytest.mark.parametrize("name", RECORDS)
 def test_no_text_leaves_the_page(name):
     assert on_the_page(getattr(plots, name)(RECORDS[name]))
@@ -89,7 +132,7 @@ def test_no_text_leaves_the_page(name):
 
 def test_a_text_that_leaves_the_page_is_found():
     figure = plots.plot_compute(small_anatomy())
-    figure.axes[0].set_title("far too long " * 30, loc="left")
+    figure.text(0.99, 0.5, "far too long")
     assert not on_the_page(figure)
 
 
@@ -221,7 +264,7 @@ def test_the_dial_shows_its_three_rows():
             shown = images[4 * row + column].get_array()
             assert np.array_equal(shown, np.asarray(decode(getattr(stop, part))))
     shown = texts(figure)
-    assert "g = 4 (this run)" in shown and "only step 1" in shown and "CHECK FAILED" not in shown
+    assert "g = 4\n(this run)" in shown and "only step 1" in shown and "CHECK FAILED" not in shown
     assert f"{record.stops[3].turned:.0%} from the run's" in shown
     assert "g 8: this step alone" in figure.alt
 
@@ -233,7 +276,7 @@ def test_a_dial_without_whole_runs_has_one_row():
     assert len(images) == 3
     assert np.array_equal(images[1].get_array(), RUN.preview.rgb(record.stops[1].x0))
     shown = texts(figure)
-    assert "rescale 0.7" in shown and "interval 0.5 … 6" in shown and "whole run" not in shown
+    assert "rescale 0.7" in shown and "interval\n0.5 … 6" in shown and "whole run" not in shown
     bare = plots.plot_guidance_dial(dial(replace(RUN, preview=None), 2))
     assert bare.axes[0].images[0].get_array().shape == (6, 8)
 
@@ -261,6 +304,9 @@ def test_the_sweep_draws_pictures_and_measures():
     spread, ratio = sizes.get_lines()
     assert spread.get_ydata() == pytest.approx([p.spread for p in record.points])
     assert np.isnan(ratio.get_ydata()[0]) and ratio.get_ydata()[1] == record.points[1].ratio
+    assert [t.get_text() for t in sizes.texts] == ["not\nrun"] and sizes.texts[0].get_position()[
+        0
+    ] == 0
     assert "redness 0.78" in figure.alt and "8\nrescale" in texts(figure)
     failed = replace(record, start=replace(record.start, relative=0.5))
     assert "CHECK FAILED" in texts(plots.plot_guidance_sweep(failed))
@@ -291,9 +337,7 @@ def test_the_hourglass_of_a_large_network_keeps_its_texts_apart():
     figure = plots.plot_hourglass(large_anatomy())
     assert len([ln for ln in figure.axes[0].get_lines() if len(ln.get_xdata()) == 4]) == 8
     assert on_the_page(figure)
-    boxes = [t.get_window_extent() for t in figure.axes[0].texts if t.get_text()]
-    pairs = [(a, b) for i, a in enumerate(boxes) for b in boxes[i + 1 :] if a.overlaps(b)]
-    assert not pairs
+    assert not overlapping(figure)
     assert "853 M parameters" in texts(figure) and "258 M" in texts(figure)
 
 
@@ -342,6 +386,7 @@ def test_features_over_steps_share_one_basis():
     values = run.attention["up_blocks.0.output"][[0, 2, 4]].astype(np.float64)
     for image, wanted in zip(images, principal_colours(values)[0], strict=True):
         assert np.array_equal(image.get_array(), wanted)
+    assert "6×3×4\n100% of var." in texts(figure)
     for steps in ([], range(10), "04"):
         with pytest.raises(InputError, match="1 to 9 steps from 0 to 4"):
             plots.plot_features(run, steps=steps)
@@ -392,9 +437,9 @@ def test_an_ablation_shows_the_largest_change_first():
     assert {image.get_clim() for image in sheet.images[4:]} == {(0.0, offs[1].max())}
     assert np.array_equal(heat.images[0].get_array(), [c.differences for c in record.changed])
     shown = texts(figure)
-    for part in ("50% off\nover 5% after step 2", "2% off\nnever over 5%", "in skip", "whole"):
+    for part in ("50% off\nover 5%\nafter step 2", "2% off\nnever\nover 5%", "in skip", "whole"):
         assert part in shown
-    assert "CHECK FAILED" not in shown and "down 0 skip 0 50%" in figure.alt
+    assert "CHECK FAILED" not in shown and "down 0 skip 0 50%, over 5% after" in figure.alt
     assert len(panels(plots.plot_ablation(record, most=2))[0].images) == 5
     assert ", 2 of 3" in texts(plots.plot_ablation(record, most=2))
 

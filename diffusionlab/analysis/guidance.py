@@ -173,7 +173,7 @@ class Stop:
     end: np.ndarray | None = None
     drifted: float | None = None
     moved: float | None = None
-    images: dict = None  # "x0", "rerun", "end" → PIL image, as far as they were decoded
+    images: dict | None = None  # "x0", "rerun", "end" → PIL image, as far as they were decoded
 
 
 @dataclass(frozen=True, eq=False)

@@ -84,7 +84,7 @@ def _picture_off(record: Ablation, changed: Changed) -> np.ndarray:
 
 def _change(changed: Changed) -> str:
     at, share = changed.parting.at, f"over {changed.parting.share:.0%}"
-    parts = f"never {share}" if at is None else f"{share} after step {max(at - 1, 0)}"
+    parts = f"never\n{share}" if at is None else f"{share}\nafter step {max(at - 1, 0)}"
     return f"{changed.final:.0%} off\n{parts}"
 
 
@@ -105,7 +105,8 @@ def _apart(panel: Axes, chosen: Sequence[Changed]) -> None:
 
 def _ablation_alt(record: Ablation) -> str:
     told = "; ".join(
-        f"{short_name(c.name)} {c.final:.0%}, {_change(c).splitlines()[1]}" for c in record.changed
+        f"{short_name(c.name)} {c.final:.0%}, {' '.join(_change(c).split()[2:])}"
+        for c in record.changed
     )
     return (
         f"A run of {len(record.base.steps)} steps and {len(record.changed)} with one {record.what} "

@@ -12,6 +12,7 @@ from diffusionlab.analysis.guidance import GuidanceDial, Stop
 from diffusionlab.analysis.guidance_sweep import Sweep, SweepPoint
 from diffusionlab.plots.figure import (
     LINE,
+    QUIET,
     SMALL,
     Figure,
     axis_labels,
@@ -20,6 +21,7 @@ from diffusionlab.plots.figure import (
     drawable,
     finish,
     heading,
+    label,
     not_finite,
     panels,
 )
@@ -57,19 +59,22 @@ def plot_guidance_dial(record: GuidanceDial, *, ax: Axes | None = None) -> Figur
 
 def _name(guidance: Guidance, own: Guidance | None = None) -> str:
     """The guidance on few short lines."""
-    lines = [f"g = {guidance.scale:g}" + (" (this run)" if guidance == own else "")]
+    lines = [f"g = {guidance.scale:g}"]
     if guidance.interval is not None:
-        lines.append(f"interval {guidance.interval[0]:g} … {guidance.interval[1]:g}")
+        lines.append(f"interval\n{guidance.interval[0]:g} … {guidance.interval[1]:g}")
     if guidance.rescale:
         lines.append(f"rescale {guidance.rescale:g}")
+    if guidance == own:
+        lines.append("(this run)")
     return "\n".join(lines)
 
 
 def _cell(record: GuidanceDial, stop: Stop, part: str) -> Cell:
+    gap = " " if len(record.stops) <= 6 else "\n"  # narrow pictures have notes of two lines
     notes = {
-        "x0": f"{stop.turned:.0%} from the run's",
-        "rerun": f"{stop.drifted or 0:.0%} from above",
-        "end": f"{stop.moved or 0:.0%} from the run's",
+        "x0": f"{stop.turned:.0%} from{gap}the run's",
+        "rerun": f"{stop.drifted or 0:.0%} from{gap}above",
+        "end": f"{stop.moved or 0:.0%} from{gap}the run's",
     }
     image = (stop.images or {}).get(part)
     if image is not None:
@@ -144,6 +149,9 @@ def _lines(panel: Axes, points: Sequence[SweepPoint], series: list[Series], unit
         known = [np.nan if value is None else value for value in values]  # a gap: not measured
         panel.plot(places, known, mark, color=colour(hue),
                    linewidth=LINE, markersize=9, label=drawable(name[:28]) or "_")  # fmt: skip
+    for place in {i for _, values, *_ in series for i, v in enumerate(values) if v is None}:
+        label(panel, place, 0.03, "not\nrun", color=QUIET, va="bottom",
+              transform=panel.get_xaxis_transform())  # fmt: skip
     names = [f"{p.guidance.scale:g}" + _marks(p.guidance) for p in points]
     panel.set_xticks(places, names)
     panel.set_xlim(-0.3, len(points) - 0.7)

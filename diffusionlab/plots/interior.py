@@ -172,14 +172,16 @@ def _step_grid(record: Trace, found: Sequence[Features], steps: Sequence[int]) -
             f"steps is {shown(steps)}; a list of 1 to 9 steps from 0 to {len(record.steps) - 1} "
             "is allowed: steps=[0, 5, 10]"
         )
-    cells = []
+    names, cells = [], []
     for f in found:
         values = np.stack([at_step(record, f.tap, step) for step in steps])
-        cells.append([Cell(picture) for picture in principal_colours(values)[0]])
+        colours, explained = principal_colours(values)
+        names.append(f"{_name(f)}\n{explained.sum():.0%} of var.")
+        cells.append([Cell(picture) for picture in colours])
     sigmas = [record.steps[step].level.karras_sigma for step in steps]
     columns = [f"{i}\n{sigma:.3g}" for i, sigma in zip(steps, sigmas, strict=True)]
     wide = min(1.55, 10.5 / len(columns))
-    return Grid([_name(f) for f in found], columns, cells, wide, "step\nkarras_sigma")
+    return Grid(names, columns, cells, wide, "step\nkarras_sigma")
 
 
 def _energies(panel: Axes, found: Sequence[Features]) -> None:

@@ -23,14 +23,16 @@ def without_skips(lab: Lab):
 
 def without_attention(lab: Lab):
     """The run without each head of one layer of cross-attention."""
-    layer = "up_blocks.0.attentions.1.*attn2*"
+    cross = dl.anatomy(lab.model).cross
+    layer = max((name for name in cross if name.startswith("up")), key=lambda name: cross[name][0])
 
     def run(name: str):
-        with dl.zero_heads(lab.model, layer, heads=(int(name.split()[-1]),)):
+        with dl.zero_heads(
+            lab.model, layer.removesuffix(".probabilities"), heads=(int(name.split()[-1]),)
+        ):
             return lab.run()
 
-    heads = next(iter(dl.anatomy(lab.model).cross.values()))[0]
-    names = [f"head {i}" for i in range(heads)]
+    names = [f"head {i}" for i in range(cross[layer][0])]
     return ablate(lab.trace, run, names, what="head of one cross-attention"), {}
 
 
