@@ -173,7 +173,7 @@ def _unit(channels: bool, decode: Any) -> str:
 
 def _title(record: Trace, channels: bool, decode: Any) -> str:
     if channels:
-        return "where guidance pulls: cond − uncond, in x0-hat"
+        return "where guidance pulls, in x0-hat"
     how = "decoded" if decode is not None else "by preview map"
     if record.preview is None and decode is None:
         how = "mean of the channels (no preview map)"
