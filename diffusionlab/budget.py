@@ -119,7 +119,9 @@ def measured(model, record, plan, guidance, height, width, text_embedding=None) 
     if "predictions" in record:
         parts["predictions"] = (count.calls + count.guided) * said + count.points * one
     taps = chosen_taps(model, record)
-    shapes = tap_shapes(model, taps, latent, model.context_length, "heads" in record) if taps else {}
+    shapes = (
+        tap_shapes(model, taps, latent, model.context_length, "heads" in record) if taps else {}
+    )
     for name, kind in taps.items():
         shape, dtype = shapes[name]
         parts[kind] = parts.get(kind, 0) + count.calls * math.prod(shape) * dtype.itemsize
@@ -138,7 +140,9 @@ def latent_shape(model: LatentDiffusion, height: int, width: int) -> tuple[int, 
 
 def _text_bytes(model: LatentDiffusion) -> int:
     """Bytes of one text's hidden states and its pooled vector, as a trace keeps them."""
-    kinds = [next(encoder.parameters()).new_empty(0, device="cpu") for encoder in model.text_encoders]
+    kinds = [
+        next(encoder.parameters()).new_empty(0, device="cpu") for encoder in model.text_encoders
+    ]
     sizes = [to_numpy(kind).itemsize * encoder.config.hidden_size
              for kind, encoder in zip(kinds, model.text_encoders, strict=True)]  # fmt: skip
     return model.context_length * sum(sizes) + sizes[-1]

@@ -120,8 +120,12 @@ def cheaper(model, settings: Settings, most: int) -> list[tuple[str, RecordingSi
     """Up to three ways to keep less of this very run, each with its size; in order of merit."""
     now = size_of(model, settings, _plan(model, settings)).total
     found = {}
-    for changed in (*_fewer_kinds(model, settings, most), *_one_block(model, settings, most),
-                    *_fewer_steps(model, settings, most), *_half_the_size(model, settings)):
+    for changed in (
+        *_fewer_kinds(model, settings, most),
+        *_one_block(model, settings, most),
+        *_fewer_steps(model, settings, most),
+        *_half_the_size(model, settings),
+    ):
         size = size_of(model, changed, _plan(model, changed))
         if size.total < now:
             found.setdefault(_difference(settings, changed), size)

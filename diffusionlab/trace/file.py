@@ -77,6 +77,14 @@ def _parts(trace: Trace) -> Iterator[bytes | memoryview]:
     return file_parts(record, packer.tensors, known=packer.fingerprints)
 
 
+def in_memory(trace: Trace) -> Trace:
+    """The trace with the arrays read that lie in a file."""
+    packer = Packer()
+    record = packer.pack(trace)
+    tensors = {name: np.array(array) for name, array in packer.tensors.items()}
+    return unpack(record, tensors, "trace")
+
+
 # ---- reading ----------------------------------------------------------------------------------
 def load(path: str | Path, *, mapped: bool = False) -> Trace:
     """Read a trace; see `Trace.load`."""

@@ -133,7 +133,7 @@ class Spool:
         self.size = 0
 
     def __enter__(self) -> Spool:
-        self.file = self.place.open("x+b")
+        self.file = self.place.open("x+b", buffering=0)
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -153,8 +153,8 @@ class Spool:
         try:
             self.file.seek(offset)
             for chunk in chunks(array):
-                self.file.write(chunk)
-            self.file.flush()
+                while len(chunk):
+                    chunk = chunk[self.file.write(chunk) :]
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
 

@@ -104,7 +104,10 @@ def own_version() -> str:
 
 # ---- the file itself --------------------------------------------------------------------------
 def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Replace a file by new bytes, as a whole or not at all; the temporary is always removed."""
+    """Replace a file by new bytes, as a whole or not at all; the temporary is always removed.
+
+    Errors: OSError that names the file.
+    """
     sweep(path)
     temporary = beside(path, "tmp")
     try:
@@ -114,8 +117,10 @@ def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     _sync_folder(path.parent)
 
