@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .pipeline import LatentDiffusion
 from .plan import Plan, Update
-from .recordable import check_record, check_taps, chosen_taps, tap_shapes
+from .recordable import check_record, check_taps, chosen_taps, kept_type, tap_shapes
 from .samplers import Sampler, as_sampler, make_plan
 from .stages import check_size
 from .trace import Guidance, TextEmbedding, as_guidance, byte_count, to_numpy
@@ -119,12 +119,9 @@ def measured(model, record, plan, guidance, height, width, text_embedding=None) 
     if "predictions" in record:
         parts["predictions"] = (count.calls + count.guided) * said + count.points * one
     taps = chosen_taps(model, record)
-    shapes = (
-        tap_shapes(model, taps, latent, model.context_length, "heads" in record) if taps else {}
-    )
-    for name, kind in taps.items():
-        shape, dtype = shapes[name]
-        parts[kind] = parts.get(kind, 0) + count.calls * math.prod(shape) * dtype.itemsize
+    for name, (shape, dtype) in tap_shapes(model, taps, latent, "heads" in record).items():
+        so_far = parts.get(taps[name], 0)
+        parts[taps[name]] = so_far + count.calls * math.prod(shape) * dtype.itemsize
     if "frames" in record:
         parts["frames"] = count.steps * pixels
     own = _text_bytes(model)
@@ -140,12 +137,11 @@ def latent_shape(model: LatentDiffusion, height: int, width: int) -> tuple[int, 
 
 def _text_bytes(model: LatentDiffusion) -> int:
     """Bytes of one text's hidden states and its pooled vector, as a trace keeps them."""
-    kinds = [
-        next(encoder.parameters()).new_empty(0, device="cpu") for encoder in model.text_encoders
+    rows = [
+        kept_type(next(encoder.parameters()).dtype).itemsize * encoder.config.hidden_size
+        for encoder in model.text_encoders
     ]
-    sizes = [to_numpy(kind).itemsize * encoder.config.hidden_size
-             for kind, encoder in zip(kinds, model.text_encoders, strict=True)]  # fmt: skip
-    return model.context_length * sum(sizes) + sizes[-1]
+    return model.context_length * sum(rows) + rows[-1]
 
 
 def _embedding_bytes(text: TextEmbedding) -> int:

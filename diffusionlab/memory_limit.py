@@ -167,26 +167,33 @@ def _fewer_kinds(model, settings: Settings, most: int) -> Iterator[Settings]:
 
 def _one_block(model, settings: Settings, most: int) -> Iterator[Settings]:
     """The head means (or the self-attention, or the output) of the largest block that fits."""
-    asked = [kind for kind in ("attention", "heads", "self_attention", "blocks")
-             if kind in settings.record]  # fmt: skip
+    asked = [kind for kind in INSIDE if kind in settings.record]
     if not asked:
         return
     rest = {name for name in settings.record if name in ("predictions", "frames")}
     ending = INSIDE[asked[0]].removeprefix("*")
-    blocks = {".".join(name.split(".")[: 1 if name.startswith("mid") else 2]): None
-              for name in chosen_taps(model, {asked[0]})}  # fmt: skip
-    choices = [replace(settings, record=tuple(sorted({*rest, f"{block}.*{ending}"})))
-               for block in blocks]  # fmt: skip
-    sized = [(size_of(model, c, _plan(model, c)).total, i) for i, c in enumerate(choices)]
-    fitting = [pair for pair in sized if pair[0] <= most]
-    yield choices[(max(fitting) if fitting else min(sized))[1]]
+    blocks = dict.fromkeys(map(_block_of, chosen_taps(model, {asked[0]})))
+    records = [tuple(sorted({*rest, f"{block}*{ending.lstrip('.')}"})) for block in blocks]
+    sizes = {}
+    for record in records:
+        changed = replace(settings, record=record)
+        sizes[record] = size_of(model, changed, _plan(model, changed)).total
+    fitting = [record for record in records if sizes[record] <= most]
+    best = max(fitting, key=sizes.get) if fitting else min(records, key=sizes.get)
+    yield replace(settings, record=best)
+
+
+def _block_of(tap: str) -> str:
+    """`up_blocks.1.` of one of its taps; `mid_block.` has no number."""
+    parts = tap.split(".")
+    return ".".join(parts[: 1 if parts[0] == "mid_block" else 2]) + "."
 
 
 def _fewer_steps(model, settings: Settings, most: int) -> Iterator[Settings]:
     """As many steps as fit."""
     size = size_of(model, settings, _plan(model, settings))
     fixed = size.total - size.per_step * size.num_steps
-    steps = int((most - fixed) / size.per_step)
+    steps = int((most - fixed) / size.per_step) - 1  # one less: a run of n steps has n + 1 latents
     fewest = max(1, SAMPLERS[settings.sampler["name"]].min_steps)
     if fewest <= steps < settings.num_steps:
         yield replace(settings, num_steps=steps)

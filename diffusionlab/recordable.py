@@ -63,14 +63,17 @@ def chosen_taps(model: LatentDiffusion, record: set[str]) -> dict[str, str]:
 
 
 def tap_shapes(
-    model: LatentDiffusion, names: Iterable[str], latent: tuple[int, ...], tokens: int, heads: bool
+    model: LatentDiffusion, names: Iterable[str], latent: tuple[int, ...], heads: bool
 ) -> Shapes:
     """Shape and type of what each named tap shows of one row, as a trace keeps it.
 
     The network is run on torch's meta device, where tensors have shapes and no numbers; the model
-    itself, and whoever watches it, is left alone. `latent` (channels, h, w); `tokens` of the text.
+    itself, and whoever watches it, is left alone. `latent` (channels, h, w).
     """
-    shapes = _shapes(model.unet.config, model.dtype, tuple(latent), tokens, heads)
+    names = list(names)
+    if not names:
+        return {}
+    shapes = _shapes(model.unet.config, model.dtype, tuple(latent), model.context_length, heads)
     return {name: shapes[name] for name in names}
 
 
@@ -82,9 +85,11 @@ def _shapes(config: UNetConfig, dtype: torch.dtype, latent, tokens: int, heads: 
         text = torch.zeros((1, tokens, config.cross_attention_dim), dtype=dtype)
     with torch.inference_mode(), rows(slice(None)), recording(network, ["*"], heads) as tape:
         network(sample, time, text)
-    return {name: (tuple(seen[0].shape[1:]), _kept(seen[0].dtype)) for name, seen in tape.items()}
+    return {
+        name: (tuple(seen[0].shape[1:]), kept_type(seen[0].dtype)) for name, seen in tape.items()
+    }
 
 
-def _kept(dtype: torch.dtype) -> np.dtype:
+def kept_type(dtype: torch.dtype) -> np.dtype:
     """The type in which a trace keeps values of a torch type."""
     return to_numpy(torch.empty(0, dtype=dtype, device="cpu")).dtype

@@ -16,8 +16,16 @@ from .errors import InputError, notice
 from .memory_limit import MOST_MEMORY
 from .pipeline import LatentDiffusion
 from .plan import Plan, Step, Update
-from .recordable import CROSS, KINDS, SELF, check_record, check_taps, chosen_taps, tap_patterns
-from .recordable import tap_shapes
+from .recordable import (
+    CROSS,
+    KINDS,
+    SELF,
+    check_record,
+    check_taps,
+    chosen_taps,
+    tap_patterns,
+    tap_shapes,
+)
 from .stages import decode
 from .taps import recording
 from .trace import Settings, TextEmbedding, Tokens, Trace, to_numpy
@@ -49,7 +57,7 @@ class Recorder:
     ):
         self.model, self.settings, self.path = model, settings, save_to
         self.texts = tokens, _embedding(text), _embedding(uncond)
-        self.record = set(settings.record)
+        self.record, self.heads = set(settings.record), "heads" in settings.record
         self.taps = list(chosen_taps(model, self.record))
         self.steps: list[Step] = []
         self.image, self.frames = None, ()
@@ -66,22 +74,16 @@ class Recorder:
         self.latents, self.noises = room(count.steps + 1, latent), room(count.draws, latent)
         wanted = "predictions" in self.record
         self.points = room(wanted * count.points, latent)
-        self.conds, self.unconds = (
-            room(wanted * count.calls, said),
-            room(wanted * count.guided, said),
-        )
-        shapes = {}
-        if self.taps:
-            heads = "heads" in self.record
-            length = self.model.context_length
-            shapes = tap_shapes(self.model, self.taps, latent, length, heads)
-        self.seen = {name: room(count.calls, *shapes[name]) for name in self.taps}
+        self.conds = room(wanted * count.calls, said)
+        self.unconds = room(wanted * count.guided, said)
+        shapes = tap_shapes(self.model, self.taps, latent, self.heads)
+        self.seen = {name: room(count.calls, *shape) for name, shape in shapes.items()}
 
     def __enter__(self) -> Recorder:
         self.stack.enter_context(self.store)
         if self.taps:
-            heads = "heads" in self.record
-            self.tape = self.stack.enter_context(recording(self.model.unet, self.taps, heads))
+            watch = recording(self.model.unet, self.taps, self.heads)
+            self.tape = self.stack.enter_context(watch)
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
