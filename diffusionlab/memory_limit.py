@@ -109,10 +109,11 @@ def too_much(model, settings: Settings, sizes: list[RecordingSize]) -> MemoryExc
     largest = max(sizes, key=lambda size: size.total)
     choices = cheaper(model, settings, MOST_MEMORY // runs)
     told = "; ".join(f"{text} keeps {size_text(size.total * runs)}" for text, size in choices)
+    file = 'generate with save_to="run.safetensors" writes the record to that file as it is made'
     return MemoryExceeded(
         f"recording needs {size_text(total)} of memory ({what}: {largest}); at most "
-        f"{size_text(MOST_MEMORY)} are allowed. Cheaper: {told}; or generate with "
-        'save_to="run.safetensors", which writes the record to that file as it is made'
+        f"{size_text(MOST_MEMORY)} are allowed. Cheaper: {told}. "
+        + (f"Or: {file}" if runs == 1 else f"Or compare fewer runs at a time, or: {file}")
     )
 
 
@@ -150,9 +151,9 @@ def _difference(settings: Settings, changed: Settings) -> str:
 
 
 def _fewer_kinds(model, settings: Settings, most: int) -> Iterator[Settings]:
-    """Kinds left out one after the other, the dearest first, until the rest fits."""
+    """Kinds left out one after the other, the dearest first, until the rest fits or is nothing."""
     record = set(settings.record)
-    patterns = sorted(record - set(KINDS))
+    changed, patterns = settings, sorted(record - set(KINDS))
     for name in (*GIVEN_UP[:2], *patterns, *GIVEN_UP[2:]):
         if name not in record:
             continue
@@ -161,8 +162,8 @@ def _fewer_kinds(model, settings: Settings, most: int) -> Iterator[Settings]:
             record.add("attention")  # their mean
         changed = replace(settings, record=tuple(sorted(record)))
         if size_of(model, changed, _plan(model, changed)).total <= most:
-            yield changed
-            return
+            break
+    yield changed
 
 
 def _one_block(model, settings: Settings, most: int) -> Iterator[Settings]:
