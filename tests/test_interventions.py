@@ -195,7 +195,7 @@ def test_compare_runs_one_by_one_where_the_network_is_watched(model, base):
     [
         (lambda m, b: dl.zero_tap(m, "down_blocks.7.skips.0"), "matches none"),
         (lambda m, b: dl.zero_tap(m, "*"), "use zero_heads for attention"),
-        (lambda m, b: dl.zero_heads(m, "*attn3"), "selects none of 12 attention layers"),
+        (lambda m, b: dl.zero_heads(m, "*attn3"), "selects none of 8 attention layers"),
         (lambda m, b: dl.zero_heads(m, heads=[4]), "has 4; 0 to 3 are allowed"),
         (lambda m, b: dl.zero_heads(m, heads=[]), "heads is .*whole numbers"),
         (lambda m, b: dl.zero_heads(m, heads="12"), "heads is .*whole numbers"),

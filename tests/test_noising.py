@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import diffusionlab as dl
@@ -84,8 +83,8 @@ def test_transparent_parts_are_white_and_not_what_they_hide(tiny_model):
 
 @pytest.mark.parametrize(
     ("size", "fits"),
-    [((64, 48), (64, 48)), ((63, 41), (56, 40)), ((200, 100), (64, 32)), ((7000, 3000), (64, 24)),
-     ((65, 64), (56, 56)), ((8, 8), (8, 8))],
+    [((64, 48), (64, 48)), ((63, 41), (64, 40)), ((200, 100), (64, 32)), ((7000, 3000), (64, 24)),
+     ((65, 64), (64, 64)), ((7, 7), (8, 8)), ((8, 8), (8, 8))],
 )  # fmt: skip
 def test_sizes_are_fitted_with_a_notice(tiny_model, capsys, size, fits):
     found = fitted(tiny_model, Image.new("RGB", size, (10, 200, 30)))
@@ -100,9 +99,9 @@ def test_fitting_keeps_the_middle_and_the_proportions(tiny_model):
     assert half[:28].max() < 10 and half[-28:].min() > 245
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 5000), (7, 7)])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5000), (3, 3)])
 def test_pictures_without_room_for_a_cell_are_refused(tiny_model, size):
-    with pytest.raises(InputError, match="at least 8 are needed"):
+    with pytest.raises(InputError, match="half of 8 is the least"):
         dl.noise_image(tiny_model, Image.new("RGB", size), [0])
 
 
@@ -112,13 +111,13 @@ def test_pictures_without_room_for_a_cell_are_refused(tiny_model, size):
         (None, "image is None"),
         (3, "image is 3"),
         ("https://example.org/a.png", "on this machine"),
-        (np.zeros((4, 4)), None),
+        (np.zeros((3, 3)), None),
         (np.zeros((8, 8, 7), np.uint8), "array uint8"),
         (np.full((64, 64, 3), np.nan), "NaN or infinite"),
     ],
 )
 def test_what_is_no_picture_is_refused(tiny_model, image, told):
-    with pytest.raises((InputError, dl.NumericsError), match=told or "at least 8"):
+    with pytest.raises((InputError, dl.NumericsError), match=told or "pixels, and"):
         dl.noise_image(tiny_model, image, [0])
 
 
@@ -146,11 +145,5 @@ def test_fit_preview_finds_a_linear_map(tiny_model):
 
 def test_on_toyland_the_fit_is_as_good_as_the_shipped_one():
     model = dl.load(device="cpu")
-    pictures = [render(scene(i, style="plain"), 128).image for i in range(12)]
-    found = dl.fit_preview(model, pictures)
-    assert min(found.r2) > 0.7 and torch.is_tensor(
-        dl.encode(
-            model,
-            Image.fromarray(pictures[0]) if isinstance(pictures[0], np.ndarray) else pictures[0],
-        ).values
-    )
+    found = dl.fit_preview(model, [render(scene(i, style="plain"), 128) for i in range(12)])
+    assert min(found.r2) > min(model.preview.r2) - 0.1

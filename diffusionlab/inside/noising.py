@@ -35,8 +35,9 @@ def noise_image(
 
     image: a path, a PIL image, an array (height, width, 3) or whatever has an `.image` of these (a
     scene that Toyland drew); made RGB, shrunk to at most `model.size` and cropped in the
-    middle to the nearest sides that the VAE takes, with a notice. The same noise serves every level: x_t = alpha ·
-    x0 + sigma · noise (arXiv 2006.11239, Eq. 4). decoded=False leaves out the decoded pictures.
+    middle to the nearest sides that the VAE takes, with a notice. The same noise serves every
+    level: x_t = alpha · x0 + sigma · noise (arXiv 2006.11239, Eq. 4). decoded=False leaves out the
+    decoded pictures.
     Errors: InputError for what is no picture, has no room for a latent cell, or is no timestep.
     """
     levels = _levels(model, timesteps)
