@@ -45,7 +45,7 @@ def announced(
         raise too_much(model, settings, [size])
     if not size.inside:
         return settings
-    place = "" if save_to is None else f" in {shown(str(save_to))}"
+    place = "" if save_to is None else f" in {shown(Path(save_to).name)}"  # no folder of anyone's
     line = f"the record of this run will keep {size}{place}"
     return replace(settings, notices=(*settings.notices, line))
 

@@ -122,6 +122,11 @@ def _check_shared(shared: dict) -> None:
                 f"{name} is {shown(shared[name])}; pictures of different sizes cannot share a "
                 f"start noise: give one {name}, and compare other sizes in another call"
             )
+    if "save_to" in shared:
+        raise InputError(
+            f"save_to is {shown(str(shared['save_to']))}; a file holds one run and not several: "
+            "save each of the traces, or call generate with save_to"
+        )
     unknown = set(shared) - set(DEFAULTS) - {"prompt"}
     if unknown:
         raise InputError(

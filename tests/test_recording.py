@@ -332,12 +332,18 @@ def test_a_run_in_a_file_is_the_run_in_memory(tiny_model, tmp_path, sampler):
     asked = dict(record=EVERYTHING, sampler=sampler, **WIDE)
     memory, filed = run(tiny_model, **asked), run(tiny_model, save_to=tmp_path / "run", **asked)
     line = filed.settings.notices[-1]
-    assert line.startswith(memory.settings.notices[-1]) and "run" in line
+    assert line.startswith(memory.settings.notices[-1]) and "'run'" in line
+    assert str(tmp_path) not in line  # the record tells nobody's folders
     for name in ("steps", "attention", "frames", "image", "text_embedding", "tokens", "preview"):
         assert same(getattr(memory, name), getattr(filed, name)), name
     assert only(tmp_path) and same(Trace.load(tmp_path / "run"), filed)
     with pytest.raises(ValueError, match="read-only"):
         next(iter(filed.attention.values()))[0] = 0
+
+
+def test_a_comparison_has_no_single_file(tiny_model, tmp_path):
+    with pytest.raises(InputError, match="a file holds one run"):
+        compare(tiny_model, "a", seeds=[1, 2], save_to=tmp_path / "run")
 
 
 @pytest.mark.parametrize("at", [0, 1, 4])
