@@ -54,8 +54,9 @@ def tap_patterns(record: set[str]) -> list[str]:
 
 def chosen_taps(model: LatentDiffusion, record: set[str]) -> dict[str, str]:
     """Every tap that a `record=` set keeps, once: its name → the kind or pattern that asked."""
-    taps, found = find_taps(model.unet), {}
-    for pattern in tap_patterns(record):
+    patterns, found = tap_patterns(record), {}
+    taps = find_taps(model.unet) if patterns else {}
+    for pattern in patterns:
         kinds = [kind for kind, selects in INSIDE.items() if selects == pattern and kind in record]
         for name in matching(taps, pattern):
             found.setdefault(name, kinds[-1] if kinds else pattern)

@@ -80,10 +80,12 @@ class Recorder:
         self.seen = {name: room(count.calls, *shape) for name, shape in shapes.items()}
 
     def __enter__(self) -> Recorder:
-        self.stack.enter_context(self.store)
-        if self.taps:
-            watch = recording(self.model.unet, self.taps, self.heads)
-            self.tape = self.stack.enter_context(watch)
+        with ExitStack() as opened:  # undone at once if Ctrl-C comes in between
+            opened.enter_context(self.store)
+            if self.taps:
+                watch = recording(self.model.unet, self.taps, self.heads)
+                self.tape = opened.enter_context(watch)
+            self.stack = opened.pop_all()
         return self
 
     def __exit__(self, kind, error, traceback) -> None:

@@ -378,6 +378,33 @@ def test_ctrl_c_while_the_file_is_written_tears_nothing(tiny_model, monkeypatch,
         assert same(found, old)
 
 
+def test_ctrl_c_at_the_door_leaves_nothing(tiny_model, monkeypatch, tmp_path):
+    recorder = importlib.import_module("diffusionlab.recorder")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recorder, "recording", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_model, ("attention",), save_to=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux lists open files")
+def test_runs_in_files_leave_no_file_open(tiny_model, tmp_path):
+    run(tiny_model, save_to=tmp_path / "run")
+    before = open_files()
+    for _ in range(3):
+        kept = run(tiny_model, ("attention",), save_to=tmp_path / "run")
+    assert open_files() == before + 1  # the map of the one that is kept
+    del kept
+    assert open_files() == before
+
+
 def test_any_other_error_keeps_the_steps_too(tiny_model, monkeypatch, tmp_path):
     def broken(*_):
         raise RuntimeError("no decoder today")
