@@ -40,7 +40,7 @@ def announced(
     """
     size = size_of(model, settings, plan, text_embedding)
     if save_to is not None:
-        check_disk(Path(save_to), size)
+        check_disk(save_to, size)
     elif size.total > MOST_MEMORY:
         raise too_much(model, settings, [size])
     if not size.inside:
@@ -83,15 +83,17 @@ def told_together(model: LatentDiffusion, plans: list[tuple]) -> Iterator[None]:
         _told.reset(token)
 
 
-def check_disk(path: Path, size: RecordingSize) -> None:
+def check_disk(save_to: str | Path, size: RecordingSize) -> None:
     """Refuse a file that cannot be written, or whose disk has less room than twice the record."""
     try:
+        path = Path(save_to)
         try_to_write(path)
         free = shutil.disk_usage(path.parent).free
-    except OSError as error:
+    except (OSError, TypeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is no path"
         raise InputError(
-            f"save_to is {shown(str(path))}, which cannot be written ({error.strerror}); a file in "
-            "a folder that you may write to is allowed: choose another one"
+            f"save_to is {shown(str(save_to), 200)}, which cannot be written ({why}); a file in a "
+            "folder that you may write to is allowed: choose another one"
         ) from None
     if free < 2 * size.total:
         raise MemoryExceeded(

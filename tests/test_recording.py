@@ -437,6 +437,15 @@ def test_a_file_that_cannot_be_written_is_named_before_the_run(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("wrong", [7, "", "a\0b", "x" * 250, b"run"])
+def test_what_is_no_path_is_refused(tiny_model, monkeypatch, tmp_path, wrong):
+    monkeypatch.setattr(generating, "embed", never)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="save_to is .* cannot be written"):
+        run(tiny_model, save_to=wrong)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_disk_without_room_is_told_before_the_run(tiny_model, monkeypatch, tmp_path):
     monkeypatch.setattr(generating, "embed", never)
     free = SimpleNamespace(free=2 * recording_size(tiny_model, num_steps=3).total - 1)

@@ -169,7 +169,7 @@ def try_to_write(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise IsADirectoryError(21, "it is a folder", str(path))
-    trial = beside(path, "tmp")
+    trial = beside(path, "spool.tmp")
     try:
         trial.open("xb").close()
     finally:
