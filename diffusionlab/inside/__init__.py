@@ -1,1 +1,1 @@
-"""The machine taken apart: what its parts hold inside, and what follows if one of them is changed."""
+"""The machine taken apart: what its parts hold inside, and what follows from a change there."""
