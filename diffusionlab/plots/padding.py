@@ -91,8 +91,9 @@ def _names(panel: Axes, record: Padding) -> None:
                      rotation_mode="anchor", parse_math=False)  # fmt: skip
     pads = [i for i, kind in enumerate(kinds) if kind == "pad"]
     if pads:
-        label(panel, np.mean(pads), -0.06, f"padding × {len(pads)} (positions {pads[0]} … "
-              f"{pads[-1]})", va="top", fontsize=TEXT, transform=panel.get_xaxis_transform())  # fmt: skip
+        told = f"padding × {len(pads)} (positions {pads[0]} … {pads[-1]})"
+        label(panel, np.mean(pads), -0.06, told, va="top", fontsize=TEXT,
+              transform=panel.get_xaxis_transform())  # fmt: skip
 
 
 def _pictures(sheet: Axes, runs: tuple[EmptiedRun, ...]) -> None:
