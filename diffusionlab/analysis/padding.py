@@ -20,17 +20,15 @@ from diffusionlab.trace import TextEmbedding, Tokens, Trace
 
 EMPTIED = {
     "whole prompt": (),
-    "padding emptied": ("pad",),
-    "end emptied": ("end",),
-    "words emptied": ("word",),
-    "words, end emptied": ("word", "end"),
-    "all emptied": ("start", "word", "end", "pad"),
+    "without padding": ("pad",),
+    "without words": ("word", "end"),
+    "empty prompt": ("start", "word", "end", "pad"),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class EmptiedRun:
-    """One run, some of whose rows were those of the empty prompt: `emptied` are their kinds.
+    """One run, some of whose rows were the empty prompt's: `emptied` are their kinds.
 
     `distance` is that of its last latent from the whole prompt's, as a share of the empty
     prompt's; 0 is the same picture, 1 as far off as with no prompt at all.
@@ -74,7 +72,7 @@ def padding(
     """What the padding of a prompt carries, beside what it carries in the empty prompt.
 
     `empty` is the embedding of "". `run(text_embedding=…)` makes one run with given rows
-    (`functools.partial(generate, model, prompt, seed=1)`); it is called seven times, each time with
+    (`functools.partial(generate, model, prompt, seed=1)`); it is called five times, each time with
     the rows of some kinds taken from the empty prompt at the same positions, and the last time with
     the whole prompt again. Raises InputError for embeddings of another shape, or stopped runs.
     """
@@ -104,7 +102,7 @@ def _runs(
         made[name] = run(text_embedding=edited)
     ends = {name: _end(trace) for name, trace in made.items()}
     whole = ends["whole prompt"]
-    far = max(_distance(ends["all emptied"], whole), 1e-30)
+    far = max(_distance(ends["empty prompt"], whole), 1e-30)
     off = _distance(ends.pop("again"), whole) / far
     runs = tuple(
         EmptiedRun(name, kinds[name], made[name], _distance(end, whole) / far)

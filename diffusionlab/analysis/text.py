@@ -250,10 +250,10 @@ class Plane:
         """Why the picture may mislead, or nothing."""
         share = sum(self.explained)
         if self.chance is None:
-            return f"{len(self.points)} points always lie in a plane"
+            return f"{len(self.points)} points always fit"
         if share < 1.25 * self.chance:
-            return f"hardly more than chance, {self.chance:.0%}: do not read distances"
-        return f"{1 - share:.0%} of the variance is not seen" if share < 0.5 else ""
+            return "no more than chance"
+        return f"{1 - share:.0%} is not seen" if share < 0.5 else ""
 
 
 def plane(vectors: np.ndarray) -> Plane:

@@ -87,9 +87,10 @@ def text_attention(
                 f"{name} is {shown(number)}; this text encoder has {count}: 0 to {count - 1} is "
                 "allowed, None for the mean of all"
             )
-        told.append(f"mean of {count} {name}s" if number is None else f"{name} {number}")
+        told.append(f"{count} {name}s" if number is None else f"{name} {number}")
         attention = attention if number is None else attention.take([number], axis=axis)
     off = float(np.abs(attention.sum(axis=-1) - 1).max())
     seen = float(np.abs(np.triu(attention, 1)).max())
     matrix = attention.mean(axis=(0, 1))
-    return TextAttention(matrix, ", ".join(told), Residual(off, 1e-3), Residual(seen, 1e-6))
+    mean = "mean of " if attention.shape[0] * attention.shape[1] > 1 else ""
+    return TextAttention(matrix, mean + ", ".join(told), Residual(off, 1e-3), Residual(seen, 1e-6))

@@ -47,7 +47,7 @@ def plot_image_text(record: ImageText, *, ax: Axes | None = None) -> Figure | Ax
     axes.tick_params(axis="y", labelsize=SMALL, length=0, colors=INK)
     axes.set_xticks([] if record.images else range(count))
     axes.tick_params(axis="x", labelsize=SMALL, length=0, colors=INK)
-    axes.set_xlabel("image" + ", shown on top" * bool(record.images), fontsize=TEXT, color=INK)
+    axes.set_xlabel("image (frame: its own caption; dot: the nearest)", fontsize=TEXT, color=INK)
     axes.spines[:].set_visible(False)
     axes.set_ylim(count - 0.5, top)
     centred = ", means subtracted" if record.centred else ""
@@ -62,8 +62,10 @@ def plot_image_text(record: ImageText, *, ax: Axes | None = None) -> Figure | Ax
 
 
 def _title(record: ImageText) -> str:
-    found = f"image → caption {record.images_right:.0%}, caption → image"
-    return f"right: {found} {record.captions_right:.0%} (chance {record.chance:.0%})"
+    count = len(record.matrix)
+    found = [f"{share * count:.3g} of {count}" for share in
+             (record.images_right, record.captions_right)]  # fmt: skip
+    return f"image finds caption: {found[0]}, caption image: {found[1]} (chance 1)"
 
 
 def _wrapped(caption: str) -> str:

@@ -17,7 +17,6 @@ from diffusionlab.plots.figure import (
     axis_labels,
     canvas,
     colour,
-    contact_sheet,
     finish,
     heading,
     label,
@@ -37,9 +36,9 @@ def plot_padding(record: Padding, *, ax: Axes | None = None) -> Figure | Axes:
     scale; the number is the latents' distance from the whole prompt's, 1 as far as the empty one's.
     """
     runs = record.runs
-    axes = canvas(ax, (16, 8.6 if runs else 4.6))
-    low, tall = (0.16, 0.24) if runs else (0.2, 0.64)
-    boxes = [(0.06, low, 0.93, tall)] + ([(0.0, 0.47, 1.0, 0.53)] if runs else [])
+    axes = canvas(ax, (12.5, 9.0 if runs else 4.6))
+    low, tall = (0.1, 0.24) if runs else (0.2, 0.7)
+    boxes = [(0.075, low, 0.92, tall)] + ([(0.0, 0.38, 1.0, 0.62)] if runs else [])
     rows, *sheet = panels(axes, boxes)
     _rows(rows, record)
     if runs:
@@ -60,7 +59,7 @@ def _title(record: Padding) -> str:
     if not found:
         return "the padding is not empty: its rows beside the end row and the empty prompt's"
     pads, words = found[("pad",)], found[("word", "end")]
-    return f"padding emptied moves the picture by {pads:.0%}, words and end by {words:.0%}"
+    return f"latent moved {pads:.2f} without padding, {words:.2f} without words (empty prompt: 1)"
 
 
 def _rows(panel: Axes, record: Padding) -> None:
@@ -97,20 +96,31 @@ def _names(panel: Axes, record: Padding) -> None:
 
 
 def _pictures(sheet: Axes, runs: tuple[EmptiedRun, ...]) -> None:
+    """The ends of the runs in a row, and below each how far its pixels lie from the first's."""
     ends = [_ending(run) for run in runs]
     base = ends[0][0].astype(np.float64)
-    moved = [np.abs(array - base).mean(axis=-1) if array.ndim == 3 else np.abs(array - base)
-             for array, _ in ends]  # fmt: skip
+    moved = [np.abs(array - base) for array, _ in ends]
+    moved = [m.mean(axis=-1) if m.ndim == 3 else m for m in moved]
     largest = max(float(m.max()) for m in moved) or 1.0
-    tops = [(_caption(run), *end) for run, end in zip(runs, ends, strict=True)]
-    scale = {"cmap": HEAT, "vmin": 0.0, "vmax": largest}
-    below = [("", m, scale) for m in moved[1:]]
-    blank = ("moved by\n(0 … " + f"{largest:.0f} of 255)", np.ones((*moved[0].shape, 3)), {})
-    contact_sheet(sheet, [*tops, blank, *below], columns=len(runs))
+    tall = base.shape[0] / base.shape[1]
+    for i, (run, (array, options)) in enumerate(zip(runs, ends, strict=True)):
+        left = 1.12 * i
+        sheet.imshow(array, extent=(left, left + 1, 0, tall), **options)
+        label(sheet, left + 0.5, tall + 0.04, _caption(run), va="bottom", fontsize=TEXT)
+        if i:
+            sheet.imshow(moved[i], extent=(left, left + 1, -tall - 0.06, -0.06), cmap=HEAT,
+                         vmin=0, vmax=largest)  # fmt: skip
+    told = f"difference,\nmean of RGB,\n0 (dark) …\n{largest:.0f} of 255"
+    told = told if base.ndim == 3 else f"difference\n0 … {largest:.2g}"
+    label(sheet, 0.5, -0.06 - tall / 2, told, fontsize=TEXT)
+    sheet.set_xlim(0, 1.12 * len(runs) - 0.12)
+    sheet.set_ylim(-tall - 0.06, tall + 0.44)
+    sheet.set_aspect("equal")
+    sheet.axis("off")
 
 
 def _caption(run: EmptiedRun) -> str:
-    return run.name if not run.emptied else f"{run.name}\n{run.distance:.2f}"
+    return run.name if not run.emptied else f"{run.name}\nmoved {run.distance:.2f}"
 
 
 def _ending(run: EmptiedRun) -> tuple[np.ndarray, dict]:

@@ -44,9 +44,9 @@ def plot_text_layers(record: TextLayers, *, ax: Axes | None = None) -> Figure | 
     """
     found = layer_paths(record)
     names, shown = token_names(record.tokens)
-    axes = canvas(ax, (16.5, max(2.4 + 0.42 * len(shown), 6.4)))
-    tall = 0.74
-    boxes = [(0.075, 0.14, 0.21, tall), (0.32, 0.14, 0.21, tall), (0.62, 0.14, 0.38, tall)]
+    axes = canvas(ax, (16.5, max(2.0 + 0.42 * len(shown), 6.4)))
+    low, tall = 0.12, 0.79
+    boxes = [(0.12, low, 0.2, tall), (0.36, low, 0.2, tall), (0.65, low, 0.35, tall)]
     left, middle, right = panels(axes, boxes)
     lengths, turned = found.norms[:, shown].T, found.to_start[:, shown].T  # (tokens, layers + 1)
     good = lengths[np.isfinite(lengths) & (lengths > 0)]
@@ -100,7 +100,7 @@ def _paths(panel: Axes, found: LayerPaths, names: list[str]) -> None:
         path = found.points[:, i]
         panel.plot(*path.T, color=shade, marker=mark, linewidth=2.5, markersize=6, alpha=0.85)
         panel.plot(*path[-1:].T, color=shade, marker=mark, markersize=13, markeredgecolor=INK)
-    place_names(panel, found.points[-1], names, (6.0, 4.6))
+    place_names(panel, found.points[-1], names, (5.6, 5.0))
     first, second = found.plane.explained
     axis_labels(panel, share_label("first axis", first), share_label("second", second), SMALL)
     panel.set_title("paths to the last layer (large)", fontsize=TEXT, color=INK, loc="left")
@@ -119,7 +119,7 @@ def plot_text_attention(
     names, shown = token_names(record.tokens)
     matrix = found.matrix[np.ix_(shown, shown)]
     side = max(0.62 * len(shown) + 2.6, 7.5)
-    axes = canvas(ax, (side + 2.2, side))
+    axes = canvas(ax, (side + 1.6, side))
     hidden = np.triu(np.ones(matrix.shape, bool), 1) & (matrix <= 0)
     axes.set_facecolor("#e4e4e4")
     picture = axes.imshow(np.ma.masked_array(matrix, hidden), cmap=HEAT, vmin=0, vmax=1)
@@ -131,11 +131,14 @@ def plot_text_attention(
                     parse_math=False)  # fmt: skip
     axis_labels(axes, "token that is looked at", "token that looks")
     axes.tick_params(length=0)
-    label(axes, 0.97, 0.95, "later tokens\nare not seen", transform=axes.transAxes, ha="right",
-          va="top", fontsize=TEXT, color=QUIET)  # fmt: skip
+    if hidden[0, 1:].all():
+        label(axes, 0.97, 0.95, "later tokens\nare not seen", transform=axes.transAxes, ha="right",
+              va="top", fontsize=TEXT, color=QUIET)  # fmt: skip
     colour_bar(axes, picture, "probability (a row sums to 1)")
     bad = not_finite(record.attention, "in the text encoder's attention")
-    heading(axes, f"text attention, {found.reduction}", bad, found.sums, found.causal)
+    failed = [f"\n{what} {check}" for what, check in (("row sums", found.sums),
+              ("later tokens", found.causal)) if not check.holds]  # fmt: skip
+    heading(axes, f"text attention, {found.reduction}", bad and f"\n{bad}", *failed)
     start = found.matrix[1:, 0].mean()
     told = [f"{names[i]} at {names[int(matrix[i].argmax())]}" for i in shown[1:]]
     alt = f"Attention of the text encoder, {found.reduction}: on average {start:.0%} goes to start"

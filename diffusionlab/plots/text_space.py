@@ -30,6 +30,7 @@ from diffusionlab.trace import TextEmbedding
 PRINTED = 12  # the longest side of a matrix whose values are printed
 MARKS = "osD^vPX*<>"
 SHADES = tuple(OKABE_ITO[i] for i in (5, 6, 3, 7, 1, 2, 0))
+TURNED = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
 Embeddings = TextEmbedding | Sequence[TextEmbedding]
 
 
@@ -46,17 +47,16 @@ def plot_similarity(
     `record`, `of`, `centre`, `encoder` and errors as `analysis.text.similarity`.
     """
     found = similarity(record, of=of, centre=centre, encoder=encoder)
-    names = [short(name, 30) for name in found.vectors.names]
-    count = len(names)
-    side = max(0.66 * count + 1.2, 4.6)
-    longest = max(len(name) for name in names)
-    axes = canvas(ax, (max(side + 0.13 * longest + 2.0, 10.5), side + 0.08 * longest + 1.6))
+    names, below = _labels(found.vectors.names)
+    count, longest = len(names), max(len(name) for name in names)
+    side = max(0.66 * count, 4.6)
+    axes = canvas(ax, (side + 0.135 * longest + 2.6, side + 0.07 * len(below[-1]) + 1.6))
     picture = axes.imshow(found.matrix, cmap=SIGNED, vmin=-1, vmax=1)
     if count <= PRINTED:
         print_values(axes, found.matrix, "{:.2f}", np.abs(found.matrix) > 0.7)
     axes.set_yticks(range(count), names, parse_math=False)
-    axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor",
-                    parse_math=False)  # fmt: skip
+    turned = {} if below != names else TURNED
+    axes.set_xticks(range(count), below, parse_math=False, **turned)
     axis_labels(axes, "", "")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -66,11 +66,19 @@ def plot_similarity(
     return finish(ax, axes, _alt(found))
 
 
+def _labels(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of rows and columns: long ones stand once, with numbers for the columns."""
+    rows = [short(name, 34) for name in names]
+    if max(len(name) for name in rows) <= 12:
+        return rows, rows
+    numbers = [str(i + 1) for i in range(len(rows))]
+    return [f"{name}  {n}" for name, n in zip(rows, numbers, strict=True)], numbers
+
+
 def _title(found: Similarity) -> str:
-    share = f"{found.common:.0%} of length² is common"
     if found.centred:
-        return f"cosines of {found.vectors.of}, their mean subtracted"
-    return f"cosines of {found.vectors.of} ({share})"
+        return f"cosines of {found.vectors.of}, mean subtracted"
+    return f"cosines of {found.vectors.of} (common part {found.common:.0%})"
 
 
 def _alt(found: Similarity) -> str:
@@ -104,11 +112,11 @@ def plot_text_pca(
     axes.axvline(0, color=QUIET, linewidth=1, zorder=0)
     place_names(axes, found.points, [short(name, 34) for name in vectors.names], (10.4, 5.6), TEXT)
     first, second = found.explained
-    axis_labels(axes, share_label("first axis", first), share_label("second axis", second))
+    chance = "" if found.chance is None else f"; two of shuffled numbers: {found.chance:.0%}"
+    axis_labels(axes, share_label("first axis", first) + chance, share_label("second axis", second))
     bad = not_finite(vectors.values, "in the text embedding")
-    chance = "" if found.chance is None else f" (shuffled numbers: {found.chance:.0%})"
-    title = f"{vectors.of} in 2 of {vectors.values.shape[1]} dimensions: "
-    kept = "nothing to see" if bad else f"{first + second:.0%} of the variance{chance}"
+    title = f"{vectors.of} in 2 of {vectors.values.shape[1]} dimensions"
+    kept = "" if bad else f": {first + second:.0%} of the variance"
     heading(axes, title + kept, bad or found.warning)
     told = ", ".join(f"{name} at ({x:.2g}, {y:.2g})" for name, (x, y) in
                      zip(vectors.names, found.points, strict=True))  # fmt: skip
@@ -138,7 +146,9 @@ def print_values(ax: Axes, values: np.ndarray, text: str, light: np.ndarray) -> 
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             ink = "white" if light[row, column] else INK
-            label(ax, column, row, text.format(value).replace("-", "−"), color=ink)
+            told = text.format(value)
+            told = told.lstrip("-") if float(told) == 0 else told.replace("-", "−")
+            label(ax, column, row, told, color=ink, in_layout=False)
 
 
 def place_names(
@@ -149,24 +159,23 @@ def place_names(
 
     `inches` are about the size of the Axes, from which the room that a name needs is reckoned.
     """
-    good = np.isfinite(points).all(axis=1)
-    low, high = (f(points[good], axis=0) if good.any() else np.zeros(2) for f in (np.min, np.max))
-    span = np.maximum(high - low, 1e-9) * 1.24
-    widest = max(len(name) for name in names) * 0.0088 * size / inches[0]
-    ax.set_xlim(low[0] - 0.1 * span[0], high[0] + (0.1 + widest) * span[0])
-    ax.set_ylim(low[1] - 0.12 * span[1], high[1] + 0.12 * span[1])
-    room = np.array([0.0088 / inches[0], 0.021 / inches[1]]) * size * span * (1.1 + widest, 1.0)
-    placed: list[tuple[float, float, float]] = []  # left, right, middle
-    for i in np.argsort(-points[:, 1], kind="stable"):
-        if not good[i]:
-            continue
-        left, y = points[i, 0] + 0.022 * span[0], points[i, 1]
-        right = left + len(names[i]) * room[0]
-        while hit := [b for a, z, b in placed if a < right and left < z and abs(b - y) < room[1]]:
-            y = min(hit) - 1.001 * room[1]
-        placed.append((left, right, y))
+    good = np.flatnonzero(np.isfinite(points).all(axis=1))
+    if not len(good):
+        return
+    low, high = points[good].min(axis=0), points[good].max(axis=0)
+    letter, line = 0.0088 * size / inches[0], 0.021 * size / inches[1]  # shares of the Axes
+    widest = max(len(name) for name in names) * letter
+    span = np.maximum(high - low, 1e-9) / (np.array([0.9 - widest, 0.8]))
+    gap = np.array([0.02, line / 2]) * span
+    taken = [(x - gap[0], x + gap[0], y) for x, y in points[good]]  # left, right, middle
+    for i in good[np.argsort(-points[good, 1], kind="stable")]:
+        left, y = points[i] + (1.05 * gap[0], 0.0)
+        right = left + len(names[i]) * letter * span[0]
+        while hit := [b for a, z, b in taken if a < right and left < z and abs(b - y) < 2 * gap[1]]:
+            y = min(hit) - 2.001 * gap[1]
+        taken.append((left, right, y))
         if y != points[i, 1]:
             ax.plot([points[i, 0], left], [points[i, 1], y], color=QUIET, linewidth=1)
         label(ax, left, y, names[i], ha="left", fontsize=size)
-    bottom = min((b for _, _, b in placed), default=0.0) - room[1]
-    ax.set_ylim(bottom=min(ax.get_ylim()[0], bottom))
+    ax.set_xlim(low[0] - 0.05 * span[0], high[0] + (0.05 + widest) * span[0])
+    ax.set_ylim(min(y for *_, y in taken) - 0.08 * span[1], high[1] + 0.1 * span[1])

@@ -113,7 +113,9 @@ def _draw_line(axes: Axes, line: Line, left: float, y: float) -> None:
     ink = colour("vermilion") if cut else INK
     for (_, x), cell in zip(COLUMNS, line.cells, strict=True):
         told = cell if len(cell) <= CHARACTERS else cell[: CHARACTERS - 1] + "…"
-        label(axes, left + x, y, " ".join(told.split()), ha="left", fontsize=SMALL, color=ink)
+        if told:
+            label(axes, left + x, y, " ".join(told.split()), ha="left", fontsize=SMALL, color=ink,
+                  in_layout=False)  # fmt: skip
 
 
 def _alt(record: Tokens, title: str) -> str:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+from lab import OTHER, PROMPT, Lab
 
 import diffusionlab as dl
 from diffusionlab.analysis.image_text import image_text
 from diffusionlab.analysis.padding import padding
-from diffusionlab.inside.text import embed_images, embed_layers
 from diffusionlab.toyland import SHARES, Scene, captions, render, scene
 
-from .lab import OTHER, PROMPT, Lab
-
 STRANGE = "an orange 🐧 café near two skyscrapers"
-LONG = " and ".join(["a red car", "a blue boat", "a green house", "an orange cat", "a white car",
-                     "a yellow tree", "a pink balloon", "a black penguin", "a purple house"])  # fmt: skip
+LONG = (
+    "a red car and a blue boat and a green house and an orange cat and a white car and a yellow "
+    "tree and a pink balloon and a black penguin and a purple house"
+)
 PROMPTS = (
     "a red car in the city at night",
     "a blue car in the city at night",
@@ -36,11 +36,11 @@ def embedded(lab: Lab, prompt: str):
 
 def layers(lab: Lab, prompt: str = PROMPT):
     """The text encoder's layers of a prompt."""
-    return embed_layers(lab.model, dl.tokenize(lab.model, prompt))
+    return dl.embed_layers(lab.model, dl.tokenize(lab.model, prompt))
 
 
 def scenes() -> list[Scene]:
-    """Eight scenes of the shipped model's share of Toyland, one object each, no two of one colour."""
+    """Eight scenes of the shipped model's share of Toyland, each of one object and a new colour."""
     share, found = SHARES["small"], {}
     for seed in range(90_000, 90_100):
         made = scene(seed, share)
@@ -55,7 +55,7 @@ def matched(lab: Lab, moved: int = 0):
     pictures = [render(s, masks=False).image for s in shown]
     texts = [embedded(lab, captions(s, 1, SHARES["small"])[0].text) for s in shown]
     texts = texts[moved:] + texts[:moved]
-    return image_text(embed_images(lab.model, pictures), texts, images=pictures)
+    return image_text(dl.embed_images(lab.model, pictures), texts, images=pictures)
 
 
 def padded(lab: Lab, prompt: str = PROMPT):
