@@ -251,7 +251,7 @@ class Plane:
         share = sum(self.explained)
         if self.chance is None:
             return f"{len(self.points)} points always fit"
-        if share < 1.25 * self.chance:
+        if share < min(1.25 * self.chance, 0.9):
             return "no more than chance"
         return f"{1 - share:.0%} is not seen" if share < 0.5 else ""
 

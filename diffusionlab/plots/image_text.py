@@ -24,7 +24,7 @@ from diffusionlab.plots.figure import (
     not_finite,
     signed,
 )
-from diffusionlab.plots.text_space import PRINTED, print_values
+from diffusionlab.plots.text_space import PRINTED, failures, print_values
 
 
 def plot_image_text(record: ImageText, *, ax: Axes | None = None) -> Figure | Axes:
@@ -47,12 +47,13 @@ def plot_image_text(record: ImageText, *, ax: Axes | None = None) -> Figure | Ax
     axes.tick_params(axis="y", labelsize=SMALL, length=0, colors=INK)
     axes.set_xticks([] if record.images else range(count))
     axes.tick_params(axis="x", labelsize=SMALL, length=0, colors=INK)
-    axes.set_xlabel("image (frame: its own caption; dot: the nearest)", fontsize=TEXT, color=INK)
+    axes.set_xlabel("image (frame: its own caption; mark: the nearest)", fontsize=TEXT, color=INK)
     axes.spines[:].set_visible(False)
     axes.set_ylim(count - 0.5, top)
     centred = ", means subtracted" if record.centred else ""
     colour_bar(axes, picture, f"cosine{centred}")
-    heading(axes, _title(record), not_finite(values, "in the vectors"), record.unit)
+    bad = not_finite(values, "in the vectors")
+    heading(axes, _title(record), *failures(bad, "" if bad else record.unit))
     alt = (
         f"Cosines of {count} images with {count} captions: own {record.own:.2f} on average, others "
         f"{record.others:.2f}; {record.images_right:.0%} of images find their caption and "
@@ -65,7 +66,7 @@ def _title(record: ImageText) -> str:
     count = len(record.matrix)
     found = [f"{share * count:.3g} of {count}" for share in
              (record.images_right, record.captions_right)]  # fmt: skip
-    return f"image finds caption: {found[0]}, caption image: {found[1]} (chance 1)"
+    return f"image finds caption: {found[0]}, caption finds image: {found[1]} (chance: 1)"
 
 
 def _wrapped(caption: str) -> str:

@@ -24,7 +24,7 @@ from diffusionlab.plots.figure import (
     not_finite,
     panels,
 )
-from diffusionlab.plots.text_space import short
+from diffusionlab.plots.text_space import failures, short
 from diffusionlab.plots.tokens import colour_of
 
 
@@ -36,7 +36,7 @@ def plot_padding(record: Padding, *, ax: Axes | None = None) -> Figure | Axes:
     scale; the number is the latents' distance from the whole prompt's, 1 as far as the empty one's.
     """
     runs = record.runs
-    axes = canvas(ax, (12.5, 9.0 if runs else 4.6))
+    axes = canvas(ax, (11.5, 8.2 if runs else 4.6))
     low, tall = (0.1, 0.24) if runs else (0.2, 0.7)
     boxes = [(0.075, low, 0.92, tall)] + ([(0.0, 0.38, 1.0, 0.62)] if runs else [])
     rows, *sheet = panels(axes, boxes)
@@ -44,7 +44,7 @@ def plot_padding(record: Padding, *, ax: Axes | None = None) -> Figure | Axes:
     if runs:
         _pictures(sheet[0], runs)
     bad = not_finite(np.stack([record.norms, record.to_end]), "in the text embedding")
-    heading(axes, _title(record), bad, record.repeat)
+    heading(axes, _title(record), *failures(bad, record.repeat))
     told = "; ".join(f"{run.name} {run.distance:.2g}" for run in runs[1:])
     ends = record.mean(record.to_end, "pad"), record.mean(record.to_empty, "pad")
     alt = (
@@ -57,7 +57,7 @@ def plot_padding(record: Padding, *, ax: Axes | None = None) -> Figure | Axes:
 def _title(record: Padding) -> str:
     found = {run.emptied: run.distance for run in record.runs}
     if not found:
-        return "the padding is not empty: its rows beside the end row and the empty prompt's"
+        return "rows of the prompt beside its end row and the empty prompt"
     pads, words = found[("pad",)], found[("word", "end")]
     return f"latent moved {pads:.2f} without padding, {words:.2f} without words (empty prompt: 1)"
 
@@ -114,7 +114,7 @@ def _pictures(sheet: Axes, runs: tuple[EmptiedRun, ...]) -> None:
     told = told if base.ndim == 3 else f"difference\n0 … {largest:.2g}"
     label(sheet, 0.5, -0.06 - tall / 2, told, fontsize=TEXT)
     sheet.set_xlim(0, 1.12 * len(runs) - 0.12)
-    sheet.set_ylim(-tall - 0.06, tall + 0.44)
+    sheet.set_ylim(-tall - 0.06, tall + 0.32)
     sheet.set_aspect("equal")
     sheet.axis("off")
 

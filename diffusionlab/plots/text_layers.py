@@ -28,6 +28,7 @@ from diffusionlab.plots.figure import (
 )
 from diffusionlab.plots.text_space import (
     PRINTED,
+    failures,
     kind_of_point,
     place_names,
     print_values,
@@ -57,8 +58,8 @@ def plot_text_layers(record: TextLayers, *, ax: Axes | None = None) -> Figure | 
     middle.set_yticks([])
     _paths(right, found, [drawable(record.tokens.pieces[i][:14]) for i in found.rows])
     bad = not_finite(record.hidden, "in the text encoder's layers")
-    heading(axes, f"{len(record.hidden) - 1} layers of the text encoder", bad, found.closing,
-            found.plane.warning and f"plane: {found.plane.warning}" * (not bad))  # fmt: skip
+    title = f"each token through the {len(record.hidden) - 1} layers of the text encoder"
+    heading(axes, title, *failures(bad, "" if bad else found.closing))
     ends = f"from {np.median(found.norms[0]):.3g} to {np.median(found.norms[-1]):.3g}"
     alt = (
         f"{len(shown)} tokens through {len(record.hidden) - 1} layers of the text encoder: the "
@@ -103,7 +104,8 @@ def _paths(panel: Axes, found: LayerPaths, names: list[str]) -> None:
     place_names(panel, found.points[-1], names, (5.6, 5.0))
     first, second = found.plane.explained
     axis_labels(panel, share_label("first axis", first), share_label("second", second), SMALL)
-    panel.set_title("paths to the last layer (large)", fontsize=TEXT, color=INK, loc="left")
+    told = found.plane.warning or f"layer 0 to layer {len(found.points) - 1} (large)"
+    panel.set_title(told, fontsize=TEXT, color=INK, loc="left")
 
 
 # ---- attention --------------------------------------------------------------------------------
@@ -118,7 +120,7 @@ def plot_text_attention(
     found = text_attention(record, layer, head)
     names, shown = token_names(record.tokens)
     matrix = found.matrix[np.ix_(shown, shown)]
-    side = max(0.62 * len(shown) + 2.6, 7.5)
+    side = max(0.62 * len(shown) + 2.6, 7.5) if len(shown) <= PRINTED else 0.3 * len(shown) + 6
     axes = canvas(ax, (side + 1.6, side))
     hidden = np.triu(np.ones(matrix.shape, bool), 1) & (matrix <= 0)
     axes.set_facecolor("#e4e4e4")
@@ -136,9 +138,9 @@ def plot_text_attention(
               va="top", fontsize=TEXT, color=QUIET)  # fmt: skip
     colour_bar(axes, picture, "probability (a row sums to 1)")
     bad = not_finite(record.attention, "in the text encoder's attention")
-    failed = [f"\n{what} {check}" for what, check in (("row sums", found.sums),
-              ("later tokens", found.causal)) if not check.holds]  # fmt: skip
-    heading(axes, f"text attention, {found.reduction}", bad and f"\n{bad}", *failed)
+    pairs = (("row sums", found.sums), ("later tokens", found.causal))
+    failed = [f"{what} {check}" for what, check in pairs if not check.holds and not bad]
+    heading(axes, f"text attention, {found.reduction}", *failures(bad, *failed))
     start = found.matrix[1:, 0].mean()
     told = [f"{names[i]} at {names[int(matrix[i].argmax())]}" for i in shown[1:]]
     alt = f"Attention of the text encoder, {found.reduction}: on average {start:.0%} goes to start"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ def plot_similarity(
     found = similarity(record, of=of, centre=centre, encoder=encoder)
     names, below = _labels(found.vectors.names)
     count, longest = len(names), max(len(name) for name in names)
-    side = max(0.66 * count, 4.6)
+    side = max(0.66 * count, 4.6) if count <= PRINTED else 0.36 * count + 3.6
     axes = canvas(ax, (side + 0.135 * longest + 2.6, side + 0.07 * len(below[-1]) + 1.6))
     picture = axes.imshow(found.matrix, cmap=SIGNED, vmin=-1, vmax=1)
     if count <= PRINTED:
@@ -61,8 +62,8 @@ def plot_similarity(
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     colour_bar(axes, picture, f"cosine\n(random directions: 0 ± {found.chance:.2f})")
-    heading(axes, _title(found), not_finite(found.matrix, "a row is zero or not finite"),
-            found.itself)  # fmt: skip
+    bad = not_finite(found.matrix, "a row is zero or not finite")
+    heading(axes, _title(found), *failures(bad, "" if bad else found.itself))
     return finish(ax, axes, _alt(found))
 
 
@@ -78,7 +79,7 @@ def _labels(names: Sequence[str]) -> tuple[list[str], list[str]]:
 def _title(found: Similarity) -> str:
     if found.centred:
         return f"cosines of {found.vectors.of}, mean subtracted"
-    return f"cosines of {found.vectors.of} (common part {found.common:.0%})"
+    return f"cosines of {found.vectors.of} , common direction {found.common:.0%}"
 
 
 def _alt(found: Similarity) -> str:
@@ -117,7 +118,7 @@ def plot_text_pca(
     bad = not_finite(vectors.values, "in the text embedding")
     title = f"{vectors.of} in 2 of {vectors.values.shape[1]} dimensions"
     kept = "" if bad else f": {first + second:.0%} of the variance"
-    heading(axes, title + kept, bad or found.warning)
+    heading(axes, title + kept, *failures(bad), "" if bad else found.warning)
     told = ", ".join(f"{name} at ({x:.2g}, {y:.2g})" for name, (x, y) in
                      zip(vectors.names, found.points, strict=True))  # fmt: skip
     alt = f"{len(found.points)} {vectors.of} in a plane that holds {first + second:.0%} of their "
@@ -125,6 +126,11 @@ def plot_text_pca(
 
 
 # ---- shared by the plots of text --------------------------------------------------------------
+def failures(*checks: Any) -> list[str]:
+    """Each check that failed, on a line of its own below the title's first."""
+    return [f"\n{check}" for check in checks if str(check)]
+
+
 def short(name: str, most: int) -> str:
     """A name on one line, cut to `most` characters, that the font can draw."""
     name = " ".join(name.split()) or "␣"
