@@ -214,9 +214,9 @@ def similarity(
     """
     vectors = text_vectors(embeddings, of, encoder)
     values, mean = vectors.values, vectors.values.mean(axis=0)
-    common = float(mean @ mean / np.maximum(np.square(values).sum(axis=1).mean(), 1e-30))
-    matrix = cosines(values - mean, values - mean) if centre else cosines(values, values)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
+        common = float(mean @ mean / np.maximum(np.square(values).sum(axis=1).mean(), 1e-30))
+        matrix = cosines(values - mean, values - mean) if centre else cosines(values, values)
         off = float(np.abs(np.diag(matrix) - 1).max())
     return Similarity(vectors, matrix, common, centre, values.shape[1] ** -0.5, Residual(off, 1e-9))
 
@@ -265,9 +265,9 @@ def plane(vectors: np.ndarray) -> Plane:
     values = np.asarray(vectors, np.float64)
     if values.ndim != 2 or len(values) < 3:
         raise InputError(f"vectors {values.shape} were given; 3 or more, (n, width), span a plane")
-    values = values - values.mean(axis=0)
     if not np.isfinite(values).all():
         return Plane(np.full((len(values), 2), np.nan), (np.nan, np.nan), None)
+    values = values - values.mean(axis=0)
     left, sizes, _ = np.linalg.svd(values, full_matrices=False)
     points = left[:, :2] * sizes[:2]
     points = np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
