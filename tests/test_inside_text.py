@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import torch
 from PIL import Image
 
 import diffusionlab as dl
+from diffusionlab.analysis.padding import padding
+from diffusionlab.analysis.text_edits import blend, replace_word
 from diffusionlab.errors import CheckpointError, InputError
 from diffusionlab.inside.text import embed_images, embed_layers
 from diffusionlab.toyland import checkpoint
@@ -91,6 +94,23 @@ def test_what_is_no_token_list_or_no_encoder_is_refused(tiny_model):
     for encoder in (1, -1, True, None):
         with pytest.raises(InputError, match="has 1, counted from 0: 0 to 0 is allowed"):
             embed_layers(tiny_model, dl.tokenize(tiny_model, PROMPT), encoder)
+
+
+def test_edited_embeddings_go_into_a_run(tiny_model):
+    run = partial(dl.generate, tiny_model, "a red car", seed=1, num_steps=2, progress=False)
+    made, other, empty = (
+        dl.embed(tiny_model, dl.tokenize(tiny_model, p)) for p in ("a red car", "a blue boat", "")
+    )
+    plain = run().latents[-1]
+    assert np.array_equal(run(text_embedding=blend(made, other, 0.0)).latents[-1], plain)
+    blue = run(text_embedding=replace_word(made, "red", other, "blue"))
+    assert np.abs(blue.latents[-1] - plain).max() > 1e-5
+    assert blue.text_embedding.tokens.words == ("a", "red", "car")
+    found = padding(made, empty, run=run)
+    assert found.repeat.holds and found.runs[-1].distance == pytest.approx(1)
+    assert all(run.distance > 0 for run in found.runs[1:])
+    nothing = dl.generate(tiny_model, "", seed=1, num_steps=2, progress=False)
+    assert np.abs(found.runs[-1].trace.latents[-1] - nothing.latents[-1]).max() < 1e-5
 
 
 # ---- the image tower -------------------------------------------------------------------------

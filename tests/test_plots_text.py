@@ -250,7 +250,7 @@ def test_captions_are_rows_images_columns_and_the_best_are_marked():
     assert len(axes.images) == 4 and np.array_equal(axes.images[2].get_array(), PICTURES[1])
     marks = [line.get_marker() for line in axes.get_lines()]
     assert marks == ["o"] * 3 and len(axes.patches) == 3
-    assert "finds caption: 3 of 3" in texts(axes) and "(chance: 1)" in texts(axes)
+    assert "finds caption: 3 of 3" in texts(axes) and "(chance: 1 of 3)" in texts(axes)
     moved = image_text(np.eye(3), pooled([0, 1, 0], [0, 0, 1], [1, 0, 0]))
     wrong = plots.plot_image_text(moved)
     assert [line.get_marker() for line in wrong.axes[0].get_lines()] == ["X"] * 3

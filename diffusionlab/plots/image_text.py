@@ -66,7 +66,9 @@ def _title(record: ImageText) -> str:
     count = len(record.matrix)
     found = [f"{share * count:.3g} of {count}" for share in
              (record.images_right, record.captions_right)]  # fmt: skip
-    return f"image finds caption: {found[0]}, caption finds image: {found[1]} (chance: 1)"
+    return (
+        f"image finds caption: {found[0]}, caption finds image: {found[1]} (chance: 1 of {count})"
+    )
 
 
 def _wrapped(caption: str) -> str:

@@ -45,18 +45,20 @@ def plot_text_layers(record: TextLayers, *, ax: Axes | None = None) -> Figure | 
     """
     found = layer_paths(record)
     names, shown = token_names(record.tokens)
-    axes = canvas(ax, (16.5, max(2.0 + 0.42 * len(shown), 6.4)))
-    low, tall = 0.12, 0.79
+    high = max(2.0 + 0.42 * len(shown), 6.4)
+    axes = canvas(ax, (16.5, high))
+    low, tall = 0.75 / high, 1 - 1.25 / high
     boxes = [(0.12, low, 0.2, tall), (0.36, low, 0.2, tall), (0.65, low, 0.35, tall)]
     left, middle, right = panels(axes, boxes)
     lengths, turned = found.norms[:, shown].T, found.to_start[:, shown].T  # (tokens, layers + 1)
     good = lengths[np.isfinite(lengths) & (lengths > 0)]
-    low, high = (good.min(), good.max()) if good.size else (0.5, 1.0)
-    _heat(left, lengths, LogNorm(low, max(high, low * 1.01)), HEAT, "length of the row")
+    least, most = (good.min(), good.max()) if good.size else (0.5, 1.0)
+    _heat(left, lengths, LogNorm(least, max(most, least * 1.01)), HEAT, "length of the row")
     _heat(middle, turned, Normalize(-1, 1), SIGNED, "cosine with layer 0")
     left.set_yticks(range(len(names)), names, parse_math=False)
     middle.set_yticks([])
-    _paths(right, found, [drawable(record.tokens.pieces[i][:14]) for i in found.rows])
+    _paths(right, found, [drawable(record.tokens.pieces[i][:14]) for i in found.rows],
+           (5.6, high - 1.9))  # fmt: skip
     bad = not_finite(record.hidden, "in the text encoder's layers")
     title = f"each token through the {len(record.hidden) - 1} layers of the text encoder"
     heading(axes, title, *failures(bad, "" if bad else found.closing))
@@ -95,13 +97,13 @@ def _heat(panel: Axes, values: np.ndarray, norm: Normalize, cmap: str, title: st
     panel.set_title(f"{title} ({scale})", fontsize=TEXT, color=INK, loc="left")
 
 
-def _paths(panel: Axes, found: LayerPaths, names: list[str]) -> None:
+def _paths(panel: Axes, found: LayerPaths, names: list[str], inches: tuple) -> None:
     for i in range(len(names)):
         shade, mark = kind_of_point(i)
         path = found.points[:, i]
         panel.plot(*path.T, color=shade, marker=mark, linewidth=2.5, markersize=6, alpha=0.85)
         panel.plot(*path[-1:].T, color=shade, marker=mark, markersize=13, markeredgecolor=INK)
-    place_names(panel, found.points[-1], names, (5.6, 5.0))
+    place_names(panel, found.points[-1], names, inches)
     first, second = found.plane.explained
     axis_labels(panel, share_label("first axis", first), share_label("second", second), SMALL)
     told = found.plane.warning or f"layer 0 to layer {len(found.points) - 1} (large)"
@@ -121,7 +123,7 @@ def plot_text_attention(
     names, shown = token_names(record.tokens)
     matrix = found.matrix[np.ix_(shown, shown)]
     side = max(0.62 * len(shown) + 2.6, 7.5) if len(shown) <= PRINTED else 0.3 * len(shown) + 6
-    axes = canvas(ax, (side + 1.6, side))
+    axes = canvas(ax, (side + 1.9, side))
     hidden = np.triu(np.ones(matrix.shape, bool), 1) & (matrix <= 0)
     axes.set_facecolor("#e4e4e4")
     picture = axes.imshow(np.ma.masked_array(matrix, hidden), cmap=HEAT, vmin=0, vmax=1)

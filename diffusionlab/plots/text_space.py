@@ -79,7 +79,7 @@ def _labels(names: Sequence[str]) -> tuple[list[str], list[str]]:
 def _title(found: Similarity) -> str:
     if found.centred:
         return f"cosines of {found.vectors.of}, mean subtracted"
-    return f"cosines of {found.vectors.of} , common direction {found.common:.0%}"
+    return f"cosines of {found.vectors.of}, common direction {found.common:.0%}"
 
 
 def _alt(found: Similarity) -> str:
@@ -113,7 +113,8 @@ def plot_text_pca(
     axes.axvline(0, color=QUIET, linewidth=1, zorder=0)
     place_names(axes, found.points, [short(name, 34) for name in vectors.names], (10.4, 5.6), TEXT)
     first, second = found.explained
-    chance = "" if found.chance is None else f"; two of shuffled numbers: {found.chance:.0%}"
+    chance = found.chance
+    chance = "" if chance is None else f" (two axes of shuffled numbers: {chance:.0%})"
     axis_labels(axes, share_label("first axis", first) + chance, share_label("second axis", second))
     bad = not_finite(vectors.values, "in the text embedding")
     title = f"{vectors.of} in 2 of {vectors.values.shape[1]} dimensions"
