@@ -64,11 +64,9 @@ def plot_image_text(record: ImageText, *, ax: Axes | None = None) -> Figure | Ax
 
 def _title(record: ImageText) -> str:
     count = len(record.matrix)
-    found = [f"{share * count:.3g} of {count}" for share in
-             (record.images_right, record.captions_right)]  # fmt: skip
-    return (
-        f"image finds caption: {found[0]}, caption finds image: {found[1]} (chance: 1 of {count})"
-    )
+    shares = (record.images_right, record.captions_right)
+    seen, said = (f"{share * count:.3g} of {count}" for share in shares)
+    return f"image finds caption: {seen}, caption finds image: {said} (chance: 1 of {count})"
 
 
 def _wrapped(caption: str) -> str:

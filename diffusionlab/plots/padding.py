@@ -22,9 +22,8 @@ from diffusionlab.plots.figure import (
     label,
     latent_picture,
     not_finite,
-    panels,
 )
-from diffusionlab.plots.text_space import failures, short
+from diffusionlab.plots.text_space import failures, placed, short
 from diffusionlab.plots.tokens import colour_of
 
 
@@ -39,7 +38,7 @@ def plot_padding(record: Padding, *, ax: Axes | None = None) -> Figure | Axes:
     axes = canvas(ax, (11.5, 8.2 if runs else 4.6))
     low, tall = (0.1, 0.24) if runs else (0.2, 0.7)
     boxes = [(0.075, low, 0.92, tall)] + ([(0.0, 0.38, 1.0, 0.62)] if runs else [])
-    rows, *sheet = panels(axes, boxes)
+    rows, *sheet = placed(axes, boxes)
     _rows(rows, record)
     if runs:
         _pictures(sheet[0], runs)

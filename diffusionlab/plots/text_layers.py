@@ -24,13 +24,13 @@ from diffusionlab.plots.figure import (
     heading,
     label,
     not_finite,
-    panels,
 )
 from diffusionlab.plots.text_space import (
     PRINTED,
     failures,
     kind_of_point,
     place_names,
+    placed,
     print_values,
     share_label,
 )
@@ -49,7 +49,7 @@ def plot_text_layers(record: TextLayers, *, ax: Axes | None = None) -> Figure | 
     axes = canvas(ax, (16.5, high))
     low, tall = 0.75 / high, 1 - 1.25 / high
     boxes = [(0.12, low, 0.2, tall), (0.36, low, 0.2, tall), (0.65, low, 0.35, tall)]
-    left, middle, right = panels(axes, boxes)
+    left, middle, right = placed(axes, boxes)
     lengths, turned = found.norms[:, shown].T, found.to_start[:, shown].T  # (tokens, layers + 1)
     good = lengths[np.isfinite(lengths) & (lengths > 0)]
     least, most = (good.min(), good.max()) if good.size else (0.5, 1.0)

@@ -25,6 +25,7 @@ from diffusionlab.plots.figure import (
     heading,
     label,
     not_finite,
+    panels,
 )
 from diffusionlab.trace import TextEmbedding
 
@@ -127,6 +128,14 @@ def plot_text_pca(
 
 
 # ---- shared by the plots of text --------------------------------------------------------------
+def placed(ax: Axes, boxes: Sequence[tuple[float, float, float, float]]) -> list[Axes]:
+    """`panels` left out of the layout: their boxes leave room for labels, and it is quicker."""
+    made = panels(ax, boxes)
+    for panel in made:
+        panel.set_in_layout(False)
+    return made
+
+
 def failures(*checks: Any) -> list[str]:
     """Each check that failed, on a line of its own below the title's first."""
     return [f"\n{check}" for check in checks if str(check)]
@@ -183,6 +192,7 @@ def place_names(
         taken.append((left, right, y))
         if y != points[i, 1]:
             ax.plot([points[i, 0], left], [points[i, 1], y], color=QUIET, linewidth=1)
-        label(ax, left, y, names[i], ha="left", fontsize=size)
+        ground = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.5}
+        label(ax, left, y, names[i], ha="left", fontsize=size, bbox=ground, in_layout=False)
     ax.set_xlim(low[0] - 0.05 * span[0], high[0] + (0.05 + widest) * span[0])
     ax.set_ylim(min(y for *_, y in taken) - 0.08 * span[1], high[1] + 0.1 * span[1])
