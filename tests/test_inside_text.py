@@ -76,6 +76,28 @@ def test_layers_pass_their_own_checks_and_a_spoilt_one_does_not(tiny_model):
     assert not layer_paths(early).closing.holds
 
 
+def test_a_row_depends_on_earlier_tokens_only(tiny_model):
+    night, day = (
+        embed_layers(tiny_model, dl.tokenize(tiny_model, f"a red car in the city at {when}"))
+        for when in ("night", "day")
+    )
+    shared = 1 + sum(a == b for a, b in zip(night.tokens.words, day.tokens.words, strict=True))
+    assert night.tokens.word_of[shared] == 7 and shared == 8
+    assert np.array_equal(night.hidden[:, :shared], day.hidden[:, :shared])
+    assert np.abs(night.hidden[1:, shared:] - day.hidden[1:, shared:]).max() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_recorded_in_float32(dtype):
+    model = dl.load(device="cpu", dtype=dtype)
+    tokens = dl.tokenize(model, PROMPT)
+    found, made = embed_layers(model, tokens), dl.embed(model, tokens)
+    assert {a.dtype for a in (found.hidden, found.final, found.attention)} == {np.dtype("float32")}
+    assert np.array_equal(found.final, made.hidden[0].float().numpy())
+    assert np.abs(found.attention.sum(axis=-1) - 1).max() < 1e-5
+    assert np.abs(np.linalg.norm(embed_images(model, pictures()[:1])) - 1) < 1e-3
+
+
 def test_a_failing_run_leaves_no_hook_behind(tiny_model):
     tokens = dl.tokenize(tiny_model, PROMPT)
     before = state_of(tiny_model)
