@@ -198,16 +198,13 @@ def walk(
 
 
 def _walk(plan: Plan, latent: Any, noise: Any, calls: list[Any], start: int) -> Generator:
+    oldest = _oldest_calls(plan)
     for index, planned in enumerate(plan[start:], start):
         first = len(calls)
         noises = tuple(noise(*draw) for draw in planned.draws)
         for stage in planned.stages:
-            point = combine(latent, stage.update, calls, noises)
-            _step.set(index)
-            try:
-                calls.append((yield point, stage.level))
-            finally:
-                _step.set(None)
+            prediction = yield combine(latent, stage.update, calls, noises), stage.level
+            calls.append(prediction)
         next_latent = combine(latent, planned.update, calls, noises)
         yield Step(
             index=index,
@@ -221,6 +218,17 @@ def _walk(plan: Plan, latent: Any, noise: Any, calls: list[Any], start: int) -> 
             next_latent=next_latent,
         )
         latent = next_latent
+        calls[: oldest[index + 1]] = [None] * min(oldest[index + 1], len(calls))  # not asked again
+
+
+def _oldest_calls(plan: Plan) -> list[int]:
+    """For each step, and the end: the earliest network call that it or a later one refers to."""
+    total = sum(planned.network_calls for planned in plan)
+    oldest = [total]
+    for planned in reversed(plan):
+        updates = [stage.update for stage in planned.stages] + [planned.update]
+        oldest.append(min([oldest[-1], *(t.call for u in updates for t in u.terms)]))
+    return oldest[::-1]
 
 
 def denoise(
@@ -235,17 +243,23 @@ def denoise(
 
     Arguments and errors as `walk`.
     """
-    return _drive(walk(plan, latent, noise, calls, start), predict)
+    return _drive(walk(plan, latent, noise, calls, start), predict, start)
 
 
-def _drive(walker: Generator, predict: Callable[[Any, NoiseLevel], Any]) -> Generator:
+def _drive(walker: Generator, predict: Callable, index: int) -> Generator:
     request = next(walker, None)
     while request is not None:
         if isinstance(request, Step):
             yield request
+            index = request.index + 1
             request = next(walker, None)
         else:
-            request = walker.send(predict(*request))
+            token = _step.set(index)
+            try:
+                prediction = predict(*request)
+            finally:
+                _step.reset(token)
+            request = walker.send(prediction)
 
 
 def denoise_many(
@@ -270,7 +284,6 @@ def denoise_many(
             requests[i] = request
         requests = {i: request for i, request in requests.items() if request is not None}
         asked = [(i, *request) for i, request in requests.items()]
-        _step.set(None)
         answers = predict_many(asked) if asked else ()
         for i, answer in zip(requests, answers, strict=True):
             requests[i] = walkers[i].send(answer)

@@ -97,7 +97,7 @@ def check_embedding(model: LatentDiffusion, embedding: TextEmbedding) -> None:
     asked = f"a TextEmbedding of ({model.context_length}, {width}) finite numbers is allowed"
     if not isinstance(embedding, TextEmbedding):
         raise InputError(f"text_embedding is {shown(embedding)}; {asked}: embed makes one")
-    hidden = torch.as_tensor(embedding.hidden[0])
+    hidden = tensor_of(embedding.hidden[0], "cpu")
     if tuple(hidden.shape) != (model.context_length, width) or not all_finite(hidden):
         what = (
             f"{tuple(hidden.shape)}" if all_finite(hidden) else "numbers that are NaN or infinite"
@@ -163,11 +163,18 @@ def values_of(latent):
     return latent.values if isinstance(latent, Latent) else latent
 
 
+def tensor_of(values, device: torch.device | str) -> torch.Tensor:
+    """A tensor on a device; a record's NumPy array, which nobody may write to, is copied."""
+    if isinstance(values, np.ndarray):
+        return torch.tensor(values, device=device)
+    return torch.as_tensor(values, device=device)
+
+
 # ---- one step --------------------------------------------------------------------------------
 @torch.inference_mode()
 def predict(
     model: LatentDiffusion,
-    latent: Latent | torch.Tensor,
+    latent: Latent | torch.Tensor | np.ndarray,
     level: NoiseLevel,
     text_embedding: TextEmbedding,
     uncond_embedding: TextEmbedding | None,
@@ -190,7 +197,7 @@ def predict(
             f"uncond_embedding is None with guidance_scale {scale:g}; only 1 runs without it: "
             'pass embed(model, tokenize(model, ""))'
         )
-    values = torch.as_tensor(values_of(latent), device=model.device)
+    values = tensor_of(values_of(latent), model.device)
     count = 1 if scale == 1 else 2
     texts = (text_embedding, uncond_embedding, scale)
     text = prepared.last(count) if prepared else branch_texts(model, *texts)
@@ -245,7 +252,7 @@ def prepare(model, text_embedding, uncond_embedding, guidance_scale) -> Prepared
 def branch_texts(model, text_embedding, uncond_embedding, scale) -> torch.Tensor:
     """The hidden states of the branches that a guidance scale runs, (branches, tokens, width)."""
     branches = [text_embedding] if scale == 1 else [uncond_embedding, text_embedding]
-    hidden = [torch.as_tensor(b.hidden[0], device=model.device) for b in branches]
+    hidden = [tensor_of(b.hidden[0], model.device) for b in branches]
     return torch.stack(hidden).to(model.dtype)
 
 
@@ -292,12 +299,12 @@ def update(latent, update: Update, predictions: Sequence[Prediction], noises: Se
 
 
 # ---- pictures --------------------------------------------------------------------------------
-def decode(model: LatentDiffusion, latent: Latent | torch.Tensor) -> Image.Image:
+def decode(model: LatentDiffusion, latent: Latent | torch.Tensor | np.ndarray) -> Image.Image:
     """The VAE's decoder: a latent to a picture, pixel = round(255 · clamp(y/2 + 0.5, 0, 1)).
 
     Errors: NumericsError where the decoder gives NaN or infinity.
     """
-    pixels = decode_pixels(model, torch.as_tensor(values_of(latent)))
+    pixels = decode_pixels(model, tensor_of(values_of(latent), model.device))
     if not bool(torch.isfinite(pixels).all()):
         raise NumericsError(
             f"decode made NaN or infinity from a latent of shape {tuple(values_of(latent).shape)}; "
