@@ -22,8 +22,6 @@ from diffusionlab.errors import InputError
 from diffusionlab.plan import Stage
 from diffusionlab.trace import Anatomy, Block, Skip, Trace
 
-GIGA, MEGA = 10**9, 10**6
-
 
 def small_anatomy() -> Anatomy:
     """Two levels over a latent of 6 rows and 8 columns; costs in round numbers."""
@@ -45,21 +43,24 @@ def small_anatomy() -> Anatomy:
     return Anatomy("tiny", (4, 6, 8), blocks, skips, cross, {}, 12)
 
 
-# name, kind, output shape, million parameters, billion operations, residual blocks, transformers
+# Stable Diffusion 1.5 at 512 pixels, as `anatomy` counts it: name, kind, output shape, parameters,
+# operations (convolution, linear, attention), residual blocks, transformers.
 LARGE = (
-    ("time_embedding", "time", (1280, 1, 1), 2.1, 0.004, 0, 0),
-    ("conv_in", "in", (320, 64, 64), 0.012, 0.1, 0, 0),
-    ("down_blocks.0", "down", (320, 32, 32), 10.5, 150.0, 2, 2),
-    ("down_blocks.1", "down", (640, 16, 16), 34.8, 95.0, 2, 2),
-    ("down_blocks.2", "down", (1280, 8, 8), 131.0, 80.0, 2, 2),
-    ("down_blocks.3", "down", (1280, 8, 8), 62.3, 8.0, 2, 0),
-    ("mid_block", "mid", (1280, 8, 8), 97.0, 13.0, 2, 1),
-    ("up_blocks.0", "up", (1280, 16, 16), 162.2, 30.0, 3, 0),
-    ("up_blocks.1", "up", (1280, 32, 32), 258.3, 180.0, 3, 3),
-    ("up_blocks.2", "up", (640, 64, 64), 77.4, 190.0, 3, 3),
-    ("up_blocks.3", "up", (320, 64, 64), 17.1, 230.0, 3, 3),
-    ("conv_out", "out", (4, 64, 64), 0.012, 0.1, 0, 0),
-)
+    ("time_embedding", "time", (1280, 1, 1), 2050560, (0, 4096000, 0), 0, 0),
+    ("conv_in", "in", (320, 64, 64), 11840, (94371840, 0, 0), 0, 0),
+    ("down_blocks.0", "down", (320, 32, 32), 10524480,
+     (32086425600, 33707458560, 43757076480), 2, 2),
+    ("down_blocks.1", "down", (640, 16, 16), 36818560,
+     (28730982400, 33860485120, 5772410880), 2, 2),
+    ("down_blocks.2", "down", (1280, 8, 8), 139992320, (28730982400, 34166538240, 872939520), 2, 2),
+    ("down_blocks.3", "down", (1280, 8, 8), 62277120, (7549747200, 6553600, 0), 2, 0),
+    ("mid_block", "mid", (1280, 8, 8), 97038080, (7549747200, 4503633920, 46202880), 2, 1),
+    ("up_blocks.0", "up", (1280, 16, 16), 162241280, (25794969600, 9830400, 0), 3, 0),
+    ("up_blocks.1", "up", (1280, 32, 32), 258330880, (98985574400, 51249807360, 1309409280), 3, 3),
+    ("up_blocks.2", "up", (640, 64, 64), 71413120, (107374182400, 50790727680, 8658616320), 3, 3),
+    ("up_blocks.3", "up", (320, 64, 64), 18810560, (81369497600, 50561187840, 65635614720), 3, 3),
+    ("conv_out", "out", (4, 64, 64), 12164, (94371840, 0, 0), 0, 0),
+)  # fmt: skip
 LARGE_SKIPS = (
     ("skip", (320, 64, 64), "conv_in", "up_blocks.3"),
     ("down_blocks.0.skips.0", (320, 64, 64), "down_blocks.0", "up_blocks.3"),
@@ -77,12 +78,12 @@ LARGE_SKIPS = (
 
 
 def large_anatomy() -> Anatomy:
-    """Four levels and twelve skips, of the sizes of Stable Diffusion 1.5."""
+    """Four levels and twelve skips: Stable Diffusion 1.5."""
+    kinds = ("convolution", "linear", "attention")
     blocks = tuple(
-        Block(name, kind, shape, int(weights * MEGA), int(work * GIGA),
-              {"convolution": int(work * GIGA)}, resnets, transformers)
-        for name, kind, shape, weights, work, resnets, transformers in LARGE
-    )  # fmt: skip
+        Block(name, kind, shape, weights, sum(work), dict(zip(kinds, work, strict=True)), *parts)
+        for name, kind, shape, weights, work, *parts in LARGE
+    )
     skips = tuple(Skip(*skip) for skip in LARGE_SKIPS)
     return Anatomy("stable-diffusion-v1-5", (4, 64, 64), blocks, skips, {}, {}, 77)
 
@@ -111,6 +112,15 @@ def test_costs_by_hand():
     assert found.parameters == pytest.approx((0.1, 0.1, 0.2, 0.3, 0.2, 0.1), rel=1e-12)
     assert found.kinds == pytest.approx({"convolution": 0.96, "linear": 0.03, "attention": 0.01})
     assert found.check.holds
+
+
+def test_costs_of_stable_diffusion():
+    found = costs(large_anatomy())
+    assert large_anatomy().parameters == 859_520_964  # as in its checkpoint
+    assert found.check.holds and sum(found.flops) == pytest.approx(1)
+    share = dict(zip(found.names, found.flops, strict=True))
+    assert share["up 3"] == pytest.approx(197.566 / 803.268, rel=1e-5)
+    assert found.kinds["attention"] == pytest.approx(126.052 / 803.268, rel=1e-4)
 
 
 def test_kinds_that_do_not_add_up_are_found():

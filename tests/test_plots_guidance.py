@@ -109,6 +109,7 @@ def crowded() -> dict:
         "channels": plots.plot_guidance(long, steps=range(8), channels=True),
         "features": plots.plot_features(replace(long, attention=taps), most=12),
         "ablation": plots.plot_ablation(far),
+        "compute": plots.plot_compute(large_anatomy()),
         "sweep": plots.plot_guidance_sweep(
             sweep(runs_over([0, 1, 2, 3, 4, 5, 8, 16], [picture(9, 9, 9)] * 8))
         ),
@@ -339,7 +340,7 @@ def test_the_hourglass_of_a_large_network_keeps_its_texts_apart():
     assert len([ln for ln in figure.axes[0].get_lines() if len(ln.get_xdata()) == 4]) == 8
     assert on_the_page(figure)
     assert not overlapping(figure)
-    assert "853 M parameters" in texts(figure) and "258 M" in texts(figure)
+    assert "860 M parameters" in texts(figure) and "258 M" in texts(figure)
 
 
 def test_a_lost_skip_is_in_the_hourglass_title():

@@ -49,7 +49,7 @@ MARKS = ("o-", "s--", "D-.", "^:", "v-", "P--")
 def plot_compute(record: Anatomy, *, ax: Axes | None = None) -> Figure | Axes:
     """Each block's share of a network call's operations and of the weights, and the operations'."""
     found = costs(record)
-    axes = canvas(ax, (max(1.05 * len(found.names) + 4.6, 12), 5.4))
+    axes = canvas(ax, (max(1.2 * len(found.names) + 4.6, 13), 5.4))
     blocks, kinds = panels(axes, [(0.065, 0.14, 0.6, 0.8), (0.78, 0.14, 0.2, 0.8)])
     places = np.arange(len(found.names))
     for shift, shares, hue, hatch, name in (

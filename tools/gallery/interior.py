@@ -53,6 +53,26 @@ def untrained(lab: Lab):
     return dl.generate(model, **{"prompt": PROMPT} | SETTINGS, record=INSIDE), {}
 
 
+def stable_diffusion(lab: Lab):
+    """The build of Stable Diffusion 1.5, from its sizes alone: no weight of it is needed."""
+    from types import SimpleNamespace
+
+    import torch
+
+    from diffusionlab.models.unet import UNet, UNetConfig
+
+    config = UNetConfig(
+        sample_size=64, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2,
+        cross_attention_dim=768, attention_head_dim=8,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    )  # fmt: skip
+    with torch.device("meta"):
+        unet = UNet(config)
+    sizes = dict(latent_channels=4, size_factor=8, context_length=77, size=512)
+    return dl.anatomy(SimpleNamespace(unet=unet, name="Stable Diffusion 1.5", **sizes)), {}
+
+
 def with_options(**options):
     """The run with its inside recorded, and these options."""
     return lambda lab: (lab.run(record=INSIDE), options)
@@ -60,8 +80,10 @@ def with_options(**options):
 
 CASES = {
     "plot_hourglass": lambda lab: (dl.anatomy(lab.model), {}),
+    "plot_hourglass.stable_diffusion": stable_diffusion,
     "plot_hourglass.wide": lambda lab: (dl.anatomy(lab.model, height=128, width=256), {}),
     "plot_compute": lambda lab: (dl.anatomy(lab.model), {}),
+    "plot_compute.stable_diffusion": stable_diffusion,
     "plot_compute.large": lambda lab: (dl.anatomy(lab.model, height=512, width=512), {}),
     "plot_features": with_options(),
     "plot_features.one": with_options(tap="up_blocks.0.output", most=8),
