@@ -186,6 +186,8 @@ def test_the_other_branch_is_named_after_the_negative_prompt():
     hostile = replace(RUN, settings=replace(RUN.settings, negative_prompt="$x_1$ <b> 🐧"))
     assert "“$x_1$ <b> □”" in texts(plots.plot_guidance(hostile, steps=[1]))
     assert plots.plot_guidance(hostile, steps=[1]).to_png()
+    rescaled = run_at(Guidance(4.0, rescale=0.7))
+    assert "g = 4\nrescale 0.7" in texts(plots.plot_guidance(rescaled, steps=[1]))
 
 
 def test_steps_without_guidance_say_so():
@@ -312,6 +314,8 @@ def test_the_sweep_draws_pictures_and_measures():
     assert "redness 0.78" in figure.alt and "8\nrescale" in texts(figure)
     failed = replace(record, start=replace(record.start, relative=0.5))
     assert "CHECK FAILED" in texts(plots.plot_guidance_sweep(failed))
+    bad = replace(record, points=(replace(record.points[0], adherence=np.nan), *record.points[1:]))
+    assert "NaN or infinite, in the measures" in texts(plots.plot_guidance_sweep(bad))
 
 
 # ---- the build ---------------------------------------------------------------------------------

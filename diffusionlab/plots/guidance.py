@@ -106,7 +106,9 @@ def _branch_rows(record: Trace, calls: Sequence[Prediction], decode: Any) -> dic
         "with the\nprompt": cells([branch_x0(call, "cond") for call in calls]),
     }
     rows["|difference|"] = _off_cells(calls, *rows.values(), decoded=decode is not None)
-    rows[f"guided\ng = {record.settings.guidance_scale:g}"] = cells([numbers(c.x0) for c in calls])
+    guidance = record.settings.guidance
+    rescaled = f"\nrescale {guidance.rescale:g}" if guidance.rescale else ""
+    rows[f"guided\ng = {guidance.scale:g}{rescaled}"] = cells([numbers(c.x0) for c in calls])
     return rows
 
 
@@ -117,7 +119,7 @@ def _cell(value: np.ndarray | None, record: Trace, decode: Any) -> Cell:
 
 
 def _uncond_name(record: Trace) -> str:
-    negative = record.settings.negative_prompt
+    negative = " ".join(record.settings.negative_prompt.split())
     if not negative:
         return "without\nthe prompt"
     short = negative if len(negative) <= 16 else negative[:15] + "…"

@@ -115,9 +115,10 @@ def plot_guidance_sweep(record: Sweep, *, ax: Axes | None = None) -> Figure | Ax
     percent = [100 * p.clipped for p in points]
     _lines(below[1], points, [("", percent, "s-", "black")], "values at 0 or 255 (%)")
     _lines(below[2], points, _sizes(points), "size (no unit)")
-    values = np.array([[p.saturation, p.clipped, p.spread] for p in points])
+    scores = [p.adherence for p in points if p.adherence is not None]
+    values = np.array([*(p.saturation for p in points), *(p.spread for p in points), *scores])
     count = points[0].count
-    runs = f", mean of {count} seeds" if count > 1 else ""
+    runs = f", mean of {count} runs" if count > 1 else ""
     title = f"what rises with guidance{runs}: {record.prompt[:30]!r}"
     heading(axes, title, not_finite(values, "in the measures") or record.start)
     return finish(ax, axes, _sweep_alt(record))

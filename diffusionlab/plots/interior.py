@@ -112,13 +112,7 @@ def plot_features(
     where karras_sigma is nearest to 1). `steps` draws the colours at several steps instead, in one
     basis per block. Raises InputError for what was not recorded or is not there.
     """
-    taps = feature_taps(record, tap)
-    if len(taps) > MOST_TAPS:
-        raise InputError(
-            f"tap {shown(tap)} matches {len(taps)} taps; at most {MOST_TAPS} can be drawn: "
-            "take a narrower pattern"
-        )
-    found = [features(record, name, step, most) for name in taps]
+    found = [features(record, name, step, most) for name in _few_taps(record, tap)]
     if steps is None:
         grid, title = _channel_grid(found), _features_title(found)
     else:
@@ -135,6 +129,16 @@ def plot_features(
     bad = sum(f.bad for f in found)
     heading(axes, title, f"{bad} values are NaN or infinite" if bad else "")
     return finish(ax, axes, _features_alt(found))
+
+
+def _few_taps(record: Trace, tap: str | None) -> list[str]:
+    taps = feature_taps(record, tap)
+    if len(taps) > MOST_TAPS:
+        raise InputError(
+            f"tap {shown(tap)} matches {len(taps)} taps; at most {MOST_TAPS} can be drawn: "
+            "take a narrower pattern"
+        )
+    return taps
 
 
 def _features_title(found: Sequence[Features]) -> str:
