@@ -328,6 +328,8 @@ def test_the_hourglass_has_every_block_and_bridge():
     left, right = down[:, 0].min(), down[:, 0].max()
     ends = [np.ptp(down[np.isclose(down[:, 0], x), 1]) for x in (left, right)]
     assert ends[1] == pytest.approx(ends[0] / 2)  # 6 rows to 3
+    bend = [left + 0.6 * (right - left), ends[0] / 2]  # the input's height, until it halves
+    assert down[1] == pytest.approx(bend)
     wide = [np.ptp(shapes[n].get_xy()[:, 0]) for n in ("conv_in", "mid_block")]
     assert wide[1] / wide[0] == pytest.approx(np.sqrt(16 / 8))
     hatched = [name for name, p in shapes.items() if p.get_hatch()]
