@@ -23,7 +23,7 @@ from diffusionlab.plots.figure import (
     not_finite,
     panels,
 )
-from diffusionlab.plots.picture_grid import Cell, Grid, bar_beside, largest
+from diffusionlab.plots.sheets import Cell, Sheet, bar_beside, largest
 from diffusionlab.trace import Trace
 
 
@@ -42,7 +42,7 @@ def plot_ablation(record: Ablation, *, most: int = 7, ax: Axes | None = None) ->
     blank = Cell(None, {}, f"difference →\n{_off_unit(record)}\n(yellow: {top:.2g})")
     below = [blank, *(Cell(off, options) for off in offs)]
     columns = ["whole", *(drawable(short_name(c.name)[:14]) for c in chosen)]
-    grid = Grid(["", ""], columns, [pictures, below], min(2.1, 15 / len(columns)))
+    grid = Sheet(["", ""], columns, [pictures, below], min(2.1, 15 / len(columns)))
     wide, tall = grid.size
     rows = max(0.36 * len(chosen), 1.9) + 1.3
     axes = canvas(ax, (max(wide, 11) + 0.9, tall + rows + 0.8))

@@ -38,7 +38,7 @@ from diffusionlab.plots.figure import (
     panels,
     signed,
 )
-from diffusionlab.plots.picture_grid import Cell, Grid, largest, latent_cell
+from diffusionlab.plots.sheets import Cell, Sheet, largest, latent_cell
 from diffusionlab.trace import Prediction, Trace
 
 MOST_STEPS = 8
@@ -66,7 +66,7 @@ def plot_guidance(
     rows = _channel_rows(differences) if channels else _branch_rows(record, calls, decode)
     columns = [f"{i}\n{c.level.karras_sigma:.3g}" for i, c in zip(chosen, calls, strict=True)]
     size = 1.9 if len(columns) < 7 else 1.6
-    grid = Grid(list(rows), columns, list(rows.values()), size, "step\nkarras_sigma")
+    grid = Sheet(list(rows), columns, list(rows.values()), size, "step\nkarras_sigma")
     wide, tall = max(grid.size[0], 12.5), grid.size[1]
     axes = canvas(ax, (wide + 1.5, tall + 0.8))
     grid.draw(axes, wide)

@@ -25,7 +25,7 @@ from diffusionlab.plots.figure import (
     not_finite,
     panels,
 )
-from diffusionlab.plots.picture_grid import Cell, Grid, latent_cell
+from diffusionlab.plots.sheets import Cell, Sheet, latent_cell
 from diffusionlab.trace import Guidance
 
 
@@ -44,7 +44,7 @@ def plot_guidance_dial(record: GuidanceDial, *, ax: Axes | None = None) -> Figur
         rows["whole run:\nits end"] = [_cell(record, stop, "end") for stop in record.stops]
     columns = [_name(stop.guidance, record.own) for stop in record.stops]
     wide = min(2.2, 12.5 / len(columns))
-    grid = Grid(list(rows), columns, list(rows.values()), wide)
+    grid = Sheet(list(rows), columns, list(rows.values()), wide)
     across, down = max(grid.size[0], 12.5), grid.size[1]
     axes = canvas(ax, (across + 0.2, down + 0.8))
     grid.draw(axes, across)
@@ -101,7 +101,7 @@ def plot_guidance_sweep(record: Sweep, *, ax: Axes | None = None) -> Figure | Ax
     """Pictures over guidance scales, and below them what was measured on them, point by point."""
     points = record.points
     cells = [Cell(np.asarray(point.image), {}) for point in points]
-    grid = Grid([""], [_name(point.guidance) for point in points], [cells],
+    grid = Sheet([""], [_name(point.guidance) for point in points], [cells],
                 min(2.4, 13.6 / len(points)))  # fmt: skip
     across, down = grid.size
     wide, tall = max(across, 13.0), down + 4.0

@@ -37,7 +37,7 @@ from diffusionlab.plots.figure import (
     panels,
     signed,
 )
-from diffusionlab.plots.picture_grid import Cell, Grid, bar_beside, largest
+from diffusionlab.plots.sheets import Cell, Sheet, bar_beside, largest
 from diffusionlab.trace import Anatomy, Trace
 
 PER_ROW = 5
@@ -151,7 +151,7 @@ def _name(found: Features) -> str:
     return f"{short_name(found.tap)[:20]}\n" + "×".join(map(str, found.shape))
 
 
-def _channel_grid(found: Sequence[Features]) -> Grid:
+def _channel_grid(found: Sequence[Features]) -> Sheet:
     """Per tap its components and, in rows of five, its channels."""
     names, cells = [], []
     for f in found:
@@ -166,10 +166,10 @@ def _channel_grid(found: Sequence[Features]) -> Grid:
             names.append("" if first else _name(f))
     count = max(len(row) for row in cells)
     columns = ["main three\ncomponents", "liveliest\nchannels →", "", "", "", ""][:count]
-    return Grid(names, columns, [row + [Cell(None)] * (count - len(row)) for row in cells], 1.55)
+    return Sheet(names, columns, [row + [Cell(None)] * (count - len(row)) for row in cells], 1.55)
 
 
-def _step_grid(record: Trace, found: Sequence[Features], steps: Sequence[int]) -> Grid:
+def _step_grid(record: Trace, found: Sequence[Features], steps: Sequence[int]) -> Sheet:
     good = isinstance(steps, (Sequence, np.ndarray, range)) and not isinstance(steps, str)
     if not good or not 1 <= len(steps) <= 9:
         raise InputError(
@@ -185,7 +185,7 @@ def _step_grid(record: Trace, found: Sequence[Features], steps: Sequence[int]) -
     sigmas = [record.steps[step].level.karras_sigma for step in steps]
     columns = [f"{i}\n{sigma:.3g}" for i, sigma in zip(steps, sigmas, strict=True)]
     wide = min(1.55, 10.5 / len(columns))
-    return Grid(names, columns, cells, wide, "step\nkarras_sigma")
+    return Sheet(names, columns, cells, wide, "step\nkarras_sigma")
 
 
 def _energies(panel: Axes, found: Sequence[Features]) -> None:

@@ -1,4 +1,4 @@
-"""A table of pictures in one Axes: names on the left, captions above, a note below each picture."""
+"""A sheet of pictures in one Axes: names on the left, captions above, a note below each picture."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class Sheet:
     """Rows of as many cells as there are columns; every picture is one unit, `wide` inches.
 
     `corner` stands beside the captions, above the names, and says what their lines are.
