@@ -32,7 +32,7 @@ def token_groups(tokens: Tokens | None, count: int) -> dict[str, tuple[int, ...]
             f"the maps have {count} tokens and the record of the prompt {len(tokens.kinds)}; they "
             "must agree: take both from one run"
         )
-    names = _numbered(tokens.words)
+    names = word_names(tokens.words)
     groups: dict[str, list[int]] = {}
     for i, (kind, word) in enumerate(zip(tokens.kinds, tokens.word_of, strict=True)):
         name = SPECIAL.get(kind) or (tokens.pieces[i] if word is None else names[word])
@@ -40,7 +40,8 @@ def token_groups(tokens: Tokens | None, count: int) -> dict[str, tuple[int, ...]
     return {name: tuple(positions) for name, positions in groups.items()}
 
 
-def _numbered(words: Sequence[str]) -> list[str]:
+def word_names(words: Sequence[str]) -> list[str]:
+    """The words with a number where one is there twice: "red#1", "car", "red#2"."""
     seen: dict[str, int] = {}
     names = []
     for word in words:
