@@ -32,6 +32,7 @@ from diffusionlab.trace import Tokens, Trace
 __all__ = ["CROSS", "SELF", "AttentionMaps", "attention_maps", "call_maps", "enlarged"]
 
 BY = (None, "step", "layer", "head")
+_MANY = (*"0123456789", "steps", "heads", "all")
 TOLERANCE = 2e-2  # of a row's sum: float16 probabilities of 77 tokens
 
 
@@ -174,14 +175,17 @@ def _entries(by: str | None, steps: Sequence[int], layers: list[Layer], heads: l
 
 
 def _reduction(by: str | None, steps: Sequence[int], layers: list[Layer], heads: Any) -> str:
-    """What the maps are the mean of: "mean of steps 0–19, 7 layers and all heads"."""
+    """What was chosen and averaged: "step 5, mean of 7 layers and all heads"."""
     parts = [] if by == "step" else [_numbers_told("step", steps)]
     if by not in ("layer", "head"):
         one = f"layer {layers[0].name} ({size_of(layers[0].shape)})"
         parts.append(one if len(layers) == 1 else f"{len(layers)} layers")
     if by != "head":
         parts.append("all heads" if heads is None else _numbers_told("head", heads[0]))
-    return "mean of " + " and ".join([", ".join(parts[:-1]), parts[-1]] if parts[1:] else parts)
+    single = [part for part in parts if not part.startswith(_MANY)]
+    many = [part for part in parts if part.startswith(_MANY)]
+    told = " and ".join([", ".join(many[:-1]), many[-1]] if many[1:] else many)
+    return ", ".join([*single, *([f"mean of {told}"] if told else [])])
 
 
 def _numbers_told(what: str, numbers: Sequence[int]) -> str:

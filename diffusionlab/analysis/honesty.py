@@ -79,7 +79,11 @@ class Honesty:
             return f"maps of {cells} cells are too coarse to tell chance from cause"
         if self.p_overall > LEVEL or not self.better.any():
             return "these maps say nothing about the cause: shifted maps fit as well"
-        return f"{self.better.sum()} of {len(self.words)} maps lie where their word acts"
+        best, count = self.own_is_best.sum(), len(self.words)
+        return (
+            f"{self.better.sum()} of {count} maps fit their word's effect better than shifted "
+            f"ones, {best} better than every other word's map"
+        )
 
 
 # ---- the runs ---------------------------------------------------------------------------------
