@@ -188,7 +188,7 @@ def _word_table(
     names = [name[:16] for name in found.words]
     if guesses:
         cells, names = [guesses, *cells], ["x0-hat", *names]
-    cell = min(max(8.4 / len(names), 1.0), 1.6, 13 / len(headings))
+    cell = min(max(8.4 / len(names), 1.1), 1.6)
     grid = Grid(names, headings, cells, cell=cell)
     axes = canvas(ax, (max(grid.size[0] + 1.6, 11.0), grid.size[1] + 0.8))
     grid.draw(axes)

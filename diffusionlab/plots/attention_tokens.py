@@ -168,7 +168,8 @@ def plot_pixel_words(
     _lines(right, found.steps, list(found.probabilities[:, :count].T), names)
     axis_labels(right, "step", "probability", TEXT)
     rest = _rest_told(found)
-    right.set_title(rest, fontsize=TEXT, color=QUIET, loc="left", parse_math=False)
+    told = f"numbered by the mean over the steps\n{rest}"
+    right.set_title(told, fontsize=TEXT, color=QUIET, loc="left", parse_math=False)
     bad = not_finite(found.probabilities, "in the recorded attention")
     x, y = found.pixel
     title = f"what pixel ({x}, {y}) looks up, {found.reduction}"
