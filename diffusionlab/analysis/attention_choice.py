@@ -60,18 +60,34 @@ def chosen_groups(
 ) -> dict[str, tuple[int, ...]]:
     """The groups of the words that were asked for; None: every word of the prompt.
 
-    Case does not matter; "token 5" is always position 5. Raises InputError for a word that is not
+    Case does not matter; "token 5" is always position 5, and several words that follow each other
+    ("sailing boat") are one group. Raises InputError for a word that is not
     in the prompt, and for one that is there twice.
     """
     groups = token_groups(tokens, count)
     if words is None:
         return {name: groups[name] for name in content_words(groups)}
-    known = groups | {f"token {i}": (i,) for i in range(count)}
     asked = [words] if isinstance(words, str) else list(words)
+    known = groups | {f"token {i}": (i,) for i in range(count)} | _phrases(groups, asked)
     if not asked:
         raise InputError(f"words is empty; allowed are {listed(groups)}; name at least one")
     names = [_known_word(word, known, groups, tokens) for word in asked]
     return {name: known[name] for name in names}
+
+
+def _phrases(groups: Mapping[str, tuple], asked: list) -> dict[str, tuple[int, ...]]:
+    """The groups of what was asked for in several words, where these follow each other once."""
+    names = [name for name in groups if name not in SPECIAL.values()]
+    plain = [(n.rpartition("#")[0] or n).casefold() for n in names]
+    found = {}
+    for phrase in asked:
+        parts = phrase.casefold().split() if isinstance(phrase, str) else []
+        count = len(parts)
+        places = [i for i in range(len(plain)) if plain[i : i + count] == parts]
+        if count > 1 and len(places) == 1:
+            some = names[places[0] : places[0] + count]
+            found[phrase] = tuple(i for name in some for i in groups[name])
+    return found
 
 
 def _known_word(word: Any, known: Mapping, groups: Mapping, tokens: Tokens | None) -> str:

@@ -61,10 +61,15 @@ class Grid:
         shapes = [p[0].shape for row in self.cells for p in row if p is not None]
         return max(shape[0] / shape[1] for shape in shapes)
 
-    @property
-    def pitch(self) -> float:
-        """From one row to the next, in cells."""
-        return self.tall + GAP + self._lines(c for row in self.captions for c in row)
+    def tops(self) -> list[float]:
+        """The upper edge of each row of pictures, and below them the lower edge of all; in cells.
+
+        The first row begins at 0; a row with captions has room for them above it.
+        """
+        edges = [0.0]
+        for row in range(1, len(self.names)):
+            edges.append(edges[-1] - self.tall - GAP - self._caption(row))
+        return [*edges, edges[-1] - self.tall]
 
     @property
     def margin(self) -> float:
@@ -76,33 +81,36 @@ class Grid:
     def size(self) -> tuple[float, float]:
         """Inches of the sheet, without title and colour bar."""
         wide = len(self.headings) * (1 + GAP) + self.margin
-        return self.cell * wide, self.cell * (len(self.names) * self.pitch + self._top())
+        return self.cell * wide, self.cell * (self._above() - self.tops()[-1])
 
     def _lines(self, texts: Iterable[str]) -> float:
         lines = max((text.count("\n") + 1 for text in texts if text), default=0)
         return lines * LINE_HEIGHT / self.cell + (0.04 if lines else 0)
 
-    def _top(self) -> float:
-        return self._lines(self.headings)
+    def _caption(self, row: int) -> float:
+        return self._lines(self.captions[row]) if self.captions else 0.0
+
+    def _above(self) -> float:
+        """What stands above the first row of pictures, in cells."""
+        return self._caption(0) + self._lines(self.headings)
 
     def draw(self, ax: Axes) -> list[Any]:
         """Draw all of it in one Axes; returns matplotlib's images, row by row."""
-        drawn = []
+        drawn, tops = [], self.tops()
         for row, (name, cells) in enumerate(zip(self.names, self.cells, strict=True)):
-            top = -row * self.pitch
-            label(ax, -0.1, top - self.tall / 2, name, ha="right", fontsize=TEXT)
+            label(ax, -0.1, tops[row] - self.tall / 2, name, ha="right", fontsize=TEXT)
             for column, picture in enumerate(cells):
                 left = column * (1 + GAP)
                 if picture is not None:
-                    drawn.append(self._picture(ax, left, top, *picture))
+                    drawn.append(self._picture(ax, left, tops[row], *picture))
                 if self.captions and self.captions[row][column]:
-                    label(ax, left + 0.5, top + 0.02, self.captions[row][column], va="bottom")
-        above = 0.04 + self._lines(c for row in self.captions[:1] for c in row)
+                    caption = self.captions[row][column]
+                    label(ax, left + 0.5, tops[row] + 0.02, caption, va="bottom")
         for column, text in enumerate(self.headings):
-            label(ax, column * (1 + GAP) + 0.5, above, text, fontsize=TEXT, va="bottom")
+            left, low = column * (1 + GAP), self._caption(0) + 0.03
+            label(ax, left + 0.5, low, text, fontsize=TEXT, va="bottom")
         ax.set_xlim(-self.margin, len(self.headings) * (1 + GAP) - GAP + 0.02)
-        bottom = -(len(self.names) - 1) * self.pitch - self.tall - 0.02
-        ax.set_ylim(bottom, above + self._top())
+        ax.set_ylim(tops[-1] - 0.02, self._above())
         ax.set_aspect("equal")
         ax.axis("off")
         return drawn

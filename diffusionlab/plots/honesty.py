@@ -32,7 +32,7 @@ from diffusionlab.plots.figure import (
     panels,
 )
 
-MOST_WORDS, MOST_SCENES = 8, 10
+MOST_WORDS, MOST_SCENES = 6, 10
 
 
 # ---- leave one word out -----------------------------------------------------------------------
@@ -41,19 +41,17 @@ def plot_honesty(record: Honesty, *, ax: Axes | None = None) -> Figure | Axes:
 
     `own` is the correlation of the map with the change, `other` that of the best of the other
     words' maps, p the share of shifted copies of the own map that fit as well. The words that
-    change the picture most, at most eight, in the prompt's order; maps on their own scales.
+    change the picture most, at most six, in the prompt's order; maps on their own scales.
     """
     kept = _most_changing(record)
     grid = _honesty_grid(record, kept)
     axes = canvas(ax, (max(grid.size[0] + 1.6, 11.0), grid.size[1] + 1.2))
     grid.draw(axes)
-    changed = top_of(record.changes[kept])
-    text = "share of the scale:\nthe map's own largest, or the change's"
-    colour_bar(axes, ScalarMappable(Normalize(0, 1), HEAT), text)
+    colour_bar(axes, ScalarMappable(Normalize(0, 1), HEAT), "share of the scale's largest")
     bad = not_finite(record.maps, "in the recorded attention")
     left = len(record.words) - len(kept)
-    shown = f" (the {len(kept)} of most effect of {len(record.words)} words)" if left else ""
-    what = f"each word left out, the same noise: change of {record.what} up to {changed:.2g}{shown}"
+    shown = f" (the {len(kept)} of most effect among {len(record.words)} words)" if left else ""
+    what = f"each word left out, the same noise; Δ: mean change of the {record.what}{shown}"
     heading(axes, f"{record.verdict}\n{what}", bad, record.rows)
     told = "; ".join(
         f"{record.words[i]} r {record.own_fits[i]:.2f}, p {record.p[i]:.2g}" for i in kept
@@ -69,16 +67,17 @@ def _most_changing(record: Honesty) -> list[int]:
 
 
 def _honesty_grid(record: Honesty, kept: list[int]) -> Grid:
+    changed = _scale(top_of(record.differences[kept]))
     maps = [(record.maps[i], _scale(top_of(record.maps[i]))) for i in kept]
-    changed = _scale(top_of(record.changes[kept]))
-    changes = [(record.changes[i], changed) for i in kept]
-    pictures = [_ending(record, i + 1) for i in kept]
-    largest = [f"≤ {top_of(record.maps[i]):.2g}" for i in kept]
+    changes = [(record.differences[i], changed) for i in kept]
+    pictures = [_ending(record, run) for run in (0, *(i + 1 for i in kept))]
+    largest = [f"0 to {top_of(record.maps[i]):.2g}" for i in kept]
+    means = [f"without: Δ {record.differences[i].mean():.2g}" for i in kept]
     return Grid(
-        ["heat map", "picture", "change"],
-        ["whole prompt", *(record.words[i][:12] for i in kept)],
-        [[None, *maps], [_ending(record, 0), *pictures], [None, *changes]],
-        [["", *largest], ["", *("without" for _ in kept)], ["", *(_fit(record, i) for i in kept)]],
+        ["heat map", "picture", f"change\n0 to {changed['vmax']:.2g}"],
+        ["", *(record.words[i][:12] for i in kept)],
+        [[None, *maps], pictures, [None, *changes]],
+        [["", *largest], ["whole", *means], ["", *(_fit(record, i) for i in kept)]],
         cell=1.65,
     )
 

@@ -70,7 +70,9 @@ def seen_map(
     level = model.schedule.level_at(karras_sigma=SIGMA)
     tokens = dl.tokenize(model, prompt)
     with dl.recording(model.unet, ["*attn2.probabilities"]) as tape:
-        dl.predict(model, dl.add_noise(clean, noise, level), level, dl.embed(model, tokens))
+        dl.predict(
+            model, dl.add_noise(clean, noise, level), level, dl.embed(model, tokens), None, 1
+        )
     attention = {name: values[0].cpu().numpy() for name, values in tape.items()}
     if shift:
         attention = {name: np.roll(value, -shift, -1) for name, value in attention.items()}
