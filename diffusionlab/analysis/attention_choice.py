@@ -67,7 +67,8 @@ def chosen_groups(
     groups = token_groups(tokens, count)
     if words is None:
         return {name: groups[name] for name in content_words(groups)}
-    asked = [words] if isinstance(words, str) else list(words)
+    single = isinstance(words, str) or not isinstance(words, Iterable)
+    asked = [words] if single else list(words)
     known = groups | {f"token {i}": (i,) for i in range(count)} | _phrases(groups, asked)
     if not asked:
         raise InputError(f"words is empty; allowed are {listed(groups)}; name at least one")
@@ -170,7 +171,8 @@ def chosen_layers(
     told = listed(f"{layer.name} ({size_of(layer.shape)})" for layer in found)
     kept = list(found)
     if layers is not None:
-        asked = [layers] if isinstance(layers, str) else list(layers)
+        single = isinstance(layers, str) or not isinstance(layers, Iterable)
+        asked = [layers] if single else list(layers)
         strange = [n for n in asked if n not in {x for y in found for x in (y.name, y.tap)}]
         if strange or not asked:
             raise InputError(f"layers={shown(layers)}; allowed are {told}; choose one of them")

@@ -69,8 +69,9 @@ def plot_attention(
         names = [f"{n} ≤ {s['vmax']:.2g}" for n, s in zip(names, scales, strict=True)]
     columns = min(8 if len(names) > 10 or len(names) in (7, 8) else 5, len(names))
     rows, tall = -(-len(names) // columns), maps.shape[1] / maps.shape[2]
-    wide = 1.9 if columns > 5 else 2.5
-    axes = canvas(ax, (max(wide * columns + 1.6, 10.0), (wide * tall + 0.5) * rows + 0.8))
+    wide = 1.8 if columns > 5 else 2.4
+    size = (max(1.08 * wide * columns + 1.6, 10.0), wide * (tall + 0.2) * rows + 0.8)
+    axes = canvas(ax, size)
     drawn = _sheet(axes, names, maps, scales, below, columns)
     _bar(axes, drawn, scaling)
     bad = not_finite(maps, "in the recorded attention")

@@ -204,8 +204,8 @@ def _marked(panel: Axes, record: Trace, cell: tuple[int, int], size: Sequence[in
 
 
 def _frame(ax: Axes, left: float, low: float, wide: float, tall: float) -> None:
-    """A frame that is seen on every ground: white around vermilion."""
-    for colour_of, line in (("white", 7), (colour("vermilion"), 3.5)):
+    """A frame that is seen on every ground: white around black."""
+    for colour_of, line in (("white", 7), (INK, 3)):
         ax.add_patch(Rectangle((left, low), wide, tall, fill=False, edgecolor=colour_of,
                                linewidth=line))  # fmt: skip
 
@@ -236,12 +236,12 @@ def plot_self_attention(
     entries += [(name, one, scale) for name, one in zip(names, times, strict=True)]
     tall = record.settings.height / record.settings.width
     axes = canvas(ax, (max(3.3 * len(entries) + 1.8, 10.0), 3.2 * tall + 1.6))
-    contact_sheet(axes, entries, columns=len(entries))
-    for place, one in enumerate([found.maps[0], *maps]):
+    drawn = contact_sheet(axes, entries, columns=len(entries))
+    for image, one in zip(drawn, [found.maps[0], *maps], strict=True):
+        left, right, low, high = image.get_extent()
         row, column = cell_of(record, found.pixel, one.shape)
-        across = 1 / one.shape[1]
-        down = tall / one.shape[0] if place == 0 else across
-        _frame(axes, place * 1.08 + column * across, -(row + 1) * down, across, down)
+        across, down = (right - left) / one.shape[1], (high - low) / one.shape[0]
+        _frame(axes, left + column * across, high - (row + 1) * down, across, down)
     colour_bar(axes, ScalarMappable(Normalize(0, top), HEAT), "times the even share")
     bad = not_finite(np.concatenate([one.ravel() for one in maps]), "in the recorded attention")
     when = (

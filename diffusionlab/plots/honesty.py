@@ -15,7 +15,6 @@ from diffusionlab.plots.figure import (
     HEAT,
     INK,
     LINE,
-    QUIET,
     SMALL,
     TEXT,
     Figure,
@@ -72,12 +71,12 @@ def _honesty_grid(record: Honesty, kept: list[int]) -> Grid:
     changes = [(record.differences[i], changed) for i in kept]
     pictures = [_ending(record, run) for run in (0, *(i + 1 for i in kept))]
     largest = [f"0 to {top_of(record.maps[i]):.2g}" for i in kept]
-    means = [f"without: Δ {record.differences[i].mean():.2g}" for i in kept]
+    means = [f"Δ {record.differences[i].mean():.2g}" for i in kept]
     return Grid(
-        ["heat map", "picture", f"change\n0 to {changed['vmax']:.2g}"],
+        ["heat map", "picture\nwithout it", f"change\n0 to {changed['vmax']:.2g}"],
         ["", *(record.words[i][:12] for i in kept)],
         [[None, *maps], pictures, [None, *changes]],
-        [["", *largest], ["whole", *means], ["", *(_fit(record, i) for i in kept)]],
+        [["", *largest], ["whole prompt", *means], ["", *(_fit(record, i) for i in kept)]],
         cell=1.65,
     )
 
@@ -109,13 +108,13 @@ def plot_pointing(record: Pointing, *, ax: Axes | None = None) -> Figure | Axes:
     line is what the masks of other scenes would give. At most ten scenes, evenly taken.
     """
     kept = list(spread(len(record.maps), MOST_SCENES))
-    axes = canvas(ax, (16, 6.6))
-    left, right = panels(axes, [(0.0, 0.0, 0.66, 0.93), (0.76, 0.12, 0.23, 0.74)])
+    axes = canvas(ax, (16, 6.9))
+    left, right = panels(axes, [(0.0, 0.0, 0.68, 1.0), (0.77, 0.17, 0.22, 0.78)])
     _scenes(left, record, kept)
     _rates(right, record)
     bad = not_finite(record.maps, "in the maps")
-    what = f" ({record.what})" if record.what else ""
-    heading(axes, f"{record.verdict}{what}", bad)
+    what = f", {record.what}" if record.what else ""
+    heading(axes, f"{record.verdict}\n{len(record.maps)} maps on exact masks{what}", bad)
     low, high = record.interval
     return finish(ax, axes, f"{len(record.maps)} maps against exact masks: {record.verdict}; 95 % "
                   f"interval {low:.2f} to {high:.2f}, IoU {record.iou.mean():.2f}, chance "
@@ -124,18 +123,18 @@ def plot_pointing(record: Pointing, *, ax: Axes | None = None) -> Figure | Axes:
 
 def _scenes(panel: Axes, record: Pointing, kept: list[int]) -> None:
     """Pictures (or maps, where there are none) with mask outlines and peaks, five in a row."""
-    maps, columns = record.maps, min(5, len(kept))
-    scene = record.pictures if record.pictures is not None else maps
-    options = {} if record.pictures is not None else {"cmap": HEAT, "vmin": 0.0}
-    entries = [(record.words[i][:16], scene[i], options) for i in kept]
-    contact_sheet(panel, entries, columns=columns)
-    across = scene.shape[1] / scene.shape[2]
-    for n, i in enumerate(kept):
-        left, top = n % columns * 1.08, -(n // columns) * (across + 0.2 + 0.2)
-        _outline(panel, record.masks[i], left, top, across)
-        row, column = divmod(int(peaks(maps[i : i + 1])[0]), maps.shape[2])
-        x = left + (column + 0.5) / maps.shape[2]
-        y = top - (row + 0.5) / maps.shape[1] * across
+    scene = record.maps if record.pictures is None else record.pictures
+    options = {"cmap": HEAT, "vmin": 0.0} if record.pictures is None else {}
+    entries = [(record.words[i][:15], scene[i], options) for i in kept]
+    drawn = contact_sheet(panel, entries, columns=min(5, len(kept)))
+    told = "circle: peak inside the outlined mask; cross: outside"
+    label(panel, 0.0, -0.02, told, ha="left", va="top", fontsize=TEXT, transform=panel.transAxes)
+    for image, i in zip(drawn, kept, strict=True):
+        left, right, low, top = image.get_extent()
+        _outline(panel, record.masks[i], left, top, top - low)
+        row, column = divmod(int(peaks(record.maps[i : i + 1])[0]), record.maps.shape[2])
+        x = left + (column + 0.5) / record.maps.shape[2] * (right - left)
+        y = top - (row + 0.5) / record.maps.shape[1] * (top - low)
         marker, hue = ("o", "green") if record.inside[i] else ("X", "vermilion")
         panel.plot([x], [y], marker, color=colour(hue), markersize=16, markeredgecolor="white",
                    markeredgewidth=2.5)  # fmt: skip
@@ -162,13 +161,14 @@ def _rates(panel: Axes, record: Pointing) -> None:
     low, high = record.interval
     panel.errorbar([0], [values[0]], [[values[0] - low], [high - values[0]]], color=INK,
                    linewidth=LINE, capsize=10, capthick=LINE)  # fmt: skip
-    for place, (value, chance) in enumerate(zip(values, chances, strict=True)):
+    for place, chance in enumerate(chances):
         panel.plot([place - 0.42, place + 0.42], [chance] * 2, "--", color=colour("vermilion"),
                    linewidth=LINE)  # fmt: skip
-        label(panel, place, 0.03, f"{value:.2f}", color="white", fontsize=TEXT, va="bottom")
         label(panel, place + 0.44, chance, "chance", color=colour("vermilion"), ha="left")
-    panel.set_xticks([0, 1], ["peak inside\nthe mask", "overlap (IoU)"])
+    panel.set_xticks(
+        [0, 1], [f"peak inside\nthe mask\n{values[0]:.2f}", f"overlap\n(IoU)\n{values[1]:.2f}"]
+    )
     panel.set_ylim(0, 1.05)
     panel.set_xlim(-0.5, 1.9)
     axis_labels(panel, "", f"mean of {len(record.maps)} scenes", TEXT)
-    panel.tick_params(axis="x", length=0, labelsize=SMALL, colors=QUIET)
+    panel.tick_params(axis="x", length=0, labelsize=SMALL, colors=INK)
