@@ -18,7 +18,6 @@ from diffusionlab.analysis.attention_choice import SPECIAL, word_names
 from diffusionlab.analysis.latents import Residual, numbers
 from diffusionlab.analysis.pointing import pooled
 from diffusionlab.errors import InputError, shown
-from diffusionlab.images import Preview
 from diffusionlab.trace import Trace
 
 LEVEL = 0.05  # a fit that more shifted maps than this reach says nothing
@@ -49,7 +48,7 @@ class Honesty:
     what: str
     images: tuple[Any, ...]
     latents: np.ndarray
-    preview: Preview | None
+    preview: Any  # the checkpoint's latent→RGB map, or None
     rows: Residual
     reduction: str
 
@@ -79,11 +78,11 @@ class Honesty:
             return f"maps of {cells} cells are too coarse to tell chance from cause"
         if self.p_overall > LEVEL or not self.better.any():
             return "these maps say nothing about the cause: shifted maps fit as well"
-        best, count = self.own_is_best.sum(), len(self.words)
-        return (
-            f"{self.better.sum()} of {count} maps fit their word's effect better than shifted "
-            f"ones, {best} better than every other word's map"
+        count, best = len(self.words), self.own_is_best.sum()
+        told = (
+            f"{self.better.sum()} of {count} maps fit their word's effect better than shifted ones"
         )
+        return f"{told}, {best} better than every other word's map" if count > 1 else told
 
 
 # ---- the runs ---------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from diffusionlab.analysis.attention_choice import listed
 from diffusionlab.analysis.latents import numbers
 from diffusionlab.errors import InputError, shown
 from diffusionlab.images import to_array
-from diffusionlab.plots.attention_grids import Grid, top_of, word_names_of
+from diffusionlab.plots.attention_grids import Grid, titled, top_of, word_names_of
 from diffusionlab.plots.figure import (
     HEAT,
     Figure,
@@ -23,16 +23,15 @@ from diffusionlab.plots.figure import (
     colour_bar,
     contact_sheet,
     finish,
-    heading,
     latent_picture,
     not_finite,
 )
 from diffusionlab.trace import Trace
 
 SCALINGS = {
-    "common": "probability, one scale for all",
-    "word": "share of the word's own largest",
-    "raw": "probability, from 0 to 1",
+    "common": "probability, one scale",
+    "word": "share of its own largest",
+    "raw": "probability, 0 to 1",
 }
 OVER = (None, "picture", "x0")
 MOST = 24  # maps
@@ -69,13 +68,13 @@ def plot_attention(
         names = [f"{n} ≤ {s['vmax']:.2g}" for n, s in zip(names, scales, strict=True)]
     columns = min(8 if len(names) > 10 or len(names) in (7, 8) else 5, len(names))
     rows, tall = -(-len(names) // columns), maps.shape[1] / maps.shape[2]
-    wide = 1.8 if columns > 5 else 2.4
-    size = (max(1.08 * wide * columns + 1.6, 10.0), wide * (tall + 0.2) * rows + 0.8)
+    wide = 1.8 if columns > 5 else min(4.0, 12 / columns)
+    size = (max(1.08 * wide * columns + 1.6, 9.0), max(wide * (tall + 0.2) * rows + 0.8, 3.6))
     axes = canvas(ax, size)
     drawn = _sheet(axes, names, maps, scales, below, columns)
     _bar(axes, drawn, scaling)
     bad = not_finite(maps, "in the recorded attention")
-    heading(axes, f"cross-attention, {found.reduction}{remark}", bad, found.rows)
+    titled(axes, f"cross-attention, {found.reduction}{remark}", bad, found.rows)
     return finish(ax, axes, _alt(found, scaling, over))
 
 
@@ -175,13 +174,13 @@ def plot_attention_scalings(
     cells = [list(zip(maps, _scales(maps, kind), strict=True)) for kind in kinds]
     largest = [f"≤ {top_of(one):.2g}" for one in maps]
     captions = [[""] * len(maps), largest, [""] * len(maps)]
-    grid = Grid(list(kinds.values()), [n[:12] for n in found.words], cells, captions, cell=1.4)
+    grid = Grid.fitting(list(kinds.values()), [n[:12] for n in found.words], cells, captions)
     axes = canvas(ax, (max(grid.size[0] + 1.6, 10.0), grid.size[1] + 0.8))
     drawn = grid.draw(axes)
     text = "share of the row's scale"
     colour_bar(axes, ScalarMappable(Normalize(0, 1), drawn[0].get_cmap()), text)
     bad = not_finite(maps, "in the recorded attention")
-    heading(axes, f"the same maps on three scales, {found.reduction}{remark}", bad, found.rows)
+    titled(axes, f"the same maps on three scales, {found.reduction}{remark}", bad, found.rows)
     low, high = min(map(top_of, maps)), top
     alt = f"{len(maps)} attention maps, each on one common scale, on its own, and from 0 to 1; "
     return finish(ax, axes, alt + f"their largest values reach from {low:.2g} to {high:.2g}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from diffusionlab.images import spread
 from diffusionlab.plots.figure import (
     HEAT,
     TEXT,
+    TITLE,
     Figure,
     canvas,
     colour_bar,
@@ -60,6 +62,15 @@ class Grid:
         """Height of the tallest picture over its width."""
         shapes = [p[0].shape for row in self.cells for p in row if p is not None]
         return max(shape[0] / shape[1] for shape in shapes)
+
+    @classmethod
+    def fitting(cls, names: Any, headings: Any, cells: Any, captions: Any = ()) -> Grid:
+        """A grid whose pictures are as large as some 13 by 7.5 inches allow, 1.1 to 2.6 inches."""
+        small = cls(names, headings, cells, captions, 1.1)
+        wide, high = len(headings) * (1 + GAP), len(names) * (small.tall + GAP)
+        room = 7.5 - (small.size[1] - 1.1 * high)
+        cell = min(2.6, (13 - 1.1 * small.margin) / wide, room / high)
+        return cls(names, headings, cells, captions, max(1.1, cell))
 
     def tops(self) -> list[float]:
         """The upper edge of each row of pictures, and below them the lower edge of all; in cells.
@@ -123,6 +134,15 @@ class Grid:
 def scale_bar(ax: Axes, top: float, text: str) -> None:
     """A colour bar from 0 to `top` for maps that share one scale."""
     colour_bar(ax, ScalarMappable(Normalize(0, top), HEAT), text)
+
+
+def titled(ax: Axes, text: str, *checks: Any) -> None:
+    """The heading, its lines as long as the figure is wide, each failed check on its own line."""
+    width = max(20, int(ax.figure.get_figwidth() * 72 / (0.54 * TITLE)))
+    failed = ["\n".join(wrap(str(check), width)) for check in checks if str(check)]
+    lines = [part for line in text.split("\n") for part in wrap(line, width)]
+    heading(ax, "\n".join(lines) + ("\n" if failed else ""), *failed)
+    ax.set_anchor("NW")  # a narrow sheet begins where its title begins
 
 
 def top_of(maps: np.ndarray) -> float:
@@ -196,13 +216,12 @@ def _word_table(
     names = [name[:16] for name in found.words]
     if guesses:
         cells, names = [guesses, *cells], ["x0-hat", *names]
-    cell = min(max(8.4 / len(names), 1.1), 1.6)
-    grid = Grid(names, headings, cells, cell=cell)
-    axes = canvas(ax, (max(grid.size[0] + 1.6, 11.0), grid.size[1] + 0.8))
+    grid = Grid.fitting(names, headings, cells)
+    axes = canvas(ax, (max(grid.size[0] + 1.6, 9.0), grid.size[1] + 0.8))
     grid.draw(axes)
     scale_bar(axes, top, "probability, one scale")
     bad = not_finite(found.maps, "in the recorded attention")
-    heading(axes, f"cross-attention {what}, {found.reduction}", bad, found.rows)
+    titled(axes, f"cross-attention {what}, {found.reduction}", bad, found.rows)
     peaks = found.maps.max(axis=(2, 3))
     told = "; ".join(
         f"{word} peaks at {peak.max():.2g} in {found.entries[int(peak.argmax())]}"
@@ -279,13 +298,13 @@ def plot_attention_heads(
     ]
     sizes = {y.name: size_of(y.shape) for y in known}
     headings = [f"{name}\n{sizes[name]}" for name in columns]
-    grid = Grid([f"head {n}" for n in range(most)], headings, cells, captions, cell=1.4)
+    grid = Grid.fitting([f"head {n}" for n in range(most)], headings, cells, captions)
     axes = canvas(ax, (max(grid.size[0] + 1.6, 9.0), grid.size[1] + 0.8))
     grid.draw(axes)
     scale_bar(axes, top, "probability, one scale")
     bad = not_finite(found.maps, "in the recorded attention")
     told = f"{found.words[0][:20]!r} head by head, {found.reduction}"
-    heading(axes, f"{told} (r: likeness to the layer's mean)", bad, found.rows)
+    titled(axes, f"{told} (r: likeness to the layer's mean)", bad, found.rows)
     every = [like for some in likes.values() for like in some]
     alt = f"Attention of {found.words[0]!r} in {len(every)} heads of {len(likes)} layers; "
     return finish(ax, axes, alt + f"correlation with the layer's mean {min(every):.2f} to "

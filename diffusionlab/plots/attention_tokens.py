@@ -21,7 +21,7 @@ from diffusionlab.analysis.attention_tokens import (
 )
 from diffusionlab.analysis.latents import numbers
 from diffusionlab.images import to_array
-from diffusionlab.plots.attention_grids import top_of
+from diffusionlab.plots.attention_grids import titled, top_of
 from diffusionlab.plots.figure import (
     HEAT,
     INK,
@@ -37,7 +37,6 @@ from diffusionlab.plots.figure import (
     contact_sheet,
     drawable,
     finish,
-    heading,
     label,
     latent_picture,
     not_finite,
@@ -75,7 +74,7 @@ def plot_attention_mass(
     axis_labels(left, "step", "mean probability", TEXT)
     _word_rows(right, found)
     bad = not_finite(found.shares, "in the recorded attention")
-    heading(axes, f"who gets the attention, {found.reduction}", bad, found.rows)
+    titled(axes, f"who gets the attention, {found.reduction}", bad, found.rows)
     told = ", ".join(f"{name} {line.mean():.2f}" for name, line in lines.items())
     first = max(found.words, key=lambda word: found.of(word).mean())
     return finish(ax, axes, f"Mean attention over {len(found.steps)} steps: {told}. Of the words, "
@@ -173,7 +172,7 @@ def plot_pixel_words(
     bad = not_finite(found.probabilities, "in the recorded attention")
     x, y = found.pixel
     title = f"what pixel ({x}, {y}) looks up, {found.reduction}"
-    heading(axes, title, bad, found.rows)
+    titled(axes, title, bad, found.rows)
     told = ", ".join(f"{w} {m:.2g}" for w, m in zip(found.words[:count], means, strict=False))
     return finish(ax, axes, f"Pixel {found.pixel}, cell {found.cell} of {found.size}, looks up, "
                   f"mean of {len(found.steps)} steps: {told}. {rest}.")  # fmt: skip
@@ -248,7 +247,7 @@ def plot_self_attention(
         f"step {found.steps[0]}" if len(found.steps) == 1 else f"mean of {len(found.steps)} steps"
     )
     title = f"where pixel {found.pixel} looks in the picture, {when}"
-    heading(axes, title, bad, found.rows)
+    titled(axes, title, bad, found.rows)
     told = "; ".join(f"{n.replace(chr(10), ', ')}: up to {one.max():.2g} times the even share"
                      for n, one in zip(names, times, strict=True))  # fmt: skip
     return finish(ax, axes, f"Self-attention of pixel {found.pixel}, {when}. {told}.")

@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize
 from diffusionlab.analysis.honesty import Honesty
 from diffusionlab.analysis.pointing import Pointing, peaks
 from diffusionlab.images import spread, to_array
-from diffusionlab.plots.attention_grids import Grid, top_of
+from diffusionlab.plots.attention_grids import Grid, titled, top_of
 from diffusionlab.plots.figure import (
     HEAT,
     INK,
@@ -24,7 +24,6 @@ from diffusionlab.plots.figure import (
     colour_bar,
     contact_sheet,
     finish,
-    heading,
     label,
     latent_picture,
     not_finite,
@@ -51,7 +50,7 @@ def plot_honesty(record: Honesty, *, ax: Axes | None = None) -> Figure | Axes:
     left = len(record.words) - len(kept)
     shown = f" (the {len(kept)} of most effect among {len(record.words)} words)" if left else ""
     what = f"each word left out, the same noise; Δ: mean change of the {record.what}{shown}"
-    heading(axes, f"{record.verdict}\n{what}", bad, record.rows)
+    titled(axes, f"{record.verdict}\n{what}", bad, record.rows)
     told = "; ".join(
         f"{record.words[i]} r {record.own_fits[i]:.2f}, p {record.p[i]:.2g}" for i in kept
     )
@@ -72,12 +71,11 @@ def _honesty_grid(record: Honesty, kept: list[int]) -> Grid:
     pictures = [_ending(record, run) for run in (0, *(i + 1 for i in kept))]
     largest = [f"0 to {top_of(record.maps[i]):.2g}" for i in kept]
     means = [f"Δ {record.differences[i].mean():.2g}" for i in kept]
-    return Grid(
+    return Grid.fitting(
         ["heat map", "picture\nwithout it", f"change\n0 to {changed['vmax']:.2g}"],
         ["", *(record.words[i][:12] for i in kept)],
         [[None, *maps], pictures, [None, *changes]],
         [["", *largest], ["whole prompt", *means], ["", *(_fit(record, i) for i in kept)]],
-        cell=1.65,
     )
 
 
@@ -114,7 +112,7 @@ def plot_pointing(record: Pointing, *, ax: Axes | None = None) -> Figure | Axes:
     _rates(right, record)
     bad = not_finite(record.maps, "in the maps")
     what = f", {record.what}" if record.what else ""
-    heading(axes, f"{record.verdict}\n{len(record.maps)} maps on exact masks{what}", bad)
+    titled(axes, f"{record.verdict}\n{len(record.maps)} maps on exact masks{what}", bad)
     low, high = record.interval
     return finish(ax, axes, f"{len(record.maps)} maps against exact masks: {record.verdict}; 95 % "
                   f"interval {low:.2f} to {high:.2f}, IoU {record.iou.mean():.2f}, chance "
