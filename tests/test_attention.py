@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import traces
 from PIL import Image
 
@@ -19,6 +20,7 @@ from diffusionlab.analysis.attention import CROSS, SELF, attention_maps, call_ma
 from diffusionlab.analysis.attention_choice import Layer, chosen_groups, token_groups
 from diffusionlab.analysis.attention_tokens import attention_mass, self_attention_at, words_at
 from diffusionlab.analysis.pointing import (
+    Pointing,
     at_least,
     overlaps,
     pointing_game,
@@ -28,9 +30,9 @@ from diffusionlab.analysis.pointing import (
     wilson,
 )
 from diffusionlab.errors import InputError
-from diffusionlab.images import to_image
 from diffusionlab.plan import Stage
 from diffusionlab.toyland import SHARES, SMALL, render
+from diffusionlab.training.pictures import hidden_states, latents_of
 from diffusionlab.training.prompted import one_object_prompts
 
 RUN = traces.trace(5)
@@ -320,8 +322,7 @@ def test_pooling_stretching_and_overlap_by_hand():
 
 
 def test_pooling_and_stretching_are_torch_s():
-    functional = pytest.importorskip("torch.nn.functional")
-    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
     random = np.random.default_rng(0)
     for small, large in (((3, 4), (48, 64)), ((5, 7), (48, 64)), ((16, 16), (128, 128))):
         masks, maps = torch.rand(3, *large), torch.from_numpy(random.random((3, *small)))
@@ -461,31 +462,36 @@ def test_correlations_by_hand_and_over_all_shifts():
 
 
 # ---- a model that knows nothing, and one that does --------------------------------------------
-def seen_map(model, picture, tokens, word: str, seed: int, shift: int = 0) -> np.ndarray:
-    """The word's map at karras_sigma 2, finest layers; `shift` reads so many tokens off."""
-    level = model.schedule.level_at(karras_sigma=2.0)
-    noise = dl.draw_noise(model, seed, picture.height, picture.width)
-    noisy = dl.add_noise(dl.encode(model, picture), noise, level)
+@torch.inference_mode()
+def attention_of(model, pictures: np.ndarray, texts: list[str], first: int) -> dict:
+    """What a call at karras_sigma 2 looks up in each noised picture: tap → (n, h, w, tokens)."""
+    clean, level = latents_of(model, pictures), model.schedule.level_at(karras_sigma=2.0)
+    draw = (torch.Generator().manual_seed(first + i) for i in range(len(texts)))
+    noise = torch.stack([torch.randn(clean.shape[1:], generator=one) for one in draw])
     with dl.recording(model.unet, ["*attn2.probabilities"]) as tape:
-        dl.predict(model, noisy, level, dl.embed(model, tokens), None, 1)
-    kept = {name: np.roll(values[0].numpy(), -shift, axis=-1) for name, values in tape.items()}
-    return call_maps(kept, tokens, [word], resolution="finest").maps[0, 0]
+        timestep = torch.tensor(level.timestep, dtype=torch.float32)
+        model.unet(level.alpha * clean + level.sigma * noise, timestep, hidden_states(model, texts))
+    return {name: values[0].numpy() for name, values in tape.items()}
 
 
-def scenes(model, prompts, shifts=(0,)) -> dict[int, object]:
-    """`Pointing` of the first object's word in rendered scenes, for several misalignments."""
+def scenes(model, prompts, shifts=(0,), batch: int = 25) -> dict[int, Pointing]:
+    """The first object's word in rendered scenes; `shifts` read so many tokens beside the word."""
     maps: dict[int, list] = {shift: [] for shift in shifts}
-    masks = []
-    for seed, prompt in enumerate(prompts):
-        drawn = render(prompt.scene, model.size)
-        start, end = prompt.caption.claims[0].kind_span
-        tokens = dl.tokenize(model, prompt.text)
-        for shift, found in maps.items():
-            picture, word = to_image(drawn.image), prompt.text[start:end]
-            found.append(seen_map(model, picture, tokens, word, seed, shift))
-        empty = np.zeros((model.size, model.size))
-        masks.append(drawn.masks.get(prompt.kinds[0], empty))
-    return {shift: pointing_game(np.stack(m), np.stack(masks)) for shift, m in maps.items()}
+    drawn = [render(prompt.scene, model.size) for prompt in prompts]
+    for first in range(0, len(prompts), batch):
+        some = prompts[first : first + batch]
+        pictures = np.stack([d.image for d in drawn[first : first + batch]])
+        seen = attention_of(model, pictures, [prompt.text for prompt in some], first)
+        for i, prompt in enumerate(some):
+            start, end = prompt.caption.claims[0].kind_span
+            tokens, word = dl.tokenize(model, prompt.text), prompt.text[start:end]
+            for shift, found in maps.items():
+                call = {n: np.roll(v[i : i + 1], -shift, axis=-1) for n, v in seen.items()}
+                found.append(call_maps(call, tokens, [word], resolution="finest").maps[0, 0])
+    empty = np.zeros((model.size, model.size))
+    pairs = zip(drawn, prompts, strict=True)
+    masks = np.stack([d.masks.get(p.kinds[0], empty) for d, p in pairs])
+    return {shift: pointing_game(np.stack(found), masks) for shift, found in maps.items()}
 
 
 def test_on_random_weights_the_figures_say_that_the_maps_mean_nothing(tiny_model):
