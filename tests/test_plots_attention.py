@@ -156,6 +156,16 @@ def test_many_words_are_cut_and_the_title_says_so():
     assert "first 16 of 40 words" in words_of(plots.plot_attention_mass(run))
 
 
+@pytest.mark.parametrize("name", OF_A_TRACE)
+def test_no_word_of_the_user_is_read_as_html_or_mathematics(name):
+    words = replace(RUN.tokens, words=traces.HOSTILE[:4], pieces=(traces.HOSTILE[4],) * 12)
+    record = replace(RECORDS[name], tokens=words)
+    page = getattr(plots, name)(record)._repr_html_()
+    assert page.count("<") == 5 and page.count("<img ") == 1  # figure, img, figcaption
+    maths = replace(words, words=("$\\frac{1}{0}$", "$a$", "$\\b$", "\x00"))
+    assert getattr(plots, name)(replace(record, tokens=maths)).to_png()
+
+
 # ---- tables -----------------------------------------------------------------------------------
 def test_the_table_of_steps_has_x0_above_and_a_column_for_each_step():
     axes = plots.plot_attention_steps(MIXED, words=["red", "sky"]).axes[0]
@@ -289,7 +299,7 @@ def test_honesty_takes_the_words_that_change_most():
     figure = plots.plot_honesty(wide)
     shown = words_of(figure)
     assert "w8" in shown and "w3" in shown and "w2" not in shown
-    assert "the 6 of most effect among 9 words" in line_of(figure)
+    assert "6 of 9 words, most effect" in line_of(figure)
 
 
 def test_honesty_of_latents_of_nan_and_of_too_few_cells_says_so():

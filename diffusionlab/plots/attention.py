@@ -66,9 +66,9 @@ def plot_attention(
     names = [name[:16] for name in found.words]
     if scaling == "word":
         names = [f"{n} ≤ {s['vmax']:.2g}" for n, s in zip(names, scales, strict=True)]
-    columns = min(8 if len(names) > 10 or len(names) in (7, 8) else 5, len(names))
+    columns = _columns(len(names))
     rows, tall = -(-len(names) // columns), maps.shape[1] / maps.shape[2]
-    wide = 1.8 if columns > 5 else min(4.0, 12 / columns)
+    wide = max(1.6, min(4.0, 11.5 / columns, 6.2 / (rows * (tall + 0.2))))
     size = (max(1.08 * wide * columns + 1.6, 9.0), max(wide * (tall + 0.2) * rows + 0.8, 3.6))
     axes = canvas(ax, size)
     drawn = _sheet(axes, names, maps, scales, below, columns)
@@ -76,6 +76,13 @@ def plot_attention(
     bad = not_finite(maps, "in the recorded attention")
     titled(axes, f"cross-attention, {found.reduction}{remark}", bad, found.rows)
     return finish(ax, axes, _alt(found, scaling, over))
+
+
+def _columns(count: int) -> int:
+    """Columns of a sheet that is wider than high."""
+    return next(
+        (c for most, c in ((5, count), (6, 3), (8, 4), (10, 5), (18, 6)) if count <= most), 8
+    )
 
 
 def _one_of(what: str, given: Any, allowed: Iterable) -> None:

@@ -16,8 +16,10 @@ from diffusionlab.analysis.attention import AttentionMaps, attention_maps
 from diffusionlab.analysis.attention_choice import (
     calls_of_steps,
     chosen_numbers,
+    content_words,
     cross_layers,
     size_of,
+    token_groups,
 )
 from diffusionlab.analysis.honesty import correlation
 from diffusionlab.analysis.latents import numbers
@@ -151,18 +153,13 @@ def top_of(maps: np.ndarray) -> float:
     return float(good.max()) if good.size and good.max() > 0 else 1.0
 
 
-def shown_words(names: Sequence[str], most: int) -> tuple[str, str]:
-    """The first so many names, and a remark for the title if some were left out."""
-    left = len(names) - most
-    return tuple(names[:most]), f", first {most} of {len(names)} words" if left > 0 else ""
-
-
 def word_names_of(record: Trace, words: Any, most: int) -> tuple[Any, str]:
-    """The words to draw: those that were asked for, else the first ones of the prompt."""
+    """The words to draw: those asked for, else the prompt's first ones; a remark for the title."""
     if words is not None:
         return words, ""
-    names, remark = shown_words(attention_maps(record, steps=0).words, most)
-    return names, remark
+    count = cross_layers(record.attention)[0].array.shape[-1]
+    names = content_words(token_groups(record.tokens, count))
+    return names[:most], f", first {most} of {len(names)} words" if len(names) > most else ""
 
 
 # ---- word by step -----------------------------------------------------------------------------

@@ -69,8 +69,7 @@ def plot_attention_mass(
     axes = canvas(ax, (16, 6.2))
     left, right = panels(axes, [(0.06, 0.14, 0.35, 0.78), (0.59, 0.14, 0.3, 0.78)])
     lines = _groups_told(found)
-    _lines(left, found.steps, list(lines.values()), list(lines))
-    left.set_ylim(0, 1.0)
+    _lines(left, found.steps, list(lines.values()), list(lines), top=1.0)
     axis_labels(left, "step", "mean probability", TEXT)
     _word_rows(right, found)
     bad = not_finite(found.shares, "in the recorded attention")
@@ -91,15 +90,18 @@ def _groups_told(found: AttentionMass) -> dict[str, np.ndarray]:
     return {counted: found.of(*found.words)} | {name: found.of(name) for name in special}
 
 
-def _lines(panel: Axes, steps: Sequence[int], lines: list[np.ndarray], names: list[str]) -> None:
+def _lines(
+    panel: Axes, steps: Sequence[int], lines: list[np.ndarray], names: list[str],
+    top: float | None = None,
+) -> None:  # fmt: skip
     """Lines over the steps, each named at its right end."""
     for line, (hue, marker, dash) in zip(lines, STYLES, strict=False):
         panel.plot(steps, line, dash, marker=marker, color=colour(hue), linewidth=LINE,
                    markersize=8, markevery=max(1, len(steps) // 10))  # fmt: skip
-    tops = [top_of(line) for line in lines]
-    panel.set_ylim(0, 1.12 * max(tops))
+    top = top or 1.12 * max(top_of(line) for line in lines)
+    panel.set_ylim(0, top)
     panel.set_xlim(steps[0] - 0.3, steps[-1] + 0.3)
-    ends = _apart([line[-1] for line in lines], 0.075 * panel.get_ylim()[1])
+    ends = _apart([line[-1] for line in lines], 0.075 * top)
     for name, end, (hue, _, _) in zip(names, ends, STYLES, strict=False):
         label(panel, 1.02, end, name, color=_readable(hue), ha="left", fontsize=TEXT,
               transform=panel.get_yaxis_transform(), clip_on=False)  # fmt: skip

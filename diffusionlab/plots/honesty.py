@@ -48,8 +48,8 @@ def plot_honesty(record: Honesty, *, ax: Axes | None = None) -> Figure | Axes:
     colour_bar(axes, ScalarMappable(Normalize(0, 1), HEAT), "share of the scale's largest")
     bad = not_finite(record.maps, "in the recorded attention")
     left = len(record.words) - len(kept)
-    shown = f" (the {len(kept)} of most effect among {len(record.words)} words)" if left else ""
-    what = f"each word left out, the same noise; Δ: mean change of the {record.what}{shown}"
+    shown = f" ({len(kept)} of {len(record.words)} words, most effect)" if left else ""
+    what = f"one word left out, same noise; Δ: mean change of the {record.what}{shown}"
     titled(axes, f"{record.verdict}\n{what}", bad, record.rows)
     told = "; ".join(
         f"{record.words[i]} r {record.own_fits[i]:.2f}, p {record.p[i]:.2g}" for i in kept
@@ -162,7 +162,7 @@ def _rates(panel: Axes, record: Pointing) -> None:
     for place, chance in enumerate(chances):
         panel.plot([place - 0.42, place + 0.42], [chance] * 2, "--", color=colour("vermilion"),
                    linewidth=LINE)  # fmt: skip
-        label(panel, place + 0.44, chance, "chance", color=colour("vermilion"), ha="left")
+    label(panel, 1.44, chances[1], "chance", color=colour("vermilion"), ha="left")
     panel.set_xticks(
         [0, 1], [f"peak inside\nthe mask\n{values[0]:.2f}", f"overlap\n(IoU)\n{values[1]:.2f}"]
     )

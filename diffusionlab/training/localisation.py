@@ -1,8 +1,7 @@
 """Does a word's cross-attention point at the thing that the word names?
 
 Teacher-forced: a rendered scene is encoded and noised, so the exact mask is known. On generated
-pictures the segmenter's mask stands in. What pointing and IoU are stands in
-`analysis.pointing`.
+pictures the segmenter's mask stands in. `analysis.pointing` says what pointing and IoU are.
 """
 
 from __future__ import annotations

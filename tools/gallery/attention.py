@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
+from lab import PROMPT, SETTINGS
 
 import diffusionlab as dl
 from diffusionlab.analysis.attention import call_maps
@@ -31,6 +34,27 @@ def honesty(lab: Any) -> Honesty:
     return leave_one_out(lab.trace, lab.run)
 
 
+@cache
+def random_weights(model: Any) -> Any:
+    """The same model with a U-Net that was never trained."""
+    import torch
+
+    unet, draw = copy.deepcopy(model.unet), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in unet.parameters():
+            if weight.ndim > 1:
+                spread = weight[0].numel() ** -0.5
+                weight.copy_(spread * torch.randn(weight.shape, generator=draw))
+    return dataclasses.replace(model, unet=unet)
+
+
+@cache
+def untrained(lab: Any) -> Honesty:
+    """Every word left out of a run on random weights."""
+    run = partial(dl.generate, random_weights(lab.model), **{"prompt": PROMPT} | SETTINGS)
+    return leave_one_out(run(record={"predictions", "attention"}), run)
+
+
 def named_scenes(model: Any, count: int) -> list[tuple[Any, str, str]]:
     """(scene, prompt, word) of scenes that hold one thing whose kind the caption names."""
     share = SHARES[model.config["toyland"]["share"]]
@@ -44,12 +68,12 @@ def named_scenes(model: Any, count: int) -> list[tuple[Any, str, str]]:
     return found
 
 
-def pointing(lab: Any, shift: int = 0) -> Pointing:
+def pointing(lab: Any, shift: int = 0, model: Any = None) -> Pointing:
     """The map of each scene's thing after one call at karras_sigma 2, against its exact mask.
 
-    `shift` counts tokens: 1 reads the map of the token after the word's.
+    `shift` counts tokens: 1 reads the map of the token after the word's. model: None for Toyland.
     """
-    model, maps, masks, pictures, words = lab.model, [], [], [], []
+    model, maps, masks, pictures, words = model or lab.model, [], [], [], []
     for seed, (shown, prompt, word) in enumerate(named_scenes(model, SCENES)):
         drawn = render(shown, model.size)
         maps.append(seen_map(model, drawn.image, prompt, word, seed, shift))
@@ -57,6 +81,7 @@ def pointing(lab: Any, shift: int = 0) -> Pointing:
         pictures.append(drawn.image)
         words.append(word)
     told = f"karras_sigma {SIGMA:g}, finest layers" + (f", {shift} tokens off" if shift else "")
+    told += "" if model is lab.model else ", random weights"
     return pointing_game(np.stack(maps), np.stack(masks), words, pictures=np.stack(pictures),
                          what=told)  # fmt: skip
 
@@ -97,6 +122,8 @@ CASES: dict[str, Callable[[Any], tuple[Any, dict]]] = {
     "plot_pixel_words": lambda lab: (lab.trace, {"pixel": (40, 82)}),
     "plot_self_attention": lambda lab: (with_self_attention(lab), {"pixel": (40, 82)}),
     "plot_honesty": lambda lab: (honesty(lab), {}),
+    "plot_honesty.random": lambda lab: (untrained(lab), {}),
     "plot_pointing": lambda lab: (pointing(lab), {}),
     "plot_pointing.wrong": lambda lab: (pointing(lab, shift=3), {}),
+    "plot_pointing.random": lambda lab: (pointing(lab, model=random_weights(lab.model)), {}),
 }
