@@ -154,6 +154,9 @@ def test_many_words_are_cut_and_the_title_says_so():
         figure = getattr(plots, name)(run)
         assert f"first {most} of 40 words" in words_of(figure) and len(figure.to_png()) < 90_000
     assert "first 16 of 40 words" in words_of(plots.plot_attention_mass(run))
+    commas = replace(many, words=(",", *words[1:9], *(",",) * 31))
+    drawn = words_of(plots.plot_attention_steps(replace(run, tokens=commas)))
+    assert "word8" in drawn and ",#1" not in drawn
 
 
 @pytest.mark.parametrize("name", OF_A_TRACE)

@@ -79,10 +79,10 @@ class Grid:
 
         The first row begins at 0; a row with captions has room for them above it.
         """
-        edges = [0.0]
+        edges, row_height = [0.0], max(self.tall, self._lines(self.names))
         for row in range(1, len(self.names)):
-            edges.append(edges[-1] - self.tall - GAP - self._caption(row))
-        return [*edges, edges[-1] - self.tall]
+            edges.append(edges[-1] - row_height - GAP - self._caption(row))
+        return [*edges, edges[-1] - row_height]
 
     @property
     def margin(self) -> float:
@@ -154,12 +154,18 @@ def top_of(maps: np.ndarray) -> float:
 
 
 def word_names_of(record: Trace, words: Any, most: int) -> tuple[Any, str]:
-    """The words to draw: those asked for, else the prompt's first ones; a remark for the title."""
+    """The words to draw: those asked for, else the prompt's first ones; a remark for the title.
+
+    Where not all fit, punctuation is left out first.
+    """
     if words is not None:
         return words, ""
     count = cross_layers(record.attention)[0].array.shape[-1]
     names = content_words(token_groups(record.tokens, count))
-    return names[:most], f", first {most} of {len(names)} words" if len(names) > most else ""
+    if len(names) <= most:
+        return names, ""
+    kept = [n for n in names if any(map(str.isalnum, n.rpartition("#")[0] or n))] or names
+    return kept[:most], f", first {len(kept[:most])} of {len(names)} words"
 
 
 # ---- word by step -----------------------------------------------------------------------------
