@@ -15,7 +15,7 @@ from diffusionlab.analysis.attention_choice import listed
 from diffusionlab.analysis.latents import numbers
 from diffusionlab.errors import InputError, shown
 from diffusionlab.images import to_array
-from diffusionlab.plots.attention_grids import Grid, titled, top_of, word_names_of
+from diffusionlab.plots.attention_grids import word_names_of
 from diffusionlab.plots.figure import (
     HEAT,
     Figure,
@@ -26,6 +26,7 @@ from diffusionlab.plots.figure import (
     latent_picture,
     not_finite,
 )
+from diffusionlab.plots.picture_grid import Grid, titled, top_of
 from diffusionlab.trace import Trace
 
 SCALINGS = {

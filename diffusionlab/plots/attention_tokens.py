@@ -21,7 +21,6 @@ from diffusionlab.analysis.attention_tokens import (
 )
 from diffusionlab.analysis.latents import numbers
 from diffusionlab.images import to_array
-from diffusionlab.plots.attention_grids import titled, top_of
 from diffusionlab.plots.figure import (
     HEAT,
     INK,
@@ -42,6 +41,7 @@ from diffusionlab.plots.figure import (
     not_finite,
     panels,
 )
+from diffusionlab.plots.picture_grid import titled, top_of
 from diffusionlab.trace import Trace
 
 STYLES = (

@@ -10,7 +10,6 @@ from matplotlib.colors import Normalize
 from diffusionlab.analysis.honesty import Honesty
 from diffusionlab.analysis.pointing import Pointing, peaks
 from diffusionlab.images import spread, to_array
-from diffusionlab.plots.attention_grids import Grid, titled, top_of
 from diffusionlab.plots.figure import (
     HEAT,
     INK,
@@ -29,6 +28,7 @@ from diffusionlab.plots.figure import (
     not_finite,
     panels,
 )
+from diffusionlab.plots.picture_grid import Grid, titled, top_of
 
 MOST_WORDS, MOST_SCENES = 6, 10
 
