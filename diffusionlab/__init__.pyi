@@ -8,6 +8,7 @@ from . import (
     errors as errors,
     ideal as ideal,
     images as images,
+    inside as inside,
     models as models,
     noise as noise,
     pipeline as pipeline,
@@ -33,6 +34,22 @@ from .generate import (
     denoise as denoise,
     denoise_many as denoise_many,
     generate as generate,
+)
+from .inside.anatomy import anatomy as anatomy
+from .inside.interventions import (
+    freeze_attention as freeze_attention,
+    reweight_words as reweight_words,
+    swap_text as swap_text,
+    zero_heads as zero_heads,
+    zero_tap as zero_tap,
+)
+from .inside.noising import (
+    fit_preview as fit_preview,
+    noise_image as noise_image,
+)
+from .inside.text import (
+    embed_images as embed_images,
+    embed_layers as embed_layers,
 )
 from .noise import (
     BrownianPath as BrownianPath,
@@ -73,12 +90,16 @@ from .taps import (
     watching as watching,
 )
 from .trace import (
+    Anatomy as Anatomy,
     Comparison as Comparison,
+    Guidance as Guidance,
     Latent as Latent,
+    Noising as Noising,
     Prediction as Prediction,
     Settings as Settings,
     Step as Step,
     TextEmbedding as TextEmbedding,
+    TextLayers as TextLayers,
     Tokens as Tokens,
     Trace as Trace,
 )

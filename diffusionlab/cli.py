@@ -84,10 +84,10 @@ def run_generate(options: argparse.Namespace) -> int:
     from diffusionlab.noise import Sequential
     from diffusionlab.pipeline import load
     from diffusionlab.prompts import check_prompt
-    from diffusionlab.stages import check_guidance
+    from diffusionlab.trace import Guidance
 
     check_prompt(options.prompt), check_prompt(options.negative)
-    check_guidance(options.guidance), Sequential(options.seed)
+    Guidance(options.guidance), Sequential(options.seed)
     model = load(options.model, device=options.device)
     try:
         trace = generate(

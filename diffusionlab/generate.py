@@ -15,7 +15,7 @@ from .recorder import Recorder, check_taps
 from .samplers import Sampler, as_sampler, make_plan
 from .schedule import one_of
 from .stages import (
-    check_guidance,
+    check_embedding,
     check_prompt,
     check_size,
     decode,
@@ -25,7 +25,7 @@ from .stages import (
     prepare,
     tokenize,
 )
-from .trace import Settings, Trace
+from .trace import Guidance, Settings, TextEmbedding, Trace, as_guidance
 
 __all__ = ["denoise", "denoise_many", "generate"]
 
@@ -41,11 +41,12 @@ def generate(
     num_steps: int = 20,
     sampler: str | Sampler = "ddim",
     spacing: str | None = None,
-    guidance_scale: float = 4.0,
+    guidance_scale: float | Guidance = 4.0,
     height: int | None = None,
     width: int | None = None,
     record: Iterable[str] = ("predictions",),
     noise: str = "sequential",
+    text_embedding: TextEmbedding | None = None,
     progress: bool = True,
 ) -> Trace:
     """Make one picture from one prompt and keep everything that happened on the way.
@@ -54,18 +55,20 @@ def generate(
     "attention", "heads" (every head of whatever attention is kept), "self_attention", "blocks",
     "frames" or tap patterns; what the taps saw is in `trace.attention`, by their names. `noise`
     says where the draws of a noisy sampler come from: "sequential" (one after the other, as in
-    diffusers) or "brownian" (increments of one path, as `compare` takes them).
+    diffusers) or "brownian" (increments of one path, as `compare` takes them). `guidance_scale`
+    may be a `Guidance` with an interval or a rescale. `text_embedding` takes the place of the
+    prompt's own: an edited one of `analysis.text_edits`, say.
     Errors: InputError before any work for whatever cannot be run. Ctrl-C re-raises with the steps
     so far as `.trace` on the exception.
     """
     settings, levels, plan = checked(
         model, prompt, negative_prompt, seed, num_steps, sampler, spacing, guidance_scale,
-        height, width, record, noise,
+        height, width, record, noise, text_embedding,
     )  # fmt: skip
     for told in settings.notices:
         notice(told)
     tokens, negative = tokenize(model, prompt), tokenize(model, negative_prompt)
-    text, uncond = embed(model, tokens), embed(model, negative)
+    text, uncond = text_embedding or embed(model, tokens), embed(model, negative)
     source = NOISES[noise](seed)
     start = draw_noise(model, source, height, width)
     prepared = prepare(model, text, uncond, guidance_scale)
@@ -88,10 +91,10 @@ def quiet(progress: bool) -> bool | None:
 
 
 def checked(model, prompt, negative_prompt, seed, num_steps, sampler, spacing, guidance_scale,
-            height, width, record, noise):  # fmt: skip
+            height, width, record, noise, text_embedding=None):  # fmt: skip
     """Check every value before any work; give the settings, the noise levels and the plan."""
     check_prompt(prompt), check_prompt(negative_prompt)
-    chosen, scale = as_sampler(sampler), check_guidance(guidance_scale)
+    chosen, guidance = as_sampler(sampler), as_guidance(guidance_scale)
     size = check_size(model, "height", height), check_size(model, "width", width)
     NOISES[one_of("noise", noise, NOISES)](seed)  # refuses what is no seed
     levels = model.schedule.levels(num_steps, spacing)
@@ -102,6 +105,9 @@ def checked(model, prompt, negative_prompt, seed, num_steps, sampler, spacing, g
     if len(levels) - 1 < num_steps and model.schedule.final != "none":
         asked = f"{num_steps} steps were asked for"
         notices = (f"{asked}; levels that coincide were dropped: {len(plan)} run",)
+    if text_embedding is not None:
+        check_embedding(model, text_embedding)
+        notices += ("the text embedding was given; it was not made from the prompt",)
     settings = Settings(
         model=model.name,
         prompt=str(prompt),
@@ -111,7 +117,9 @@ def checked(model, prompt, negative_prompt, seed, num_steps, sampler, spacing, g
         sampler={"name": chosen.name, "options": dict(chosen.options)},
         spacing=spacing or model.schedule.spacing,
         final=model.schedule.final,
-        guidance_scale=scale,
+        guidance_scale=guidance.scale,
+        guidance_interval=guidance.interval,
+        guidance_rescale=guidance.rescale,
         height=size[0],
         width=size[1],
         record=tuple(sorted(names)),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -164,6 +165,17 @@ def check_plan(plan: Plan) -> None:
             check_update(planned.update, planned.level, planned.next_level)
 
 
+_step: ContextVar[int | None] = ContextVar("step", default=None)
+
+
+def current_step() -> int | None:
+    """The step whose network call is being computed, in this thread; None between calls.
+
+    Also None while several runs share a call, which belong to different steps.
+    """
+    return _step.get()
+
+
 def walk(
     plan: Plan,
     latent: Any,
@@ -190,8 +202,12 @@ def _walk(plan: Plan, latent: Any, noise: Any, calls: list[Any], start: int) -> 
         first = len(calls)
         noises = tuple(noise(*draw) for draw in planned.draws)
         for stage in planned.stages:
-            prediction = yield combine(latent, stage.update, calls, noises), stage.level
-            calls.append(prediction)
+            point = combine(latent, stage.update, calls, noises)
+            _step.set(index)
+            try:
+                calls.append((yield point, stage.level))
+            finally:
+                _step.set(None)
         next_latent = combine(latent, planned.update, calls, noises)
         yield Step(
             index=index,
@@ -254,6 +270,7 @@ def denoise_many(
             requests[i] = request
         requests = {i: request for i, request in requests.items() if request is not None}
         asked = [(i, *request) for i, request in requests.items()]
+        _step.set(None)
         answers = predict_many(asked) if asked else ()
         for i, answer in zip(requests, answers, strict=True):
             requests[i] = walkers[i].send(answer)

@@ -18,7 +18,8 @@ from .recorder import Recorder, tap_patterns
 from .samplers import Sampler
 from .schedule import NoiseLevel
 from .stages import decode, draw_noise, embed, predict_many, tokenize
-from .trace import Comparison, Prediction, Settings, TextEmbedding, Tokens, Trace
+from .taps import is_watched
+from .trace import Comparison, Guidance, Prediction, Settings, TextEmbedding, Tokens, Trace
 
 VARIED = {
     "prompts": "prompt",
@@ -164,10 +165,12 @@ def _each_in_turn(model, runs, plans, progress) -> Iterator[tuple[int, Trace]]:
 def _goes_together(model: LatentDiffusion, plans: list, together: bool | None) -> bool:
     """Whether the runs share network calls: as asked, else where it was measured to be faster."""
     watched = any(tap_patterns(set(settings.record)) for settings, _, _ in plans)
+    watched = watched or is_watched(model.unet)
     if together and watched:
         raise InputError(
             "together=True was given with a record from inside the network (attention, blocks or "
-            "tap patterns), which is kept per run; leave together out, or record predictions only"
+            "tap patterns) or inside a block that watches it, which is done run by run; leave "
+            "together out, or record predictions only"
         )
     if together is None:
         return not watched and len(plans) > 1 and faster_together(model)
@@ -195,9 +198,9 @@ class Run:
     recorder: Recorder
 
     @property
-    def asked(self) -> tuple[TextEmbedding, TextEmbedding, float]:
+    def asked(self) -> tuple[TextEmbedding, TextEmbedding, Guidance]:
         """What `predict_many` needs beside the point and its level."""
-        return self.text, self.uncond, self.settings.guidance_scale
+        return self.text, self.uncond, self.settings.guidance
 
 
 class Texts:

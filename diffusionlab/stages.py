@@ -9,8 +9,8 @@ One latent has no batch axis: (channels, height / 8, width / 8), float32, on the
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +21,11 @@ from .images import to_image, to_pixels
 from .models.attention import PreparedText
 from .noise import BrownianPath, Sequential
 from .pipeline import LatentDiffusion
-from .plan import Update, combine
+from .plan import Update, combine, current_step
 from .prompts import check_prompt, pieces_of, token_notices, words_of
 from .schedule import NoiseLevel
-from .taps import rows, watching
-from .trace import Latent, Prediction, TextEmbedding, Tokens
+from .taps import rows
+from .trace import Guidance, Latent, Prediction, TextEmbedding, Tokens, as_guidance
 
 
 # ---- text ------------------------------------------------------------------------------------
@@ -74,13 +74,35 @@ def embed(model: LatentDiffusion, tokens: Tokens) -> TextEmbedding:
     """Run the text encoder: one row of numbers per token, (tokens, width), not one per prompt.
 
     Row i depends on the tokens up to i only (causal mask; Radford et al. 2021, arXiv 2103.00020).
+    Errors: NumericsError where the text encoder gives NaN or infinity.
     """
     ids = torch.tensor([tokens.ids], device=model.device)  # (1, tokens)
     outputs = [encoder(input_ids=ids) for encoder in model.text_encoders]
     hidden = tuple(out.last_hidden_state[0] for out in outputs)  # (tokens, width) each
+    for number, encoder in enumerate(model.text_encoders):
+        if not all_finite(hidden[number]):
+            part = first_not_finite(encoder, lambda: encoder(input_ids=ids))  # noqa: B023
+            raise NumericsError(
+                f"text encoder {number} returned NaN or infinity; first non-finite module: "
+                f"{part}; load the checkpoint again, or with dtype=torch.float32"
+            )
     return TextEmbedding(
         hidden=hidden, pooled=outputs[-1].pooler_output[0], extra={}, tokens=tokens
     )
+
+
+def check_embedding(model: LatentDiffusion, embedding: TextEmbedding) -> None:
+    """Refuse what is no text embedding of this model's shape, or is not finite."""
+    width = model.unet.config.cross_attention_dim
+    asked = f"a TextEmbedding of ({model.context_length}, {width}) finite numbers is allowed"
+    if not isinstance(embedding, TextEmbedding):
+        raise InputError(f"text_embedding is {shown(embedding)}; {asked}: embed makes one")
+    hidden = torch.as_tensor(embedding.hidden[0])
+    if tuple(hidden.shape) != (model.context_length, width) or not all_finite(hidden):
+        what = (
+            f"{tuple(hidden.shape)}" if all_finite(hidden) else "numbers that are NaN or infinite"
+        )
+        raise InputError(f"text_embedding holds {what}; {asked}: make it from embed's result")
 
 
 # ---- latents ---------------------------------------------------------------------------------
@@ -149,18 +171,20 @@ def predict(
     level: NoiseLevel,
     text_embedding: TextEmbedding,
     uncond_embedding: TextEmbedding | None,
-    guidance_scale: float,
+    guidance_scale: float | Guidance,
     prepared: PreparedText | None = None,
 ) -> Prediction:
     """Ask the U-Net about a noisy latent, once with the prompt and once without.
 
     The guided output is uncond + g · (cond − uncond) (Ho & Salimans, arXiv 2207.12598, Eq. 6, their
     w = g − 1). At g = 1 the unconditional pass is not run; at g = 0 the guided output *is* the
-    unconditional one (diffusers runs the conditional pass alone for every g ≤ 1).
+    unconditional one (diffusers runs the conditional pass alone for every g ≤ 1). A `Guidance` may
+    limit g to an interval of noise levels and rescale the result.
     `prepared` is what `prepare` made of the same texts and g, which saves doing it at every step.
     Errors: InputError for g that is not finite; NumericsError names the first module that fails.
     """
-    scale = check_guidance(guidance_scale)
+    guidance = as_guidance(guidance_scale)
+    scale = guidance.at(level)
     if uncond_embedding is None and scale != 1:
         raise InputError(
             f"uncond_embedding is None with guidance_scale {scale:g}; only 1 runs without it: "
@@ -168,16 +192,18 @@ def predict(
         )
     values = torch.as_tensor(values_of(latent), device=model.device)
     count = 1 if scale == 1 else 2
-    text = prepared or branch_texts(model, text_embedding, uncond_embedding, scale)
+    texts = (text_embedding, uncond_embedding, scale)
+    text = prepared.last(count) if prepared else branch_texts(model, *texts)
     outputs = run_unet(model, values, level, text, count)
-    if values.device.type != "meta" and not bool(torch.isfinite(outputs).all()):
-        raise _not_finite(model, values, level, text, count)
+    if values.device.type != "meta" and not all_finite(outputs):
+        raise _not_finite(model, values, level, branch_texts(model, *texts))
     uncond = outputs[0] if scale != 1 else None
     kind = model.schedule.prediction_type
-    return Prediction(level, values, outputs[-1], uncond, scale, kind, model.preview)
+    return Prediction(level, values, outputs[-1], uncond, scale, kind, model.preview,
+                      guidance.rescale)  # fmt: skip
 
 
-Asked = tuple[torch.Tensor, NoiseLevel, TextEmbedding, TextEmbedding | None, float]
+Asked = tuple[torch.Tensor, NoiseLevel, TextEmbedding, TextEmbedding | None, float | Guidance]
 
 
 def predict_many(model: LatentDiffusion, asked: Sequence[Asked]) -> list[Prediction]:
@@ -186,43 +212,33 @@ def predict_many(model: LatentDiffusion, asked: Sequence[Asked]) -> list[Predict
     All branches of all runs are the rows of one batch; the answers agree with single calls up to
     rounding. Errors as `predict`.
     """
-    branches = [branch_texts(model, text, uncond, scale) for *_, text, uncond, scale in asked]
+    guidances = [as_guidance(guidance) for *_, guidance in asked]
+    scales = [g.at(given[1]) for g, given in zip(guidances, asked, strict=True)]
+    branches = [
+        branch_texts(model, text, uncond, scale)
+        for (_, _, text, uncond, _), scale in zip(asked, scales, strict=True)
+    ]
     counts = [len(branch) for branch in branches]
     pairs = list(zip(asked, counts, strict=True))
     sample = torch.cat([given[0].to(model.dtype).expand(n, *given[0].shape) for given, n in pairs])
     times = [given[1].timestep for given, n in pairs for _ in range(n)]
     timestep = torch.tensor(times, dtype=torch.float32, device=sample.device)
     outputs = model.unet(sample, timestep, torch.cat(branches)).float()
-    said = []
-    for given, output in zip(asked, outputs.split(counts), strict=True):
-        values, level, text, uncond, scale = given
-        if not bool(torch.isfinite(output).all()):
-            raise _not_finite(model, values, level, branch_texts(model, text, uncond, scale),
-                              len(output))  # fmt: skip
-        kind, first = model.schedule.prediction_type, output[0] if scale != 1 else None
-        said.append(Prediction(level, values, output[-1], first, scale, kind, model.preview))
+    kind, said = model.schedule.prediction_type, []
+    for i, output in enumerate(outputs.split(counts)):
+        (values, level, *_), scale, share = asked[i], scales[i], guidances[i].rescale
+        if not all_finite(output):
+            raise _not_finite(model, values, level, branches[i])
+        first = output[0] if scale != 1 else None
+        said.append(Prediction(level, values, output[-1], first, scale, kind, model.preview, share))
     return said
-
-
-def check_guidance(scale: float) -> float:
-    """A finite guidance scale as a float."""
-    if (
-        isinstance(scale, bool)
-        or not isinstance(scale, (int, float, np.number))
-        or not math.isfinite(scale)
-    ):
-        raise InputError(
-            f"guidance_scale is {shown(scale)}; a finite number is allowed: 0 is unconditional, "
-            "1 switches guidance off, 3 to 8 is usual"
-        )
-    return float(scale)
 
 
 @torch.inference_mode()
 def prepare(model, text_embedding, uncond_embedding, guidance_scale) -> PreparedText:
     """Keys and values of every cross-attention for a run: they depend on the texts alone."""
     return model.unet.prepare_text(
-        branch_texts(model, text_embedding, uncond_embedding, check_guidance(guidance_scale))
+        branch_texts(model, text_embedding, uncond_embedding, as_guidance(guidance_scale).scale)
     )
 
 
@@ -241,20 +257,42 @@ def run_unet(model, values, level, text, count) -> torch.Tensor:
         return model.unet(sample, timestep, text).float()
 
 
-def _not_finite(model, values, level, text, count) -> NumericsError:
-    """Run once more under watch and name the first tap whose value is not finite."""
+def all_finite(values: torch.Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity."""
+    return bool(torch.isfinite(values).all())
+
+
+def first_not_finite(network: torch.nn.Module, run: Callable[[], Any]) -> str:
+    """The first module inside a network whose output is not finite when `run()` runs it."""
+    names = {module: name for name, module in network.named_modules() if name}
     found: list[str] = []
 
-    def look(name: str, value: torch.Tensor) -> None:
-        if not torch.isfinite(value).all():
-            found.append(name)
+    def look(module, inputs, output) -> None:
+        parts = output if isinstance(output, tuple) else (output,)
+        if not all(all_finite(p) for p in parts if isinstance(p, torch.Tensor)):
+            found.append(names[module])
 
-    with watching(model.unet, {"*": look}):
-        run_unet(model, values, level, text, count)
-    where = found[0] if found else "the output"
+    hooks = [module.register_forward_hook(look) for module in names]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else "the output"
+
+
+def _not_finite(model, values, level, text) -> NumericsError:
+    """What went in that is not finite, or the first module inside where that arose."""
+    given = {"the latent": values, "the text embedding": text}
+    bad = [name for name, tensor in given.items() if not all_finite(tensor)]
+    if bad:
+        what = f"{bad[0]} that it was given already holds such values: look where it was made"
+    else:
+        part = first_not_finite(model.unet, lambda: run_unet(model, values, level, text, len(text)))
+        what = f"first non-finite module: {part}; use float32, or check the weights"
+    step = "" if current_step() is None else f"in step {current_step()}, "
     return NumericsError(
-        f"the U-Net returned NaN or infinity at timestep {level.timestep:g}; first non-finite "
-        f"module: {where}; use a wider dtype (float32), or check the latent and the weights"
+        f"the U-Net returned NaN or infinity {step}at timestep {level.timestep:g}; {what}"
     )
 
 

@@ -7,6 +7,7 @@
 Nobody watching: a tap hands its value on and costs one attribute look-up. A watcher sees the batch
 rows that `rows(...)` selects (in a guided run: the prompt's). It returns None, and nothing changes
 anywhere, or a new tensor of the shape that it was given, which takes the place of those rows.
+(`every_row=True` asks for the whole batch instead, both branches of guidance.)
 Watchers belong to one model and are taken away when their `with` block ends, however it ends.
 """
 
@@ -34,6 +35,12 @@ class Watch:
     function: Watcher
     name: str
     heads: bool
+    every_row: bool = False
+
+    @property
+    def rows(self) -> slice:
+        """The rows of the batch that it is shown."""
+        return slice(None) if self.every_row else _selected.get()
 
     def __call__(self, value: torch.Tensor) -> torch.Tensor | None:
         """What the watcher puts in the place of the value; None leaves it."""
@@ -66,16 +73,12 @@ class Tap:
         return bool(self.watches)
 
     def __call__(self, value: torch.Tensor) -> torch.Tensor:
-        if not self.watches:
-            return value
-        chosen = _selected.get()
-        if not len(value[chosen]):
-            return value
         for watch in self.watches:
-            answer = watch(value[chosen])
+            seen = value[watch.rows]
+            answer = watch(seen) if len(seen) else None
             if answer is not None:
                 value = value.clone()
-                value[chosen] = answer.to(value.dtype)
+                value[watch.rows] = answer.to(value.dtype)
         return value
 
 
@@ -90,27 +93,31 @@ class AttentionTap(Tap):
 
     __slots__ = ()
 
-    def __call__(self, query, key, size: tuple[int, int]) -> torch.Tensor | None:
+    def __call__(self, query, key, size: tuple[int, int]) -> tuple[slice, torch.Tensor] | None:
         """Show the probabilities to the watchers; query and key (batch, heads, places, head width).
 
-        Returns float32 (rows, heads, height · width, tokens) if a watcher replaced them, else None.
-        Only the selected rows are computed, in float32, beside the fused result.
+        Returns the rows and their float32 (rows, heads, height · width, tokens) if a watcher
+        replaced them, else None. Only the rows that someone sees are computed, in float32, beside
+        the fused result.
         """
-        chosen = _selected.get()
-        query, key = query[chosen].float(), key[chosen].float()
+        wide = any(watch.every_row for watch in self.watches)
+        rows = slice(None) if wide else _selected.get()
+        query, key = query[rows].float(), key[rows].float()
         if not len(query):
             return None
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
         probabilities = scores.softmax(dim=-1)  # (rows, heads, height · width, tokens)
-        replaced = None
+        replaced = False
         for watch in self.watches:
-            seen = probabilities if watch.heads else probabilities.mean(dim=1)
-            answer = watch(seen.half().unflatten(-2, size))
+            chosen = watch.rows if wide else slice(None)
+            seen = probabilities[chosen] if watch.heads else probabilities[chosen].mean(dim=1)
+            answer = watch(seen.half().unflatten(-2, size)) if len(seen) else None
             if answer is not None:
                 flat = answer.to(scores).flatten(-3, -2)
-                flat = flat if watch.heads else flat[:, None]
-                replaced = probabilities = flat.expand_as(scores)
-        return replaced
+                probabilities = probabilities.clone()
+                probabilities[chosen] = flat if watch.heads else flat[:, None]
+                replaced = True
+        return (rows, probabilities) if replaced else None
 
 
 def find_taps(module: nn.Module) -> dict[str, Tap]:
@@ -144,19 +151,23 @@ def matching(taps: Mapping[str, Tap], pattern: str) -> list[str]:
 
 @contextmanager
 def watching(
-    module: nn.Module, watchers: Mapping[str, Watcher], heads: bool = False
+    module: nn.Module,
+    watchers: Mapping[str, Watcher],
+    heads: bool = False,
+    every_row: bool = False,
 ) -> Iterator[None]:
     """Call `function(name, value)` at every tap that its glob pattern selects, inside the block.
 
     None leaves the value; a tensor of the same shape replaces it for everything downstream (see
     `AttentionTap` for probabilities). Several watchers of one tap are asked in turn, each seeing
-    what the last one left. heads: attention taps show every head instead of their mean.
+    what the last one left. heads: attention taps show every head instead of their mean. every_row:
+    the whole batch is shown, both branches of guidance.
     Errors: InputError for a pattern that selects nothing, before any watcher is placed, and, while
     the network runs, for a returned tensor of another shape; a watcher's own errors pass through.
     """
     taps = find_taps(module)
     placed = [
-        (taps[name], Watch(function, name, heads))
+        (taps[name], Watch(function, name, heads, every_row))
         for pattern, function in watchers.items()
         for name in matching(taps, pattern)
     ]
@@ -167,6 +178,11 @@ def watching(
     finally:
         for tap, watch in placed:
             tap.watches = tuple(w for w in tap.watches if w is not watch)
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether anyone looks at any tap of a module."""
+    return any(tap.watched for tap in find_taps(module).values())
 
 
 @contextmanager
@@ -206,8 +222,3 @@ def rows(chosen: slice) -> Iterator[None]:
         yield
     finally:
         _selected.reset(token)
-
-
-def selected_rows() -> slice:
-    """The rows that watchers see in this thread."""
-    return _selected.get()

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..taps import AttentionTap, selected_rows
+from ..taps import AttentionTap, Tap
 from .blocks import start_at_zero
 
 
@@ -23,6 +23,12 @@ class PreparedText:
 
     def __getitem__(self, attention: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
         return self.pairs[attention]
+
+    def last(self, rows: int) -> PreparedText:
+        """The same of the last rows of the batch only: of the prompt's branch alone for 1."""
+        if all(len(key) == rows for key, _ in self.pairs.values()):
+            return self
+        return PreparedText({part: (k[-rows:], v[-rows:]) for part, (k, v) in self.pairs.items()})
 
 
 def mix(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -41,7 +47,8 @@ def mix(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Te
 class Attention(nn.Module):
     """Multi-head attention; `context_width` is the text's width in cross-attention.
 
-    The fused product never forms the probabilities; watched, they are computed beside it.
+    The fused product never forms the probabilities; watched, they are computed beside it. `keys`
+    and `values` are taps on what the context offers, (batch, heads, tokens, width of a head).
     """
 
     def __init__(
@@ -53,7 +60,7 @@ class Attention(nn.Module):
         self.to_k = nn.Linear(context_width or width, width, bias=bias)
         self.to_v = nn.Linear(context_width or width, width, bias=bias)
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
-        self.probabilities = AttentionTap()
+        self.keys, self.values, self.probabilities = Tap(), Tap(), AttentionTap()
 
     def split(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, width) to (batch, heads, tokens, width of a head)."""
@@ -70,6 +77,7 @@ class Attention(nn.Module):
             key, value = context[self]
         else:
             key, value = self.keys_values(x if context is None else context)
+        key, value = self.keys(key), self.values(value)
         mixed = mix(query, key, value)
         if self.probabilities.watched:
             mixed = self._watched(query, key, value, mixed, size)
@@ -80,9 +88,9 @@ class Attention(nn.Module):
         replaced = self.probabilities(query, key, size)
         if replaced is None:
             return mixed
+        rows, probabilities = replaced
         mixed = mixed.clone()
-        chosen = selected_rows()
-        mixed[chosen] = replaced.to(value.dtype) @ value[chosen]
+        mixed[rows] = probabilities.to(value.dtype) @ value[rows]
         return mixed
 
 
