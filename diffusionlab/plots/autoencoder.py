@@ -1,0 +1,170 @@
+"""What the autoencoder keeps, and what the numbers of a latent do to the picture."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from diffusionlab.analysis.autoencoder import SEEN, Edited, LatentEdits, Roundtrip
+from diffusionlab.plots.figure import (
+    HEAT,
+    INK,
+    LINE,
+    SMALL,
+    TEXT,
+    Figure,
+    axis_labels,
+    canvas,
+    colour,
+    colour_bar,
+    finish,
+    heading,
+    label,
+    panels,
+    signed,
+)
+
+
+# ---- there and back ---------------------------------------------------------------------------
+def plot_roundtrip(record: Roundtrip, *, ax: Axes | None = None) -> Figure | Axes:
+    """A picture, the same after encoding and decoding, what changed, and what is lost by frequency.
+
+    The residual is the mean over the colours, signed; squares mark its worst places.
+    """
+    tall = record.before.shape[0] / record.before.shape[1]
+    axes = canvas(ax, (17, 4.0 * min(max(tall, 0.6), 1.4) + 1.3))
+    *pictures, curve = panels(
+        axes, [(0.0, 0.05, 0.21, 0.8), (0.22, 0.05, 0.21, 0.8), (0.44, 0.05, 0.25, 0.8),
+               (0.775, 0.19, 0.22, 0.66)]
+    )  # fmt: skip
+    _side_by_side(pictures, record)
+    _lost(curve, record)
+    told = f"there and back: PSNR {record.psnr:.1f} dB"
+    heading(axes, f"{told}; {record.compression:.3g} numbers became 1", record.parseval)
+    return finish(ax, axes, _roundtrip_alt(record))
+
+
+def _side_by_side(pictures: list[Axes], record: Roundtrip) -> None:
+    residual = record.residual.mean(axis=2)
+    before, after, off = pictures
+    before.imshow(record.before)
+    after.imshow(np.clip(record.after, 0, 1))
+    drawn = off.imshow(residual, **signed(residual))
+    for top, left, _ in record.worst:
+        off.add_patch(
+            Rectangle((left - 0.5, top - 0.5), record.cell, record.cell, fill=False, linewidth=3)
+        )
+    titles = ("the picture", "after the roundtrip", "what changed, the worst places")
+    for panel, title in zip(pictures, titles, strict=True):
+        panel.set_title(title, fontsize=TEXT, color=INK)
+        panel.axis("off")
+    colour_bar(off, drawn, "after − before, mean of RGB")
+
+
+def _lost(panel: Axes, record: Roundtrip) -> None:
+    values = np.where(record.lost > 0, record.lost, np.nan)[1:-1]
+    panel.plot(np.arange(1, len(values) + 1), values, color=colour("blue"), linewidth=LINE)
+    panel.axhline(1, color=colour("vermilion"), linewidth=2.5, linestyle="--")
+    label(panel, len(values), 1, "nothing kept", color=colour("vermilion"), ha="right", va="bottom")
+    half = record.latent.shape[1] / record.before.shape[0] * len(values)
+    panel.axvline(half, color=INK, linewidth=2, linestyle=":")
+    panel.set_yscale("log")
+    panel.set_title("what is lost", fontsize=TEXT, color=INK)
+    panel.grid(alpha=0.3)
+    axis_labels(panel, "frequency (cycles per longer side)\ndotted: finest of the latent's grid",
+                "power of residual / of picture", SMALL)  # fmt: skip
+
+
+def _roundtrip_alt(record: Roundtrip) -> str:
+    height, width = record.before.shape[:2]
+    coarse, fine = (np.nanmean(part) for part in np.array_split(record.lost[1:-1], 2))
+    where = "; ".join(f"{off:.2f} at row {top}, column {left}" for top, left, off in record.worst)
+    return (
+        f"A picture of {width} × {height} pixels before and after the autoencoder: PSNR "
+        f"{record.psnr:.1f} dB; lost of the coarse half of the frequencies {coarse:.2g}, of the "
+        f"fine half {fine:.2g}; largest residuals {where}."
+    )
+
+
+# ---- edits ------------------------------------------------------------------------------------
+def plot_latent_edits(record: LatentEdits, *, ax: Axes | None = None) -> Figure | Axes:
+    """The pictures of an edited latent, a row per channel, and the reach of a single position.
+
+    On the right: the latent as it is, and for the first edit of a single place its picture and
+    where it differs, with the box around every pixel that changed by 2/255 or more.
+    """
+    rows: dict = {}
+    for edited in record.edits:
+        if edited.edit.place is None:
+            rows.setdefault(edited.edit.channel, []).append(edited)
+    places = [edited for edited in record.edits if edited.edit.place is not None]
+    across = max((len(row) for row in rows.values()), default=0)
+    axes = canvas(ax, (16 if across else 9, 2.45 * max(len(rows), 3) + 0.8))
+    table, reach = panels(axes, [(0.05, 0.0, 0.62, 0.97), (0.70, 0.0, 0.30, 0.97)])
+    _table(table, rows, across)
+    _reach(reach, record, places[:1])
+    heading(axes, _edits_title(places), record.repeats)
+    told = "; ".join(f"{e.edit}: pixels change by {e.root_mean_square:.2g}" for e in record.edits)
+    return finish(ax, axes, f"A latent edited and decoded: {told}. {_edits_title(places)}.")
+
+
+def _edits_title(places: list[Edited]) -> str:
+    told = "single numbers of the latent, changed and decoded"
+    if not places:
+        return told
+    if places[0].box is None:
+        return "one position: no pixel changes that could be seen"
+    _, _, height, width = places[0].box
+    return f"one position of the latent reaches {width} × {height} pixels"
+
+
+def _table(panel: Axes, rows: dict, across: int) -> None:
+    panel.axis("off")
+    if not rows:
+        return
+    tall = next(iter(rows.values()))[0].picture.shape
+    tall = tall[0] / tall[1]
+    for n, (channel, row) in enumerate(rows.items()):
+        y = -n * (tall + 0.2)
+        for i, edited in enumerate(row):
+            panel.imshow(edited.picture, extent=(i * 1.06, i * 1.06 + 1, y - tall, y))
+            short = str(edited.edit).removeprefix(f"channel {channel} ").removeprefix("all ")
+            label(panel, i * 1.06 + 0.5, y + 0.02, short, va="bottom")
+        name = "all" if channel is None else f"channel\n{channel}"
+        label(panel, -0.05, y - tall / 2, name, ha="right", fontsize=TEXT)
+    panel.set_xlim(-0.45, across * 1.06)
+    panel.set_ylim(-(len(rows) - 1) * (tall + 0.2) - tall - 0.02, 0.2)
+    panel.set_aspect("equal")
+
+
+def _reach(panel: Axes, record: LatentEdits, places: list[Edited]) -> None:
+    height, width = record.picture.shape[:2]
+    shown = [("as it is", record.picture, {})]
+    for one in places:
+        top = {"cmap": HEAT, "vmin": 0, "vmax": float(one.change.max()) or 1.0}
+        shown += [(str(one.edit).replace("all", "all channels"), one.picture, {})]
+        shown += [(f"change, up to {one.change.max():.2f} of 1", one.change, top)]
+    step = height + 0.17 * width
+    for n, (name, array, options) in enumerate(shown):
+        y = n * step
+        panel.imshow(array, extent=(0, width, y + height, y), **options)
+        label(panel, width / 2, y - 2, name, va="bottom")
+        if places and n:
+            _boxes(panel, places[0], y, record.cell, n == 2)
+    panel.set_xlim(-0.01 * width, 1.01 * width)
+    panel.set_ylim((len(shown) - 1) * step + height + 1, -0.17 * width)
+    panel.set_aspect("equal")
+    panel.axis("off")
+
+
+def _boxes(panel: Axes, one: Edited, y: float, cell: int, told: bool) -> None:
+    row, column = one.edit.place
+    panel.add_patch(Rectangle((column * cell, y + row * cell), cell, cell, fill=False,
+                              edgecolor=colour("vermilion"), linewidth=3))  # fmt: skip
+    if one.box is not None and told:
+        top, left, height, width = one.box
+        panel.add_patch(Rectangle((left, y + top), width, height, fill=False, edgecolor="white",
+                                  linewidth=2.5, linestyle="--"))  # fmt: skip
+        text = f"own square: {one.share:.0%} of the change\ndashed: change ≥ {SEEN * 255:.0f}/255"
+        label(panel, 0.02 * panel.dataLim.width, y + 2, text, ha="left", va="top", color="white")

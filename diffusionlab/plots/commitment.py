@@ -1,0 +1,173 @@
+"""When a picture is decided: place by place, and frequency by frequency."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from diffusionlab.analysis.commitment import Commitment, commitment
+from diffusionlab.analysis.latents import numbers, worst_residual
+from diffusionlab.analysis.spectrum import WITHIN, RadialSpectrum, radial_spectrum
+from diffusionlab.images import spread
+from diffusionlab.plots.convergence_to_final import step_axis
+from diffusionlab.plots.figure import (
+    HEAT,
+    INK,
+    LINE,
+    SIGNED,
+    SMALL,
+    TEXT,
+    Figure,
+    axis_labels,
+    canvas,
+    colour,
+    colour_bar,
+    finish,
+    heading,
+    label,
+    latent_picture,
+    not_finite,
+    panels,
+)
+from diffusionlab.trace import Trace
+
+
+# ---- place by place ---------------------------------------------------------------------------
+def plot_commitment(
+    record: Trace, *, tolerance: float = 0.25, ax: Axes | None = None
+) -> Figure | Axes:
+    """The end, the step at which each place is decided, and the share that is decided by step.
+
+    Decided: x0-hat stays within `tolerance` of the end's spread from that step on, see
+    `analysis.commitment.commitment`. Places that never stay are red.
+    """
+    found = commitment(record, tolerance)
+    height, width = found.steps.shape
+    axes = canvas(ax, (16, 5.4 * min(height / width, 1.3) + 1.0))
+    picture, places, curve = panels(
+        axes, [(0.0, 0.06, 0.29, 0.8), (0.31, 0.06, 0.29, 0.8), (0.72, 0.19, 0.27, 0.66)]
+    )
+    picture.imshow(*_end(record)[:1], **_end(record)[1])
+    picture.set_title("the end", fontsize=TEXT, color=INK)
+    _map(places, found)
+    for panel in (picture, places):
+        panel.axis("off")
+    _share(curve, found)
+    bad = not_finite(record.x0s, "in x0-hat")
+    heading(axes, str(found), found.never_falls, worst_residual(record), bad)
+    return finish(ax, axes, _commitment_alt(found))
+
+
+def _end(record: Trace) -> tuple[np.ndarray, dict]:
+    if record.image is not None:
+        return np.asarray(record.image), {}
+    return latent_picture(numbers(record.x0s[-1]), record.preview)
+
+
+def _map(panel: Axes, found: Commitment) -> None:
+    count = len(found.share)
+    values = np.where(found.steps < count, found.steps, np.nan).astype(float)
+    colours = matplotlib.colormaps[HEAT].with_extremes(bad=colour("vermilion"))
+    drawn = panel.imshow(values, cmap=colours, vmin=0, vmax=max(count - 1, 1),
+                         interpolation="nearest")  # fmt: skip
+    colour_bar(panel, drawn, "step at which a place is decided")
+    title = f"decided to {found.tolerance:g} of the spread"
+    if found.open:
+        title += f", {found.open} never"
+    panel.set_title(title, fontsize=TEXT, color=INK)
+
+
+def _share(panel: Axes, found: Commitment) -> None:
+    steps = np.arange(len(found.share))
+    panel.plot(steps, found.share, "o-", color=colour("blue"), linewidth=LINE, markersize=8)
+    panel.axhline(0.5, color=INK, linewidth=2, linestyle=":")
+    if found.half < len(steps):
+        panel.plot([found.half], [found.share[found.half]], "D", color=colour("vermilion"),
+                   markersize=14, zorder=3)  # fmt: skip
+    panel.set_ylim(-0.02, 1.02)
+    panel.grid(alpha=0.3)
+    step_axis(panel, steps, found.karras_sigmas, 5)
+    axis_labels(panel, "step (below it: karras_sigma)", "share of the places", SMALL)
+    panel.set_title("how much is decided", fontsize=TEXT, color=INK)
+
+
+def _commitment_alt(found: Commitment) -> str:
+    early, late = (float(np.quantile(found.steps, q)) for q in (0.1, 0.9))
+    return (
+        f"Map {found.steps.shape} of the step at which x0-hat comes to stay within "
+        f"{found.tolerance:g} of the spread of {found.end}: {found}; a tenth of the places by step "
+        f"{early:g}, nine tenths by step {late:g}, {found.open} never."
+    )
+
+
+# ---- frequency by frequency -------------------------------------------------------------------
+def plot_spectrum(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
+    """The radial spectrum of x0-hat over the steps, and when each ring has come to stay.
+
+    Left: power by frequency, one line a step. Right: power over final power (blue below, red above,
+    white the same); a diamond marks the step from which on a ring stays within 0.8 … 1.25.
+    """
+    found = radial_spectrum(record)
+    axes = canvas(ax, (16, 6.6))
+    lines, ratio = panels(axes, [(0.06, 0.16, 0.36, 0.7), (0.51, 0.16, 0.43, 0.7)])
+    _lines(lines, found)
+    _ratio(ratio, found)
+    bad = not_finite(found.power, "in the spectrum of x0-hat")
+    heading(axes, _order_told(found), found.parseval, worst_residual(record), bad)
+    settled = ", ".join(f"{r}: {_step(found, r)}" for r in range(1, len(found.final) - 1))
+    alt = f"Spectrum of x0-hat by step. {_order_told(found)}; frequency: step of staying: {settled}"
+    return finish(ax, axes, alt + ".")
+
+
+def _order_told(found: RadialSpectrum) -> str:
+    if not np.isfinite(found.order):
+        return "all frequencies come to stay at the same step"
+    word = "coarse before fine" if found.order > 0.5 else "no clear order of coarse and fine"
+    word = "fine before coarse" if found.order < -0.5 else word
+    return f"{word}: rank correlation of frequency and step {found.order:+.2f}"
+
+
+def _step(found: RadialSpectrum, ring: int) -> str:
+    step = int(found.settled[ring])
+    return f"{step}" if step < len(found.power) else "never"
+
+
+def _lines(panel: Axes, found: RadialSpectrum) -> None:
+    count, places = len(found.power), np.arange(len(found.final))[found.whole]
+    colours = matplotlib.colormaps[HEAT]
+    for i in spread(count, 6):
+        values = np.where(found.power[i] > 0, found.power[i], np.nan)[found.whole]
+        panel.plot(places, values, color=colours(i / max(count - 1, 1) * 0.92), linewidth=LINE,
+                   label=f"step {i}, σ̂ {found.karras_sigmas[i]:.3g}")  # fmt: skip
+    final = np.where(found.final > 0, found.final, np.nan)[found.whole]
+    panel.plot(places, final, "--", color=INK, linewidth=LINE, label="the end")
+    panel.set_yscale("log")
+    panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    panel.yaxis.set_minor_formatter("")
+    panel.legend(fontsize=SMALL, frameon=False, loc="upper right")
+    panel.grid(alpha=0.3)
+    panel.set_title("power of x0-hat", fontsize=TEXT, color=INK)
+    axis_labels(panel, "frequency (cycles per longer side)", "power in the ring", SMALL)
+
+
+def _ratio(panel: Axes, found: RadialSpectrum) -> None:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.log2(found.ratio[:, found.whole]).T  # (rings, steps)
+    rings, count = values.shape
+    drawn = panel.imshow(np.clip(values, -3, 3), cmap=SIGNED, vmin=-3, vmax=3, aspect="auto",
+                         origin="lower", interpolation="nearest",
+                         extent=(-0.5, count - 0.5, 0.5, rings + 0.5))  # fmt: skip
+    settled = found.settled[found.whole]
+    good = settled < count
+    panel.plot(settled[good], np.arange(1, rings + 1)[good], "D", color=INK, markersize=12,
+               markeredgecolor="white", markeredgewidth=2, clip_on=False)  # fmt: skip
+    for ring in np.flatnonzero(~good):
+        label(panel, count - 0.6, ring + 1, "never", ha="right")
+    panel.yaxis.set_major_locator(MaxNLocator(8, integer=True))
+    step_axis(panel, np.arange(count), found.karras_sigmas)
+    axis_labels(panel, "step (below it: karras_sigma)", "frequency", SMALL)
+    colour_bar(panel, drawn, "log2(power / final power), cut at ±3")
+    low, high = WITHIN
+    panel.set_title(f"◆ stays within {low} … {high} of the final power", fontsize=TEXT, color=INK)
