@@ -117,7 +117,9 @@ class Edit:
     def __str__(self) -> str:
         what = "all" if self.channel is None else f"channel {self.channel}"
         where = "" if self.place is None else f" at {self.place}"
-        told = {"zero": "= 0", "mean": "= its mean"}.get(self.kind, f"{self.amount:+g}")
+        told = {"zero": "= 0", "mean": "= its mean"}.get(
+            self.kind, f"{self.amount:+g}".replace("-", "−")
+        )
         return f"{what} {told}{where}"
 
     def of(self, latent: np.ndarray) -> np.ndarray:

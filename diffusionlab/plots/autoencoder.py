@@ -6,24 +6,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from diffusionlab.analysis.autoencoder import SEEN, Edited, LatentEdits, Roundtrip
+from diffusionlab.analysis.autoencoder import Edited, LatentEdits, Roundtrip
 from diffusionlab.plots.figure import (
     HEAT,
     INK,
     LINE,
-    SMALL,
+    SIGNED,
     TEXT,
     Figure,
-    axis_labels,
     canvas,
     colour,
-    colour_bar,
     finish,
-    heading,
     label,
     panels,
-    signed,
 )
+from diffusionlab.plots.panel import bar_beside, named, title
 
 
 # ---- there and back ---------------------------------------------------------------------------
@@ -32,16 +29,16 @@ def plot_roundtrip(record: Roundtrip, *, ax: Axes | None = None) -> Figure | Axe
 
     The residual is the mean over the colours, signed; squares mark its worst places.
     """
-    tall = record.before.shape[0] / record.before.shape[1]
-    axes = canvas(ax, (17, 4.0 * min(max(tall, 0.6), 1.4) + 1.3))
+    tall = min(max(record.before.shape[0] / record.before.shape[1], 0.7), 1.4)
+    axes = canvas(ax, (17, 3.8 * tall + 1.2))
     *pictures, curve = panels(
-        axes, [(0.0, 0.05, 0.21, 0.8), (0.22, 0.05, 0.21, 0.8), (0.44, 0.05, 0.25, 0.8),
-               (0.775, 0.19, 0.22, 0.66)]
+        axes, [(0.0, 0.02, 0.22, 0.9), (0.23, 0.02, 0.22, 0.9), (0.46, 0.02, 0.22, 0.9),
+               (0.81, 0.22, 0.185, 0.69)]
     )  # fmt: skip
     _side_by_side(pictures, record)
     _lost(curve, record)
     told = f"there and back: PSNR {record.psnr:.1f} dB"
-    heading(axes, f"{told}; {record.compression:.3g} numbers became 1", record.parseval)
+    title(axes, f"{told}; {record.compression:.3g} numbers became 1", record.parseval)
     return finish(ax, axes, _roundtrip_alt(record))
 
 
@@ -50,16 +47,17 @@ def _side_by_side(pictures: list[Axes], record: Roundtrip) -> None:
     before, after, off = pictures
     before.imshow(record.before)
     after.imshow(np.clip(record.after, 0, 1))
-    drawn = off.imshow(residual, **signed(residual))
+    most = float(np.quantile(np.abs(residual), 0.995)) or 1.0
+    drawn = off.imshow(residual, cmap=SIGNED, vmin=-most, vmax=most)
     for top, left, _ in record.worst:
         off.add_patch(
             Rectangle((left - 0.5, top - 0.5), record.cell, record.cell, fill=False, linewidth=3)
         )
     titles = ("the picture", "after the roundtrip", "what changed, the worst places")
-    for panel, title in zip(pictures, titles, strict=True):
-        panel.set_title(title, fontsize=TEXT, color=INK)
+    for panel, name in zip(pictures, titles, strict=True):
+        named(panel, name)
         panel.axis("off")
-    colour_bar(off, drawn, "after − before, mean of RGB")
+    bar_beside(off, drawn, f"after − before, mean of RGB\ncut at ±{most:.2g}")
 
 
 def _lost(panel: Axes, record: Roundtrip) -> None:
@@ -70,10 +68,10 @@ def _lost(panel: Axes, record: Roundtrip) -> None:
     half = record.latent.shape[1] / record.before.shape[0] * len(values)
     panel.axvline(half, color=INK, linewidth=2, linestyle=":")
     panel.set_yscale("log")
-    panel.set_title("what is lost", fontsize=TEXT, color=INK)
+    panel.set_ylim(top=4)
     panel.grid(alpha=0.3)
-    axis_labels(panel, "frequency (cycles per longer side)\ndotted: finest of the latent's grid",
-                "power of residual / of picture", SMALL)  # fmt: skip
+    named(panel, "what is lost", "frequency (cycles per longer side)\ndotted: the latent's finest",
+          "residual / picture (power)")  # fmt: skip
 
 
 def _roundtrip_alt(record: Roundtrip) -> str:
@@ -100,11 +98,13 @@ def plot_latent_edits(record: LatentEdits, *, ax: Axes | None = None) -> Figure 
             rows.setdefault(edited.edit.channel, []).append(edited)
     places = [edited for edited in record.edits if edited.edit.place is not None]
     across = max((len(row) for row in rows.values()), default=0)
-    axes = canvas(ax, (16 if across else 9, 2.45 * max(len(rows), 3) + 0.8))
-    table, reach = panels(axes, [(0.05, 0.0, 0.62, 0.97), (0.70, 0.0, 0.30, 0.97)])
+    units = 1.2 * max(len(rows), 2)  # of one picture's width
+    axes = canvas(ax, (1.62 * (1.06 * across + 0.5 + units / 3) + 0.6, 1.62 * units + 0.7))
+    share = (1.06 * across + 0.5) / (1.06 * across + 0.6 + units / 3)
+    table, reach = panels(axes, [(0.0, 0.0, share, 1.0), (share + 0.02, 0.0, 0.98 - share, 1.0)])
     _table(table, rows, across)
     _reach(reach, record, places[:1])
-    heading(axes, _edits_title(places), record.repeats)
+    title(axes, _edits_title(places), record.repeats)
     told = "; ".join(f"{e.edit}: pixels change by {e.root_mean_square:.2g}" for e in record.edits)
     return finish(ax, axes, f"A latent edited and decoded: {told}. {_edits_title(places)}.")
 
@@ -115,8 +115,8 @@ def _edits_title(places: list[Edited]) -> str:
         return told
     if places[0].box is None:
         return "one position: no pixel changes that could be seen"
-    _, _, height, width = places[0].box
-    return f"one position of the latent reaches {width} × {height} pixels"
+    one = places[0]
+    return f"one position of the latent: {one.share:.0%} of the change stays in its own pixels"
 
 
 def _table(panel: Axes, rows: dict, across: int) -> None:
@@ -143,8 +143,9 @@ def _reach(panel: Axes, record: LatentEdits, places: list[Edited]) -> None:
     shown = [("as it is", record.picture, {})]
     for one in places:
         top = {"cmap": HEAT, "vmin": 0, "vmax": float(one.change.max()) or 1.0}
-        shown += [(str(one.edit).replace("all", "all channels"), one.picture, {})]
-        shown += [(f"change, up to {one.change.max():.2f} of 1", one.change, top)]
+        shown += [(str(one.edit), one.picture, {})]
+        _, _, tall, wide = one.box or (0, 0, 0, 0)
+        shown += [(f"{wide} × {tall} px changed", one.change, top)]
     step = height + 0.17 * width
     for n, (name, array, options) in enumerate(shown):
         y = n * step
@@ -166,5 +167,3 @@ def _boxes(panel: Axes, one: Edited, y: float, cell: int, told: bool) -> None:
         top, left, height, width = one.box
         panel.add_patch(Rectangle((left, y + top), width, height, fill=False, edgecolor="white",
                                   linewidth=2.5, linestyle="--"))  # fmt: skip
-        text = f"own square: {one.share:.0%} of the change\ndashed: change ≥ {SEEN * 255:.0f}/255"
-        label(panel, 0.02 * panel.dataLim.width, y + 2, text, ha="left", va="top", color="white")

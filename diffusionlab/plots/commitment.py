@@ -11,26 +11,22 @@ from diffusionlab.analysis.commitment import Commitment, commitment
 from diffusionlab.analysis.latents import numbers, worst_residual
 from diffusionlab.analysis.spectrum import WITHIN, RadialSpectrum, radial_spectrum
 from diffusionlab.images import spread
-from diffusionlab.plots.convergence_to_final import step_axis
+from diffusionlab.plots.convergence_to_final import STEP
 from diffusionlab.plots.figure import (
     HEAT,
     INK,
     LINE,
     SIGNED,
-    SMALL,
-    TEXT,
     Figure,
-    axis_labels,
     canvas,
     colour,
-    colour_bar,
     finish,
-    heading,
     label,
     latent_picture,
     not_finite,
     panels,
 )
+from diffusionlab.plots.panel import bar_beside, named, step_axis, title
 from diffusionlab.trace import Trace
 
 
@@ -45,18 +41,18 @@ def plot_commitment(
     """
     found = commitment(record, tolerance)
     height, width = found.steps.shape
-    axes = canvas(ax, (16, 5.4 * min(height / width, 1.3) + 1.0))
+    axes = canvas(ax, (16, 4.7 * min(max(height / width, 0.6), 1.3) + 1.2))
     picture, places, curve = panels(
-        axes, [(0.0, 0.06, 0.29, 0.8), (0.31, 0.06, 0.29, 0.8), (0.72, 0.19, 0.27, 0.66)]
+        axes, [(0.0, 0.02, 0.29, 0.9), (0.31, 0.02, 0.29, 0.9), (0.735, 0.17, 0.26, 0.74)]
     )
     picture.imshow(*_end(record)[:1], **_end(record)[1])
-    picture.set_title("the end", fontsize=TEXT, color=INK)
+    named(picture, "the end")
     _map(places, found)
     for panel in (picture, places):
         panel.axis("off")
     _share(curve, found)
     bad = not_finite(record.x0s, "in x0-hat")
-    heading(axes, str(found), found.never_falls, worst_residual(record), bad)
+    title(axes, str(found), bad or worst_residual(record), found.never_falls)
     return finish(ax, axes, _commitment_alt(found))
 
 
@@ -72,11 +68,9 @@ def _map(panel: Axes, found: Commitment) -> None:
     colours = matplotlib.colormaps[HEAT].with_extremes(bad=colour("vermilion"))
     drawn = panel.imshow(values, cmap=colours, vmin=0, vmax=max(count - 1, 1),
                          interpolation="nearest")  # fmt: skip
-    colour_bar(panel, drawn, "step at which a place is decided")
-    title = f"decided to {found.tolerance:g} of the spread"
-    if found.open:
-        title += f", {found.open} never"
-    panel.set_title(title, fontsize=TEXT, color=INK)
+    bar_beside(panel, drawn, "step at which a place is decided")
+    never = f", {found.open} never (red)" if found.open else ""
+    named(panel, f"within {found.tolerance:g} of the spread{never}")
 
 
 def _share(panel: Axes, found: Commitment) -> None:
@@ -89,8 +83,7 @@ def _share(panel: Axes, found: Commitment) -> None:
     panel.set_ylim(-0.02, 1.02)
     panel.grid(alpha=0.3)
     step_axis(panel, steps, found.karras_sigmas, 5)
-    axis_labels(panel, "step (below it: karras_sigma)", "share of the places", SMALL)
-    panel.set_title("how much is decided", fontsize=TEXT, color=INK)
+    named(panel, "how much is decided", STEP, "share of the places")
 
 
 def _commitment_alt(found: Commitment) -> str:
@@ -111,11 +104,11 @@ def plot_spectrum(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     """
     found = radial_spectrum(record)
     axes = canvas(ax, (16, 6.6))
-    lines, ratio = panels(axes, [(0.06, 0.16, 0.36, 0.7), (0.51, 0.16, 0.43, 0.7)])
+    lines, ratio = panels(axes, [(0.06, 0.15, 0.36, 0.77), (0.50, 0.15, 0.41, 0.77)])
     _lines(lines, found)
     _ratio(ratio, found)
     bad = not_finite(found.power, "in the spectrum of x0-hat")
-    heading(axes, _order_told(found), found.parseval, worst_residual(record), bad)
+    title(axes, _order_told(found), bad or worst_residual(record), "" if bad else found.parseval)
     settled = ", ".join(f"{r}: {_step(found, r)}" for r in range(1, len(found.final) - 1))
     alt = f"Spectrum of x0-hat by step. {_order_told(found)}; frequency: step of staying: {settled}"
     return finish(ax, axes, alt + ".")
@@ -148,8 +141,7 @@ def _lines(panel: Axes, found: RadialSpectrum) -> None:
     panel.yaxis.set_minor_formatter("")
     panel.legend(fontsize=SMALL, frameon=False, loc="upper right")
     panel.grid(alpha=0.3)
-    panel.set_title("power of x0-hat", fontsize=TEXT, color=INK)
-    axis_labels(panel, "frequency (cycles per longer side)", "power in the ring", SMALL)
+    named(panel, "power of x0-hat", "frequency (cycles per longer side)", "power in the ring")
 
 
 def _ratio(panel: Axes, found: RadialSpectrum) -> None:
@@ -167,7 +159,6 @@ def _ratio(panel: Axes, found: RadialSpectrum) -> None:
         label(panel, count - 0.6, ring + 1, "never", ha="right")
     panel.yaxis.set_major_locator(MaxNLocator(8, integer=True))
     step_axis(panel, np.arange(count), found.karras_sigmas)
-    axis_labels(panel, "step (below it: karras_sigma)", "frequency", SMALL)
-    colour_bar(panel, drawn, "log2(power / final power), cut at ±3")
+    bar_beside(panel, drawn, "log2(power / final power), cut at ±3")
     low, high = WITHIN
-    panel.set_title(f"◆ stays within {low} … {high} of the final power", fontsize=TEXT, color=INK)
+    named(panel, f"◆ stays within {low} … {high} of the final power", STEP, "frequency")

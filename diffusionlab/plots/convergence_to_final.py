@@ -19,22 +19,15 @@ from diffusionlab.plots.figure import (
     axis_labels,
     canvas,
     colour,
-    colour_bar,
     finish,
-    heading,
-    label,
     not_finite,
     panels,
 )
+from diffusionlab.plots.panel import bar_beside, named, step_axis, title
 from diffusionlab.trace import Trace
 
+STEP = "step (below it: karras_sigma)"
 LOOKS = (("blue", "o"), ("green", "s"), ("orange", "^"), ("purple", "D"), ("vermilion", "v"))
-
-
-def step_axis(panel: Axes, steps: np.ndarray, sigmas: np.ndarray, most: int = 7) -> None:
-    """Ticks that say the step and, below it, its karras_sigma."""
-    chosen = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))
-    panel.set_xticks([steps[i] for i in chosen], [f"{steps[i]}\n{sigmas[i]:.3g}" for i in chosen])
 
 
 # ---- how much x0-hat moves --------------------------------------------------------------------
@@ -55,7 +48,7 @@ def plot_changes(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     axes.legend(fontsize=TEXT, frameon=False, loc="upper right")
     axes.grid(alpha=0.3)
     step_axis(axes, found.steps, found.karras_sigmas, 10)
-    axis_labels(axes, "step (below it: karras_sigma)", "|Δ x0-hat|")
+    axis_labels(axes, STEP, "|Δ x0-hat|")
     bad = not_finite(found.absolute, "in x0-hat")
     told = "x0-hat moves"
     if not bad:
@@ -63,7 +56,7 @@ def plot_changes(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
         told = f"x0-hat moves most at step {found.steps[most]}"
         told += f", karras_sigma {found.karras_sigmas[most]:.3g}"
     several = " (first call of each step)" if record.network_calls > len(record.steps) else ""
-    heading(axes, told + several, worst_residual(record), bad)
+    title(axes, told + several, bad or worst_residual(record))
     ends = f"from {found.absolute[0]:.3g} at step 1 to {found.absolute[-1]:.3g} at the last"
     return finish(ax, axes, f"Curves of the change of x0-hat by step: {told}; {ends}.")
 
@@ -82,23 +75,25 @@ def plot_similarity_to_final(record: Trace, *, ax: Axes | None = None) -> Figure
     steps = np.arange(len(found.karras_sigmas))
     for (name, curve), (shade, mark) in zip(found.measures.items(), LOOKS, strict=False):
         axes.plot(steps, curve, marker=mark, linewidth=LINE, markersize=9, color=colour(shade),
-                  label=f"{name}: {_when(found.reached[name], len(steps))}")  # fmt: skip
+                  label=_legend(name, curve, found.reached[name]))  # fmt: skip
     axes.plot(steps, found.noisy, "--", linewidth=LINE, color=QUIET, label="x_t itself (values)")
     axes.axhline(SIMILAR, color=INK, linewidth=2, linestyle=":")
     axes.set_ylim(LOWEST, 1.03)
     axes.legend(fontsize=TEXT, frameon=False, loc="lower right", title="0.8 or more for good",
                 title_fontsize=TEXT)  # fmt: skip
     step_axis(axes, steps, found.karras_sigmas, 10)
-    axis_labels(axes, "step (below it: karras_sigma)", "likeness to the end (1 = the same)")
-    lowest = min(float(np.nanmin(c, initial=1.0)) for c in found.measures.values())
-    if lowest < LOWEST:
-        label(axes, 0.01, 0.02, f"lowest value {lowest:.2g}, not shown", ha="left", va="bottom",
-              transform=axes.transAxes, color=QUIET)  # fmt: skip
+    axis_labels(axes, STEP, "likeness to the end (1 = the same)")
     axes.grid(alpha=0.3)
     bad = not_finite(record.x0s, "in x0-hat")
-    heading(axes, str(found), found.ends_at_one, worst_residual(record), bad)
+    title(axes, str(found), bad or worst_residual(record), "" if bad else found.ends_at_one)
     told = "; ".join(f"{k} {_when(v, len(steps))}" for k, v in found.reached.items())
     return finish(ax, axes, f"Likeness of x0-hat to {found.end} by step. {found}: {told}.")
+
+
+def _legend(name: str, curve: np.ndarray, step: int) -> str:
+    lowest = min((float(x) for x in curve if np.isfinite(x)), default=0.0)
+    below = f" (from {lowest:.2g})" if lowest < LOWEST else ""
+    return f"{name}: {_when(step, len(curve))}{below}"
 
 
 def _when(step: int, count: int) -> str:
@@ -111,17 +106,17 @@ def plot_trajectory(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     found = trajectory(record)
     axes = canvas(ax, (16, 6.6))
     curve, path, noisy = panels(
-        axes, [(0.05, 0.17, 0.26, 0.68), (0.375, 0.17, 0.25, 0.68), (0.70, 0.17, 0.25, 0.68)]
+        axes, [(0.05, 0.15, 0.26, 0.77), (0.375, 0.15, 0.24, 0.77), (0.68, 0.15, 0.24, 0.77)]
     )
     _off_chord(curve, found)
     picture = _walk(path, found.x0, "x0-hat")
     _walk(noisy, found.latent, "x_t / alpha")
-    colour_bar(noisy, picture, "step")
+    bar_beside(noisy, picture, "step")
     bad = not_finite(found.x0.scores, "in x0-hat")
     note = "the path of x_t is bent in more than its noise scale"
     if found.only_noise:
         note = f"note: PC1 of x_t is only the noise scale (correlation {found.noise_scale:.4f})"
-    heading(axes, f"paths of x0-hat and of x_t · {note}", worst_residual(record), bad)
+    title(axes, f"paths of x0-hat and of x_t · {note}", bad or worst_residual(record))
     return finish(ax, axes, _trajectory_alt(found, note))
 
 
@@ -135,8 +130,7 @@ def _off_chord(panel: Axes, found: Trajectory) -> None:
     panel.set_ylim(bottom=0)
     panel.legend(fontsize=SMALL, frameon=False)
     panel.grid(alpha=0.3)
-    panel.set_title("distance from the chord", fontsize=TEXT, color=INK)
-    axis_labels(panel, "step (below: karras_sigma)", "distance / length of the chord", SMALL)
+    named(panel, "distance from the chord", STEP, "distance / length of the chord")
 
 
 def _walk(panel: Axes, path: Path, name: str) -> None:
@@ -150,8 +144,7 @@ def _walk(panel: Axes, path: Path, name: str) -> None:
                            fontsize=SMALL, color=INK)  # fmt: skip
     panel.margins(0.18)
     first, second = path.shares
-    panel.set_title(f"{name}: {first + second:.0%} of the variance", fontsize=TEXT, color=INK)
-    axis_labels(panel, f"PC1 ({first:.1%})", f"PC2 ({second:.1%})", SMALL)
+    named(panel, f"{name}: main directions", f"PC1 ({first:.1%})", f"PC2 ({second:.1%})")
     return points
 
 

@@ -13,19 +13,20 @@ from diffusionlab.analysis.trajectories import ending
 from diffusionlab.errors import InputError, shown
 from diffusionlab.images import spread
 from diffusionlab.plots.figure import (
+    QUIET,
     TEXT,
     Figure,
     canvas,
     drawable,
     finish,
-    heading,
     label,
     latent_picture,
     not_finite,
 )
-from diffusionlab.trace import Trace
+from diffusionlab.plots.panel import title
+from diffusionlab.trace import Trace, statistics
 
-NAMES = {"x_t": "x_t", "x0": "x0-hat", "eps": "eps-hat"}
+NAMES = {"x_t": "x_t, scaled,", "x0": "x0-hat,", "eps": "eps-hat,"}
 LEFT, GAP, LINE_HEIGHT = 0.95, 0.06, 0.27  # room for names, between pictures; inches of a line
 Picture = tuple[np.ndarray, dict]  # an array, and the options of `imshow`
 
@@ -44,7 +45,7 @@ def sheet(
     lines = 1 + max((caption.count("\n") for caption in captions), default=-1)
     top = lines * LINE_HEIGHT / inches
     wide, high = columns * (1 + GAP) - GAP, len(rows) * (tall + GAP) - GAP
-    size = (inches * (wide + LEFT + 0.05), inches * (high + top + 0.05) + 0.75)
+    size = (inches * (wide + LEFT + 0.05), inches * (high + top + 0.05) + 0.5)
     axes = canvas(ax, size)
     drawn = []
     for n, (row, name) in enumerate(zip(rows, names, strict=True)):
@@ -53,6 +54,8 @@ def sheet(
         label(axes, -0.06, y - tall / 2, name, ha="right", fontsize=TEXT)
     for i, caption in enumerate(captions):
         label(axes, i * (1 + GAP) + 0.5, 0.03, caption, va="bottom")
+    if any("σ̂" in caption for caption in captions):
+        label(axes, -0.06, 0.03, "σ̂ is karras_\nsigma", va="bottom", ha="right", color=QUIET)
     axes.set_xlim(-LEFT, wide + 0.05)
     axes.set_ylim(-high - 0.05, top)
     axes.set_aspect("equal")
@@ -98,10 +101,8 @@ def plot_filmstrip(
     check, (stds, warning) = worst_residual(record), eps_spread(record)
     bad = not_finite(record.x0s, "in the network's output") or not_finite(record.latents, "in x_t")
     told = f"eps-hat has std {stds.min():.2f} … {stds.max():.2f}"
-    heading(
-        axes, f"x_t = alpha · x0-hat + sigma · eps-hat (to {check.relative:.0e}), {told}",
-        check, bad, "" if bad else warning,
-    )  # fmt: skip
+    identity = f"x_t = alpha · x0-hat + sigma · eps-hat (to {check.relative:.0e})"
+    title(axes, f"{identity}, {told}", bad or check, "" if bad else warning)
     return finish(ax, axes, _alt(record, chosen, names, stds) + f" {check}".rstrip())
 
 
@@ -137,7 +138,7 @@ def _row(
     latents = {"x_t": record.latents, "x0": record.x0s, "eps": record.eps}[kind]
     found = [numbers(latents[i]) for i in chosen]
     if kind == "x_t":
-        found = [x * (spread_of_end / (float(x.std()) or 1.0)) for x in found]
+        found = [x * (spread_of_end / (statistics(x).std or 1.0)) for x in found]
     if decode is not None and all(np.isfinite(x).all() for x in found):
         return "decoded", [(np.asarray(decode(x.astype(np.float32))), {}) for x in found]
     how = "mean of\nchannels" if record.preview is None else "preview"
@@ -145,7 +146,7 @@ def _row(
 
 
 def _alt(record: Trace, chosen: Sequence[int], names: Sequence[str], stds: np.ndarray) -> str:
-    told = drawable(", ".join(name.replace("\n", " (") + ")" for name in names))
+    told = drawable(", ".join(name.replace(",\n", " (").replace("\n", " ") + ")" for name in names))
     sigmas = record.karras_sigmas
     return (
         f"Filmstrip of {len(chosen)} of {len(record.steps)} steps, karras_sigma "

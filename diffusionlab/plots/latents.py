@@ -1,4 +1,4 @@
-"""Pictures of one latent: its channels, its values, and the map that makes a small picture of it."""
+"""Pictures of one latent: its channels, its values, and its map to a small picture."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from diffusionlab.plots.figure import (
     INK,
     LINE,
     SMALL,
-    TEXT,
     Figure,
-    axis_labels,
     canvas,
     colour,
     colour_bar,
@@ -28,6 +26,7 @@ from diffusionlab.plots.figure import (
     panels,
     signed,
 )
+from diffusionlab.plots.panel import named, title
 from diffusionlab.trace import Latent, Trace, statistics
 
 
@@ -66,15 +65,15 @@ def plot_latent_histogram(
     found = normality(latent)
     count = len(found.means)
     columns, rows = min(count, 4), -(-count // min(count, 4))
-    axes = canvas(ax, (3.9 * columns + 0.4, 4.1 * rows + 0.8))
+    axes = canvas(ax, (max(3.9 * columns, 9) + 0.4, 4.1 * rows + 0.5))
     boxes = [
-        (n % columns / columns + 0.06 / columns * 2, 1 - (n // columns + 0.8) / rows,
-         0.84 / columns, 0.62 / rows) for n in range(count)
+        (n % columns / columns + 0.06 / columns * 2, 1 - (n // columns + 0.83) / rows,
+         0.84 / columns, 0.73 / rows) for n in range(count)
     ]  # fmt: skip
     for n, panel in enumerate(panels(axes, boxes)):
         _histogram(panel, found, n, first=n % columns == 0)
     bad = not_finite(latent, "left out here") if found.bad else ""
-    heading(axes, f"{where} {found}", bad)
+    title(axes, f"{where} {found}", bad)
     told = "; ".join(
         f"channel {i} mean {found.means[i]:.2f}, std {found.stds[i]:.2f}" for i in range(count)
     )
@@ -108,9 +107,8 @@ def _histogram(panel: Axes, found: Normality, channel: int, first: bool) -> None
         panel.legend(fontsize=SMALL, frameon=False, loc="upper right", handlelength=1.2,
                      borderaxespad=0)  # fmt: skip
     panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    panel.set_title(f"channel {channel}: distance {found.distances[channel]:.2f}", fontsize=TEXT,
-                    color=INK)  # fmt: skip
-    axis_labels(panel, "latent value", "density" if first else "", SMALL)
+    named(panel, f"channel {channel}: distance {found.distances[channel]:.2f}", "latent value",
+          "density" if first else "")  # fmt: skip
 
 
 # ---- the preview map --------------------------------------------------------------------------
@@ -127,7 +125,7 @@ def plot_preview_fit(record: Preview, *, ax: Axes | None = None) -> Figure | Axe
     channels = weight.shape[1]
     axes = canvas(ax, (16, 6.2))
     table, ramps, bars = panels(
-        axes, [(0.055, 0.12, 0.40, 0.72), (0.56, 0.12, 0.20, 0.72), (0.83, 0.12, 0.16, 0.72)]
+        axes, [(0.055, 0.13, 0.42, 0.79), (0.54, 0.13, 0.23, 0.79), (0.845, 0.13, 0.15, 0.79)]
     )
     _matrix(table, weight, bias)
     bad = not_finite(np.concatenate([weight.ravel(), bias, r2]), "in this map: fit it again")
@@ -137,7 +135,7 @@ def plot_preview_fit(record: Preview, *, ax: Axes | None = None) -> Figure | Axe
     mean = float(np.mean(r2))
     poor = f"CHECK FAILED: R² {r2.max():.3g} is above 1" if r2.max() > 1 + 1e-6 else ""
     told = f"rgb = weight · latent + bias explains {mean:.0%} of the colours' variance"
-    heading(axes, told, bad, poor)
+    title(axes, told, bad, poor)
     parts = ", ".join(f"{name} R² {value:.3f}" for name, value in zip(RGB, r2, strict=True))
     return finish(ax, axes, f"The preview map from {channels} latent channels to RGB: {parts}.")
 
@@ -152,8 +150,7 @@ def _matrix(panel: Axes, weight: np.ndarray, bias: np.ndarray) -> None:
     channels = weight.shape[1]
     panel.set_xticks(range(channels + 1), [*map(str, range(channels)), "bias"])
     panel.set_yticks(range(3), RGB)
-    panel.set_title("the map", fontsize=TEXT, color=INK)
-    axis_labels(panel, "latent channel", "", SMALL)
+    named(panel, "the map", "latent channel")
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
 
@@ -165,8 +162,7 @@ def _ramps(panel: Axes, record: Preview, channels: int) -> None:
     for edge in np.arange(channels - 1) + 0.5:
         panel.axhline(edge, color="white", linewidth=4)
     panel.set_yticks(range(channels))
-    panel.set_title("one channel, the others 0", fontsize=TEXT, color=INK)
-    axis_labels(panel, "value of the channel", "channel", SMALL)
+    named(panel, "one channel, the others 0", "value of the channel", "channel")
 
 
 def _explained(panel: Axes, r2: np.ndarray) -> None:
@@ -177,5 +173,4 @@ def _explained(panel: Axes, r2: np.ndarray) -> None:
               va="bottom")  # fmt: skip
     panel.set_xticks(range(3), RGB)
     panel.set_ylim(0, 1.12)
-    panel.set_title("R²", fontsize=TEXT, color=INK)
-    axis_labels(panel, "", "share of the variance", SMALL)
+    named(panel, "R²", "", "share of the variance")

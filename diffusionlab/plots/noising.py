@@ -12,19 +12,17 @@ from diffusionlab.plots.figure import (
     INK,
     LINE,
     SMALL,
-    TEXT,
     Figure,
-    axis_labels,
     canvas,
     colour,
     finish,
-    heading,
     label,
     latent_picture,
     not_finite,
     panels,
 )
 from diffusionlab.plots.filmstrips import Picture, sheet
+from diffusionlab.plots.panel import named, title
 from diffusionlab.schedule import NoiseSchedule
 from diffusionlab.trace import Noising
 
@@ -50,10 +48,10 @@ def plot_noising(
         rows.append([_end(record, images, preview), *pictures])
         names.append(f"{name},\n{'decoded' if images else 'preview'}")
     captions = ["clean", *(_caption(found, i) for i in range(len(record.levels)))]
-    axes, _ = sheet(ax, rows, names, captions, inches=2.1 if len(captions) < 7 else 1.8)
+    axes, _ = sheet(ax, rows, names, captions, inches=2.0 if len(captions) < 6 else 1.65)
     bad = not_finite(numbers(record.latents), "in the noisy latents")
     told = f", told {record.prompt[:40]!r}" if record.prompt else ", told nothing"
-    heading(axes, f"x_t = alpha · x0 + sigma · noise, and one step back{told}", *found.checks, bad)
+    title(axes, f"x_t = alpha · x0 + sigma · noise, and one step back{told}", bad, *found.checks)
     return finish(ax, axes, f"A picture noised to {len(record.levels)} levels. {_told(found)}")
 
 
@@ -93,14 +91,14 @@ def plot_noising_curve(
     """
     found = noising_curve(record)
     axes = canvas(ax, (15, 6))
-    signal, errors = panels(axes, [(0.065, 0.15, 0.4, 0.7), (0.575, 0.15, 0.4, 0.7)])
+    signal, errors = panels(axes, [(0.065, 0.13, 0.4, 0.79), (0.575, 0.13, 0.4, 0.79)])
     _signal(signal, found, schedule)
     _errors(errors, found)
     bad = not_finite(found.x0_errors, "in the errors")
     best = float(np.nanmin(found.x0_errors, initial=np.inf))
     worst = float(np.nanmax(found.x0_errors, initial=0.0))
     told = f"one step back is off by {best:.2g} … {worst:.2g} of the picture's spread"
-    heading(axes, told, *found.checks, bad)
+    title(axes, told, bad, *found.checks)
     return finish(ax, axes, f"Signal-to-noise ratio and one-step errors. {_told(found)}")
 
 
@@ -113,11 +111,10 @@ def _signal(panel: Axes, found: NoisingCurve, schedule: NoiseSchedule | None) ->
                markersize=13, markeredgecolor="white", zorder=3)  # fmt: skip
     panel.set_yscale("log")
     panel.axhline(1, color=INK, linewidth=2, linestyle=":")
-    label(panel, 0.02, 1, "as much noise as signal", va="bottom", ha="left",
+    label(panel, 0.99, 1, "as much noise as signal", va="bottom", ha="right",
           transform=panel.get_yaxis_transform())  # fmt: skip
     panel.grid(alpha=0.3)
-    panel.set_title("SNR = alpha² / sigma²", fontsize=TEXT, color=INK)
-    axis_labels(panel, "timestep", "signal-to-noise ratio", SMALL)
+    named(panel, "SNR = alpha² / sigma²", "timestep", "signal-to-noise ratio")
 
 
 def _errors(panel: Axes, found: NoisingCurve) -> None:
@@ -132,5 +129,4 @@ def _errors(panel: Axes, found: NoisingCurve) -> None:
     panel.set_ylim(0, max(1.15, 1.1 * float(np.nanmax(found.x0_errors, initial=0.0))))
     panel.legend(fontsize=SMALL, frameon=False, loc="upper center", ncols=2)
     panel.grid(alpha=0.3)
-    panel.set_title("the network's error in one step", fontsize=TEXT, color=INK)
-    axis_labels(panel, "timestep", "root mean square error / size", SMALL)
+    named(panel, "the network's error in one step", "timestep", "root mean square error / size")
