@@ -18,9 +18,8 @@ from diffusionlab.plots.figure import (
     colour,
     finish,
     label,
-    panels,
 )
-from diffusionlab.plots.panel import bar_beside, named, title
+from diffusionlab.plots.panel import bar_beside, boxed, named, title
 
 
 # ---- there and back ---------------------------------------------------------------------------
@@ -31,7 +30,7 @@ def plot_roundtrip(record: Roundtrip, *, ax: Axes | None = None) -> Figure | Axe
     """
     tall = min(max(record.before.shape[0] / record.before.shape[1], 0.7), 1.4)
     axes = canvas(ax, (17, 3.8 * tall + 1.2))
-    *pictures, curve = panels(
+    *pictures, curve = boxed(
         axes, [(0.0, 0.02, 0.22, 0.9), (0.23, 0.02, 0.22, 0.9), (0.46, 0.02, 0.22, 0.9),
                (0.81, 0.22, 0.185, 0.69)]
     )  # fmt: skip
@@ -101,7 +100,7 @@ def plot_latent_edits(record: LatentEdits, *, ax: Axes | None = None) -> Figure 
     units = 1.2 * max(len(rows), 2)  # of one picture's width
     axes = canvas(ax, (1.62 * (1.06 * across + 0.5 + units / 3) + 0.6, 1.62 * units + 0.7))
     share = (1.06 * across + 0.5) / (1.06 * across + 0.6 + units / 3)
-    table, reach = panels(axes, [(0.0, 0.0, share, 1.0), (share + 0.02, 0.0, 0.98 - share, 1.0)])
+    table, reach = boxed(axes, [(0.0, 0.0, share, 1.0), (share + 0.02, 0.0, 0.98 - share, 1.0)])
     _table(table, rows, across)
     _reach(reach, record, places[:1])
     title(axes, _edits_title(places), record.repeats)

@@ -17,6 +17,7 @@ from diffusionlab.plots.figure import (
     INK,
     LINE,
     SIGNED,
+    SMALL,
     Figure,
     canvas,
     colour,
@@ -24,9 +25,8 @@ from diffusionlab.plots.figure import (
     label,
     latent_picture,
     not_finite,
-    panels,
 )
-from diffusionlab.plots.panel import bar_beside, named, step_axis, title
+from diffusionlab.plots.panel import bar_beside, boxed, named, step_axis, title
 from diffusionlab.trace import Trace
 
 
@@ -42,7 +42,7 @@ def plot_commitment(
     found = commitment(record, tolerance)
     height, width = found.steps.shape
     axes = canvas(ax, (16, 4.7 * min(max(height / width, 0.6), 1.3) + 1.2))
-    picture, places, curve = panels(
+    picture, places, curve = boxed(
         axes, [(0.0, 0.02, 0.29, 0.9), (0.31, 0.02, 0.29, 0.9), (0.735, 0.17, 0.26, 0.74)]
     )
     picture.imshow(*_end(record)[:1], **_end(record)[1])
@@ -104,7 +104,7 @@ def plot_spectrum(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     """
     found = radial_spectrum(record)
     axes = canvas(ax, (16, 6.6))
-    lines, ratio = panels(axes, [(0.06, 0.15, 0.36, 0.77), (0.50, 0.15, 0.41, 0.77)])
+    lines, ratio = boxed(axes, [(0.06, 0.15, 0.36, 0.77), (0.50, 0.15, 0.41, 0.77)])
     _lines(lines, found)
     _ratio(ratio, found)
     bad = not_finite(found.power, "in the spectrum of x0-hat")

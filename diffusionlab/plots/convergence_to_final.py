@@ -21,9 +21,8 @@ from diffusionlab.plots.figure import (
     colour,
     finish,
     not_finite,
-    panels,
 )
-from diffusionlab.plots.panel import bar_beside, named, step_axis, title
+from diffusionlab.plots.panel import bar_beside, boxed, named, step_axis, title
 from diffusionlab.trace import Trace
 
 STEP = "step (below it: karras_sigma)"
@@ -105,7 +104,7 @@ def plot_trajectory(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     """Distance of x_t and of x0-hat from their chords, and both paths along two main directions."""
     found = trajectory(record)
     axes = canvas(ax, (16, 6.6))
-    curve, path, noisy = panels(
+    curve, path, noisy = boxed(
         axes, [(0.05, 0.15, 0.26, 0.77), (0.375, 0.15, 0.24, 0.77), (0.68, 0.15, 0.24, 0.77)]
     )
     _off_chord(curve, found)

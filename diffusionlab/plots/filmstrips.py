@@ -34,10 +34,11 @@ Picture = tuple[np.ndarray, dict]  # an array, and the options of `imshow`
 # ---- a table of pictures ----------------------------------------------------------------------
 def sheet(
     ax: Axes | None, rows: Sequence[Sequence[Picture]], names: Sequence[str],
-    captions: Sequence[str], inches: float = 1.75,
+    captions: Sequence[str], corner: str = "", inches: float = 1.75,
 ) -> tuple[Axes, list[list[Any]]]:  # fmt: skip
     """Rows of pictures with a name at the left of each and a caption over each column.
 
+    `corner` says what the lines of the captions are.
     Draws into `ax`, or into a new figure with pictures of `inches`; returns the Axes and, row by
     row, matplotlib's images. All pictures are one unit wide and as tall as the first one.
     """
@@ -54,8 +55,7 @@ def sheet(
         label(axes, -0.06, y - tall / 2, name, ha="right", fontsize=TEXT)
     for i, caption in enumerate(captions):
         label(axes, i * (1 + GAP) + 0.5, 0.03, caption, va="bottom")
-    if any("σ̂" in caption for caption in captions):
-        label(axes, -0.06, 0.03, "σ̂ is karras_\nsigma", va="bottom", ha="right", color=QUIET)
+    label(axes, -0.06, 0.03, corner, va="bottom", ha="right", color=QUIET)
     axes.set_xlim(-LEFT, wide + 0.05)
     axes.set_ylim(-high - 0.05, top)
     axes.set_aspect("equal")
@@ -96,7 +96,7 @@ def plot_filmstrip(
     names = [f"{NAMES[kind]}\n{how}" for kind, (how, _) in shown_rows.items()]
     axes, _ = sheet(
         ax, [pictures for _, pictures in shown_rows.values()], names,
-        [_caption(record, i) for i in chosen], inches=2.2 if len(chosen) < 6 else 1.75,
+        [_caption(record, i) for i in chosen], "step\nkarras_sigma", 2.2 if len(chosen) < 6 else 1.75,
     )  # fmt: skip
     check, (stds, warning) = worst_residual(record), eps_spread(record)
     bad = not_finite(record.x0s, "in the network's output") or not_finite(record.latents, "in x_t")
@@ -126,7 +126,7 @@ def _chosen(record: Trace, steps: Sequence[int] | None, most: int) -> list[int]:
 
 
 def _caption(record: Trace, index: int) -> str:
-    return f"step {index}\nσ̂ {record.steps[index].level.karras_sigma:.3g}"
+    return f"{index}\n{record.steps[index].level.karras_sigma:.3g}"
 
 
 def _row(

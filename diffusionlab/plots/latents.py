@@ -23,10 +23,9 @@ from diffusionlab.plots.figure import (
     label,
     latent_picture,
     not_finite,
-    panels,
     signed,
 )
-from diffusionlab.plots.panel import named, title
+from diffusionlab.plots.panel import boxed, named, title
 from diffusionlab.trace import Latent, Trace, statistics
 
 
@@ -70,7 +69,7 @@ def plot_latent_histogram(
         (n % columns / columns + 0.06 / columns * 2, 1 - (n // columns + 0.83) / rows,
          0.84 / columns, 0.73 / rows) for n in range(count)
     ]  # fmt: skip
-    for n, panel in enumerate(panels(axes, boxes)):
+    for n, panel in enumerate(boxed(axes, boxes)):
         _histogram(panel, found, n, first=n % columns == 0)
     bad = not_finite(latent, "left out here") if found.bad else ""
     title(axes, f"{where} {found}", bad)
@@ -124,7 +123,7 @@ def plot_preview_fit(record: Preview, *, ax: Axes | None = None) -> Figure | Axe
     weight, bias, r2 = (np.asarray(x, np.float64) for x in (record.weight, record.bias, record.r2))
     channels = weight.shape[1]
     axes = canvas(ax, (16, 6.2))
-    table, ramps, bars = panels(
+    table, ramps, bars = boxed(
         axes, [(0.055, 0.13, 0.42, 0.79), (0.54, 0.13, 0.23, 0.79), (0.845, 0.13, 0.15, 0.79)]
     )
     _matrix(table, weight, bias)

@@ -19,10 +19,9 @@ from diffusionlab.plots.figure import (
     label,
     latent_picture,
     not_finite,
-    panels,
 )
 from diffusionlab.plots.filmstrips import Picture, sheet
-from diffusionlab.plots.panel import named, title
+from diffusionlab.plots.panel import boxed, named, title
 from diffusionlab.schedule import NoiseSchedule
 from diffusionlab.trace import Noising
 
@@ -91,7 +90,7 @@ def plot_noising_curve(
     """
     found = noising_curve(record)
     axes = canvas(ax, (15, 6))
-    signal, errors = panels(axes, [(0.065, 0.13, 0.4, 0.79), (0.575, 0.13, 0.4, 0.79)])
+    signal, errors = boxed(axes, [(0.065, 0.13, 0.4, 0.79), (0.575, 0.13, 0.4, 0.79)])
     _signal(signal, found, schedule)
     _errors(errors, found)
     bad = not_finite(found.x0_errors, "in the errors")

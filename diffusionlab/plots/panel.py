@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from diffusionlab.plots.figure import INK, SMALL, TEXT, axis_labels, heading
+from diffusionlab.plots.figure import (
+    INK,
+    SMALL,
+    TEXT,
+    TITLE,
+    Figure,
+    axis_labels,
+    colour,
+    drawable,
+    panels,
+)
 
 LETTER = 0.152  # inches that a letter of a title takes, on average
 
 
 def title(ax: Axes, text: str, *checks: Any) -> None:
-    """The heading; failed checks stand on lines of their own, and long lines are broken."""
-    most = max(30, int(ax.figure.get_figwidth() * ax.get_position().width / LETTER))
-    failed = [str(check) for check in checks if str(check)]
-    if not failed:
-        return heading(ax, textwrap.fill(text, most))
-    return heading(ax, textwrap.fill(text, most), "\n" + textwrap.fill(" · ".join(failed), most))
+    """As `figure.heading`, in lines that stay on the page; failed checks stand on their own."""
+    failed = " · ".join(str(check) for check in checks if str(check))
+    own = isinstance(ax.figure, Figure) and len(ax.figure.axes) == 1
+    share = 0.98 if own else ax.get_position().width
+    most = max(30, int(ax.figure.get_figwidth() * share / LETTER))
+    lines = [textwrap.fill(drawable(part), most) for part in (text, failed) if part]
+    shade = colour("vermilion") if failed else INK
+    ax.set_title(
+        "\n".join(lines), fontsize=TITLE, color=shade, loc="left", pad=12, parse_math=False
+    )
+
+
+def boxed(ax: Axes, boxes: Sequence[tuple[float, float, float, float]]) -> list[Axes]:
+    """`figure.panels` whose labels have their room inside the Axes: no layout need measure them."""
+    found = panels(ax, boxes)
+    for panel in found:
+        panel.set_in_layout(False)
+    return found
 
 
 def step_axis(panel: Axes, steps: np.ndarray, sigmas: np.ndarray, most: int = 7) -> None:
@@ -28,12 +52,13 @@ def step_axis(panel: Axes, steps: np.ndarray, sigmas: np.ndarray, most: int = 7)
     panel.set_xticks([steps[i] for i in chosen], [f"{steps[i]}\n{sigmas[i]:.3g}" for i in chosen])
 
 
-def bar_beside(panel: Axes, picture: Any, text: str) -> None:
+def bar_beside(panel: Axes, picture: Any, text: str, whole: bool = False) -> None:
     """A colour bar at the right of a panel (which no layout engine moves)."""
     place = panel.inset_axes((1.03, 0.0, 0.035, 1.0), label="colour bar")
     bar = panel.figure.colorbar(picture, cax=place)
     bar.set_label(text, fontsize=SMALL, color=INK)
     bar.ax.tick_params(labelsize=SMALL, width=1.5)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=whole))
     bar.outline.set_visible(False)
 
 

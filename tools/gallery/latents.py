@@ -10,6 +10,8 @@ from lab import OTHER, PROMPT, Lab
 
 import diffusionlab as dl
 from diffusionlab.analysis.autoencoder import latent_edits, roundtrip
+from diffusionlab.images import to_image
+from diffusionlab.toyland import render, scene
 from diffusionlab.trace import Latent
 
 
@@ -20,6 +22,11 @@ def _latent(lab: Lab, index: int) -> Latent:
 
 def _noising(lab: Lab, **options):
     return dl.noise_image(lab.model, lab.trace.image, prompt=PROMPT, seed=1, **options)
+
+
+def _scene():
+    """A picture that Toyland's renderer drew, with edges that the autoencoder has to blur."""
+    return to_image(render(scene(3)).image)
 
 
 def _broken(lab: Lab):
@@ -44,6 +51,7 @@ CASES: dict[str, Callable[[Lab], tuple]] = {
     "plot_latent_histogram.end": lambda lab: (lab.trace, {"step": len(lab.trace.steps)}),
     "plot_preview_fit": lambda lab: (lab.model.preview, {}),
     "plot_roundtrip": lambda lab: (roundtrip(lab.trace.image, lab.encode, lab.decode), {}),
+    "plot_roundtrip.drawn": lambda lab: (roundtrip(_scene(), lab.encode, lab.decode), {}),
     "plot_latent_edits": lambda lab: (latent_edits(lab.trace.latents[-1], lab.decode), {}),
     "plot_filmstrip": lambda lab: (lab.trace, {}),
     "plot_filmstrip.decoded": lambda lab: (lab.trace, {"decode": lab.decode, "most": 6}),
