@@ -52,11 +52,12 @@ def _side_by_side(pictures: list[Axes], record: Roundtrip) -> None:
         off.add_patch(
             Rectangle((left - 0.5, top - 0.5), record.cell, record.cell, fill=False, linewidth=3)
         )
-    titles = ("the picture", "after the roundtrip", "what changed, the worst places")
+    changed = f"what changed, cut at ±{most:.2g}"
+    titles = ("the picture", "after the roundtrip", changed)
     for panel, name in zip(pictures, titles, strict=True):
         named(panel, name)
         panel.axis("off")
-    bar_beside(off, drawn, f"after − before, mean of RGB\ncut at ±{most:.2g}")
+    bar_beside(off, drawn, "after − before, mean of RGB")
 
 
 def _lost(panel: Axes, record: Roundtrip) -> None:
@@ -115,7 +116,7 @@ def _edits_title(places: list[Edited]) -> str:
     if places[0].box is None:
         return "one position: no pixel changes that could be seen"
     one = places[0]
-    return f"one position of the latent: {one.share:.0%} of the change stays in its own pixels"
+    return f"one position of the latent: {one.share:.0%} of the change stays in its own square"
 
 
 def _table(panel: Axes, rows: dict, across: int) -> None:
@@ -134,14 +135,15 @@ def _table(panel: Axes, rows: dict, across: int) -> None:
         label(panel, -0.05, y - tall / 2, name, ha="right", fontsize=TEXT)
     panel.set_xlim(-0.45, across * 1.06)
     panel.set_ylim(-(len(rows) - 1) * (tall + 0.2) - tall - 0.02, 0.2)
-    panel.set_aspect("equal")
+    panel.set_aspect("equal", anchor="W")
 
 
 def _reach(panel: Axes, record: LatentEdits, places: list[Edited]) -> None:
     height, width = record.picture.shape[:2]
     shown = [("as it is", record.picture, {})]
     for one in places:
-        top = {"cmap": HEAT, "vmin": 0, "vmax": float(one.change.max()) or 1.0}
+        most = float(np.quantile(one.change, 0.995)) or 1.0
+        top = {"cmap": HEAT, "vmin": 0, "vmax": most}
         shown += [(str(one.edit), one.picture, {})]
         _, _, tall, wide = one.box or (0, 0, 0, 0)
         shown += [(f"{wide} × {tall} px changed", one.change, top)]
@@ -154,7 +156,7 @@ def _reach(panel: Axes, record: LatentEdits, places: list[Edited]) -> None:
             _boxes(panel, places[0], y, record.cell, n == 2)
     panel.set_xlim(-0.01 * width, 1.01 * width)
     panel.set_ylim((len(shown) - 1) * step + height + 1, -0.17 * width)
-    panel.set_aspect("equal")
+    panel.set_aspect("equal", anchor="E")
     panel.axis("off")
 
 

@@ -68,7 +68,7 @@ def _map(panel: Axes, found: Commitment) -> None:
     colours = matplotlib.colormaps[HEAT].with_extremes(bad=colour("vermilion"))
     drawn = panel.imshow(values, cmap=colours, vmin=0, vmax=max(count - 1, 1),
                          interpolation="nearest")  # fmt: skip
-    bar_beside(panel, drawn, "step at which a place is decided")
+    bar_beside(panel, drawn, "step at which a place is decided", whole=True)
     never = f", {found.open} never (red)" if found.open else ""
     named(panel, f"within {found.tolerance:g} of the spread{never}")
 
@@ -133,13 +133,14 @@ def _lines(panel: Axes, found: RadialSpectrum) -> None:
     for i in spread(count, 6):
         values = np.where(found.power[i] > 0, found.power[i], np.nan)[found.whole]
         panel.plot(places, values, color=colours(i / max(count - 1, 1) * 0.92), linewidth=LINE,
-                   label=f"step {i}, σ̂ {found.karras_sigmas[i]:.3g}")  # fmt: skip
+                   label=f"{i}, {found.karras_sigmas[i]:.3g}")  # fmt: skip
     final = np.where(found.final > 0, found.final, np.nan)[found.whole]
     panel.plot(places, final, "--", color=INK, linewidth=LINE, label="the end")
     panel.set_yscale("log")
     panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     panel.yaxis.set_minor_formatter("")
-    panel.legend(fontsize=SMALL, frameon=False, loc="upper right")
+    panel.legend(fontsize=SMALL, frameon=False, loc="upper right", title="step, karras_sigma",
+                 title_fontsize=SMALL)  # fmt: skip
     panel.grid(alpha=0.3)
     named(panel, "power of x0-hat", "frequency (cycles per longer side)", "power in the ring")
 

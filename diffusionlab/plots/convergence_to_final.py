@@ -91,7 +91,7 @@ def plot_similarity_to_final(record: Trace, *, ax: Axes | None = None) -> Figure
 
 def _legend(name: str, curve: np.ndarray, step: int) -> str:
     lowest = min((float(x) for x in curve if np.isfinite(x)), default=0.0)
-    below = f" (from {lowest:.2g})" if lowest < LOWEST else ""
+    below = f" (from {lowest:.2g})".replace("-", "−") if lowest < LOWEST else ""
     return f"{name}: {_when(step, len(curve))}{below}"
 
 
@@ -110,7 +110,7 @@ def plot_trajectory(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     _off_chord(curve, found)
     picture = _walk(path, found.x0, "x0-hat")
     _walk(noisy, found.latent, "x_t / alpha")
-    bar_beside(noisy, picture, "step")
+    bar_beside(noisy, picture, "step", whole=True)
     bad = not_finite(found.x0.scores, "in x0-hat")
     note = "the path of x_t is bent in more than its noise scale"
     if found.only_noise:
@@ -141,7 +141,7 @@ def _walk(panel: Axes, path: Path, name: str) -> None:
         if np.isfinite(x[i] + y[i]):
             panel.annotate(f"step {i}", (x[i], y[i]), xytext=(8, 8), textcoords="offset points",
                            fontsize=SMALL, color=INK)  # fmt: skip
-    panel.margins(0.18)
+    panel.margins(x=0.3, y=0.15)
     first, second = path.shares
     named(panel, f"{name}: main directions", f"PC1 ({first:.1%})", f"PC2 ({second:.1%})")
     return points

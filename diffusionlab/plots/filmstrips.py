@@ -94,10 +94,10 @@ def plot_filmstrip(
         kind: _row(record, kind, chosen, float(end.std()) or 1.0, decode) for kind in kinds
     }
     names = [f"{NAMES[kind]}\n{how}" for kind, (how, _) in shown_rows.items()]
-    axes, _ = sheet(
-        ax, [pictures for _, pictures in shown_rows.values()], names,
-        [_caption(record, i) for i in chosen], "step\nkarras_sigma", 2.2 if len(chosen) < 6 else 1.75,
-    )  # fmt: skip
+    pictures = [found for _, found in shown_rows.values()]
+    captions = [_caption(record, i) for i in chosen]
+    inches = 2.2 if len(chosen) < 6 else 1.75
+    axes, _ = sheet(ax, pictures, names, captions, "step\nkarras_sigma", inches)
     check, (stds, warning) = worst_residual(record), eps_spread(record)
     bad = not_finite(record.x0s, "in the network's output") or not_finite(record.latents, "in x_t")
     told = f"eps-hat has std {stds.min():.2f} … {stds.max():.2f}"

@@ -66,8 +66,8 @@ def plot_latent_histogram(
     columns, rows = min(count, 4), -(-count // min(count, 4))
     axes = canvas(ax, (max(3.9 * columns, 9) + 0.4, 4.1 * rows + 0.5))
     boxes = [
-        (n % columns / columns + 0.06 / columns * 2, 1 - (n // columns + 0.83) / rows,
-         0.84 / columns, 0.73 / rows) for n in range(count)
+        (0.055 + n % columns * 0.945 / columns, 1 - (n // columns + 0.83) / rows,
+         0.78 / columns, 0.73 / rows) for n in range(count)
     ]  # fmt: skip
     for n, panel in enumerate(boxed(axes, boxes)):
         _histogram(panel, found, n, first=n % columns == 0)
@@ -101,7 +101,7 @@ def _histogram(panel: Axes, found: Normality, channel: int, first: bool) -> None
     panel.plot(places, bell, "--", color=INK, linewidth=LINE, label="N(0, 1)")
     panel.set_ylim(0, max(0.62, 1.25 * float(found.densities.max())))
     told = f"mean {found.means[channel]:+.2f}\nstd {found.stds[channel]:.2f}"
-    label(panel, 0.02, 0.98, told, transform=panel.transAxes, ha="left", va="top")
+    label(panel, 0.02, 0.98, told.replace("-", "−"), transform=panel.transAxes, ha="left", va="top")
     if first:
         panel.legend(fontsize=SMALL, frameon=False, loc="upper right", handlelength=1.2,
                      borderaxespad=0)  # fmt: skip
@@ -145,7 +145,7 @@ def _matrix(panel: Axes, weight: np.ndarray, bias: np.ndarray) -> None:
     largest = np.abs(np.where(np.isfinite(values), values, 0)).max()
     for (row, column), value in np.ndenumerate(values) if values.shape[1] <= 6 else ():
         shade = "white" if abs(value) > 0.6 * largest else INK
-        label(panel, column, row, f"{value:+.3f}", color=shade)
+        label(panel, column, row, f"{value:+.3f}".replace("-", "−"), color=shade)
     channels = weight.shape[1]
     panel.set_xticks(range(channels + 1), [*map(str, range(channels)), "bias"])
     panel.set_yticks(range(3), RGB)

@@ -47,7 +47,8 @@ def plot_noising(
         rows.append([_end(record, images, preview), *pictures])
         names.append(f"{name},\n{'decoded' if images else 'preview'}")
     captions = ["clean", *(_caption(found, i) for i in range(len(record.levels)))]
-    axes, _ = sheet(ax, rows, names, captions, inches=2.0 if len(captions) < 6 else 1.65)
+    corner = "timestep\nkarras_sigma\nSNR"
+    axes, _ = sheet(ax, rows, names, captions, corner, 2.0 if len(captions) < 6 else 1.65)
     bad = not_finite(numbers(record.latents), "in the noisy latents")
     told = f", told {record.prompt[:40]!r}" if record.prompt else ", told nothing"
     title(axes, f"x_t = alpha · x0 + sigma · noise, and one step back{told}", bad, *found.checks)
@@ -65,7 +66,7 @@ def _end(record: Noising, images: tuple, preview: Preview | None) -> Picture:
 
 
 def _caption(found: NoisingCurve, i: int) -> str:
-    return f"t {found.timesteps[i]:g}\nσ̂ {found.karras_sigmas[i]:.3g}\nSNR {found.snr[i]:.2g}"
+    return f"{found.timesteps[i]:g}\n{found.karras_sigmas[i]:.3g}\n{found.snr[i]:.2g}"
 
 
 def _told(found: NoisingCurve) -> str:
