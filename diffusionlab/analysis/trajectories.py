@@ -132,10 +132,10 @@ def trajectory(trace: Trace) -> Trajectory:
     in karras_sigma hold it, and as such pictures are usually made); x0-hat is clean, so that it is
     the same in all. Errors: InputError for fewer than two steps, or without recorded predictions.
     """
+    guesses = numbers(trace.x0s).reshape(len(trace.steps), -1)
     levels, points = path_of(trace)
     if len(levels) < 3:
         raise InputError("a run of 1 step was given, whose path is two points; use 2 or more")
-    guesses = numbers(trace.x0s).reshape(len(levels) - 1, -1)
     points = points.reshape(len(levels), -1)
     sigmas = np.array([level.karras_sigma for level in levels])
     alphas, sums = np.array([(level.alpha, level.alpha + level.sigma) for level in levels]).T

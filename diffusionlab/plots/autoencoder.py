@@ -70,7 +70,7 @@ def _lost(panel: Axes, record: Roundtrip) -> None:
     panel.set_yscale("log")
     panel.set_ylim(top=4)
     panel.grid(alpha=0.3)
-    named(panel, "what is lost", "frequency (cycles per longer side)\ndotted: the latent's finest",
+    named(panel, "what is lost", "cycles per longer side\n(dotted: the latent's finest)",
           "residual / picture (power)")  # fmt: skip
 
 
@@ -83,6 +83,9 @@ def _roundtrip_alt(record: Roundtrip) -> str:
         f"{record.psnr:.1f} dB; lost of the coarse half of the frequencies {coarse:.2g}, of the "
         f"fine half {fine:.2g}; largest residuals {where}."
     )
+
+
+LEFT = 0.62  # room for the names of the channels, in widths of a picture
 
 
 # ---- edits ------------------------------------------------------------------------------------
@@ -99,8 +102,8 @@ def plot_latent_edits(record: LatentEdits, *, ax: Axes | None = None) -> Figure 
     places = [edited for edited in record.edits if edited.edit.place is not None]
     across = max((len(row) for row in rows.values()), default=0)
     units = 1.2 * max(len(rows), 2)  # of one picture's width
-    axes = canvas(ax, (1.62 * (1.06 * across + 0.5 + units / 3) + 0.6, 1.62 * units + 0.7))
-    share = (1.06 * across + 0.5) / (1.06 * across + 0.6 + units / 3)
+    axes = canvas(ax, (1.62 * (1.06 * across + LEFT + units / 3) + 0.3, 1.62 * units + 0.7))
+    share = (1.06 * across + LEFT) / (1.06 * across + LEFT + units / 3)
     table, reach = boxed(axes, [(0.0, 0.0, share, 1.0), (share + 0.02, 0.0, 0.98 - share, 1.0)])
     _table(table, rows, across)
     _reach(reach, record, places[:1])
@@ -133,7 +136,7 @@ def _table(panel: Axes, rows: dict, across: int) -> None:
             label(panel, i * 1.06 + 0.5, y + 0.02, short, va="bottom")
         name = "all" if channel is None else f"channel\n{channel}"
         label(panel, -0.05, y - tall / 2, name, ha="right", fontsize=TEXT)
-    panel.set_xlim(-0.45, across * 1.06)
+    panel.set_xlim(-LEFT, across * 1.06 - 0.06)
     panel.set_ylim(-(len(rows) - 1) * (tall + 0.2) - tall - 0.02, 0.2)
     panel.set_aspect("equal", anchor="W")
 

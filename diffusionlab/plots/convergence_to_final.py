@@ -137,11 +137,12 @@ def _walk(panel: Axes, path: Path, name: str) -> None:
     panel.plot(x, y, color=QUIET, linewidth=2.5, zorder=1)
     steps = np.arange(len(x))
     points = panel.scatter(x, y, c=steps, cmap=HEAT, s=110, edgecolor="white", zorder=2)
-    for i in (0, len(x) - 1):
+    for i, side in ((0, 1), (len(x) - 1, -1)):
         if np.isfinite(x[i] + y[i]):
-            panel.annotate(f"step {i}", (x[i], y[i]), xytext=(8, 8), textcoords="offset points",
-                           fontsize=SMALL, color=INK)  # fmt: skip
-    panel.margins(x=0.3, y=0.15)
+            panel.annotate(f"step {i}", (x[i], y[i]), xytext=(9 * side, 7), fontsize=SMALL,
+                           ha="left" if side > 0 else "right", textcoords="offset points",
+                           color=INK)  # fmt: skip
+    panel.margins(0.15)
     first, second = path.shares
     named(panel, f"{name}: main directions", f"PC1 ({first:.1%})", f"PC2 ({second:.1%})")
     return points
