@@ -215,12 +215,28 @@ def waves_from(steps, count=8):
 @pytest.mark.parametrize(
     ("steps", "order"), [((1, 2, 4, 6), 1.0), ((6, 4, 2, 1), -1.0), ((2, 2, 2, 2), math.nan)]
 )
-def test_each_ring_settles_at_its_step(steps, order):
+def test_each_ring_comes_right_at_its_step(steps, order):
     found = radial_spectrum(run_of(waves_from(steps)))
-    assert tuple(found.settled[found.whole]) == steps
+    assert tuple(found.right[found.whole]) == steps == tuple(found.level_of_power[found.whole])
     assert found.order == pytest.approx(order, abs=1e-12, nan_ok=True)
-    assert found.ratio[0, 1:5] == pytest.approx([0.25] * 4, rel=1e-9)
+    assert found.order_by_power == pytest.approx(order, abs=1e-12, nan_ok=True)
+    assert found.power[0, 1:5] == pytest.approx(found.final[1:5] / 4, rel=1e-9)
+    assert found.wrong_share[0, 1:5] == pytest.approx([0.25] * 4, rel=1e-9)
     assert found.parseval.relative < 1e-9 and found.parseval.holds
+
+
+def test_the_right_power_may_be_of_the_wrong_wave():
+    x0s = [wave(0, 1) * (1 if k >= 3 else -1) + wave(0, 2) for k in range(5)]
+    found = radial_spectrum(run_of(x0s))
+    assert found.level_of_power[1:3].tolist() == [0, 0] and found.right[1:3].tolist() == [3, 0]
+    assert found.wrong_share[0, 1] == pytest.approx(4, rel=1e-9)
+
+
+def test_power_that_is_not_counted_fails_the_check():
+    from diffusionlab.analysis.spectrum import _parseval
+
+    power = ring_power(END).mean(axis=0)
+    assert _parseval(power, END).holds and not _parseval(power[:-1], END).holds
 
 
 def test_equal_ranks_are_shared():

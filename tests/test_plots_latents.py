@@ -207,7 +207,7 @@ def test_the_edits_are_a_table_and_a_reach():
     assert np.array_equal(plain, EDITS.picture)
     assert np.array_equal(edited, EDITS.edits[-1].picture)
     assert np.array_equal(change, EDITS.edits[-1].change)
-    assert "100% of the change stays" in title(figure) and "8 × 8 px changed" in texts(reach)
+    assert "100% of the change stays" in title(figure) and "≥ 2/255 in 8 × 8 px" in texts(reach)
     assert "CHECK FAILED" in title(plots.plot_latent_edits(replace(EDITS, repeats=Residual(1, 0))))
     for edits in ([Edit("zero", 0)], [Edit("add", None, 0.3, (0, 0))], [Edit("add", 3, 9, (1, 1))]):
         plots.plot_latent_edits(latent_edits(LATENT, decode, edits)).to_png()
@@ -340,16 +340,18 @@ def test_places_that_are_never_decided_are_red_and_told():
 
 def test_the_spectrum_and_its_marks():
     figure = plots.plot_spectrum(WAVES)
-    lines, ratio = panels(figure)
+    lines, wrong = panels(figure)
     final = lines.get_lines()[-1].get_ydata()
     assert final == pytest.approx([0.5, 0.5, 0.5, 1.0], rel=1e-9)
     assert lines.get_lines()[0].get_ydata() == pytest.approx(final / 4, rel=1e-9)
-    drawn = ratio.images[0].get_array()
-    assert drawn.shape == (4, 8) and np.allclose(drawn[:, 0], -2)
-    marks = ratio.get_lines()[0]
-    assert marks.get_xdata().tolist() == [1, 2, 4, 6]
-    assert marks.get_ydata().tolist() == [1, 2, 3, 4]
-    assert "coarse before fine: rank correlation of frequency and step +1.00" in title(figure)
+    drawn = wrong.images[0].get_array()
+    assert drawn.shape == (4, 8) and np.allclose(drawn[:, 0], 0.25)
+    for marks in wrong.get_lines():
+        assert marks.get_xdata().tolist() == [1, 2, 4, 6]
+        assert marks.get_ydata().tolist() == [1, 2, 3, 4]
+    assert "coarse before fine: rank correlation of frequency and step +1.00 (by power" in title(
+        figure
+    )
     assert "fine before coarse" in title(plots.plot_spectrum(run_of(waves_from((6, 4, 2, 1)))))
     assert "same step" in title(plots.plot_spectrum(run_of([END] * 3)))
 

@@ -188,12 +188,12 @@ class LatentEdits:
 
 
 def standard_edits(latent: np.ndarray, amount: float = 2.0) -> tuple[Edit, ...]:
-    """Each channel set to 0 and to its mean and shifted down and up; then one position raised.
+    """Each of (at most four) channels set to 0, to its mean, shifted down and up; then one position.
 
-    The position is the middle one, in all channels, by twice `amount`.
+    The position is the middle one, raised in all channels by twice `amount`.
     """
     edits = []
-    for channel in range(len(latent)):
+    for channel in range(min(len(latent), 4)):
         edits += [Edit("zero", channel), Edit("mean", channel)]
         edits += [Edit("add", channel, -amount), Edit("add", channel, amount)]
     middle = (latent.shape[1] // 2, latent.shape[2] // 2)

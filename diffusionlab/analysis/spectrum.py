@@ -15,7 +15,8 @@ from diffusionlab.analysis.latents import Residual, numbers, worst
 from diffusionlab.analysis.trajectories import ending, for_good
 from diffusionlab.trace import Trace
 
-WITHIN = (0.8, 1.25)  # of its final power: there, a ring counts as settled
+WRONG = 0.2  # of its final power: with less of it wrong, a ring counts as right
+WITHIN = (0.8, 1.25)  # of its final power, whatever it is made of
 
 
 def frequencies(height: int, width: int) -> np.ndarray:
@@ -47,19 +48,25 @@ def ring_power(pictures: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class RadialSpectrum:
-    """The power of x0-hat by ring at each step, (steps, rings), the mean over the channels.
+    """x0-hat by ring at each step, (steps, rings), the mean over the channels.
 
-    `final` (rings,) is that of the run's end, `settled` (rings,) the first step from which on a
-    ring's power stays within 0.8 … 1.25 of its final power, the number of steps if none. `order` is
-    the rank correlation of that step with the frequency: 1 is strictly coarse to fine, NaN where
-    all rings settle together. `parseval` checks the sum over the rings against the mean square.
+    `power` is that of x0-hat, `wrong` that of its difference from the run's end, `final` (rings,)
+    that of the end. `right` (rings,) is the first step from which on at most a fifth of a ring's
+    final power is wrong, `level_of_power` the first from which on its power stays within 0.8 … 1.25
+    of the final one, the number of steps if none: power alone can be right by chance, and guidance
+    overshoots it. `order` is the rank correlation of `right` with the frequency: 1 is strictly
+    coarse to fine, NaN where all rings come together; `order_by_power` the other's. `parseval`
+    checks the sums over the rings against the mean squares.
     """
 
     power: np.ndarray
+    wrong: np.ndarray
     final: np.ndarray
-    settled: np.ndarray
+    right: np.ndarray
+    level_of_power: np.ndarray
     karras_sigmas: np.ndarray
     order: float
+    order_by_power: float
     parseval: Residual
     end: str
 
@@ -69,24 +76,34 @@ class RadialSpectrum:
         return slice(1, len(self.final) - 1)
 
     @property
-    def ratio(self) -> np.ndarray:
-        """Power over final power, (steps, rings); NaN where a ring ends with none."""
-        return self.power / np.where(self.final > 0, self.final, np.nan)
+    def wrong_share(self) -> np.ndarray:
+        """wrong over final, (steps, rings); NaN where a ring ends with no power."""
+        return self.wrong / np.where(self.final > 0, self.final, np.nan)
 
 
 def radial_spectrum(trace: Trace) -> RadialSpectrum:
     """The spectrum of x0-hat over a run. Errors as `ending`."""
     end, told = ending(trace)
     guesses = numbers(trace.x0s)
-    power, final = (ring_power(x).mean(axis=-2) for x in (guesses, end))
+    power, wrong, final = (ring_power(x).mean(axis=-2) for x in (guesses, guesses - end, end))
     low, high = WITHIN
     with np.errstate(invalid="ignore"):
-        settled = for_good((power >= low * final) & (power <= high * final))
+        right = for_good(wrong <= WRONG * final)
+        level = for_good((power >= low * final) & (power <= high * final))
     checks = [_parseval(p, x) for p, x in zip([*power, final], [*guesses, end], strict=True)]
-    sigmas = np.array([step.level.karras_sigma for step in trace.steps])
-    steps = settled[1:-1]
-    order = rank_correlation(np.arange(len(steps)), steps)
-    return RadialSpectrum(power, final, settled, sigmas, order, worst(checks), told)
+    places = np.arange(len(final) - 2)
+    return RadialSpectrum(
+        power=power,
+        wrong=wrong,
+        final=final,
+        right=right,
+        level_of_power=level,
+        karras_sigmas=np.array([step.level.karras_sigma for step in trace.steps]),
+        order=rank_correlation(places, right[1:-1]),
+        order_by_power=rank_correlation(places, level[1:-1]),
+        parseval=worst(checks),
+        end=told,
+    )
 
 
 def _parseval(power: np.ndarray, picture: np.ndarray) -> Residual:

@@ -28,11 +28,12 @@ def plot_roundtrip(record: Roundtrip, *, ax: Axes | None = None) -> Figure | Axe
 
     The residual is the mean over the colours, signed; squares mark its worst places.
     """
-    tall = min(max(record.before.shape[0] / record.before.shape[1], 0.7), 1.4)
-    axes = canvas(ax, (17, 3.8 * tall + 1.2))
+    high = 3.8 * min(max(record.before.shape[0] / record.before.shape[1], 0.8), 1.4) + 0.5
+    axes = canvas(ax, (17, high + 0.5))
+    below = 0.95 / high  # room for the labels of the curve
     *pictures, curve = boxed(
-        axes, [(0.0, 0.02, 0.22, 0.9), (0.23, 0.02, 0.22, 0.9), (0.46, 0.02, 0.22, 0.9),
-               (0.81, 0.22, 0.185, 0.69)]
+        axes, [(0.0, 0.0, 0.22, 0.91), (0.23, 0.0, 0.22, 0.91), (0.46, 0.0, 0.22, 0.91),
+               (0.81, below, 0.185, 0.91 - below)]
     )  # fmt: skip
     _side_by_side(pictures, record)
     _lost(curve, record)
@@ -57,6 +58,7 @@ def _side_by_side(pictures: list[Axes], record: Roundtrip) -> None:
     for panel, name in zip(pictures, titles, strict=True):
         named(panel, name)
         panel.axis("off")
+        panel.set_anchor("N")
     bar_beside(off, drawn, "after − before, mean of RGB")
 
 
@@ -149,7 +151,7 @@ def _reach(panel: Axes, record: LatentEdits, places: list[Edited]) -> None:
         top = {"cmap": HEAT, "vmin": 0, "vmax": most}
         shown += [(str(one.edit), one.picture, {})]
         _, _, tall, wide = one.box or (0, 0, 0, 0)
-        shown += [(f"{wide} × {tall} px changed", one.change, top)]
+        shown += [(f"≥ 2/255 in {wide} × {tall} px", one.change, top)]
     step = height + 0.17 * width
     for n, (name, array, options) in enumerate(shown):
         y = n * step

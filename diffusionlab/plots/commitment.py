@@ -5,18 +5,18 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
 from diffusionlab.analysis.commitment import Commitment, commitment
 from diffusionlab.analysis.latents import numbers, worst_residual
-from diffusionlab.analysis.spectrum import WITHIN, RadialSpectrum, radial_spectrum
+from diffusionlab.analysis.spectrum import RadialSpectrum, radial_spectrum
 from diffusionlab.images import spread
 from diffusionlab.plots.convergence_to_final import STEP
 from diffusionlab.plots.figure import (
     HEAT,
     INK,
     LINE,
-    SIGNED,
     SMALL,
     Figure,
     canvas,
@@ -41,15 +41,18 @@ def plot_commitment(
     """
     found = commitment(record, tolerance)
     height, width = found.steps.shape
-    axes = canvas(ax, (16, 4.7 * min(max(height / width, 0.6), 1.3) + 1.2))
+    high = 4.6 * min(max(height / width, 0.85), 1.3) + 0.6
+    axes = canvas(ax, (16, high + 0.5))
+    below = 0.85 / high  # room for the labels of the curve
     picture, places, curve = boxed(
-        axes, [(0.0, 0.02, 0.29, 0.9), (0.31, 0.02, 0.29, 0.9), (0.735, 0.17, 0.26, 0.74)]
+        axes, [(0.0, 0.0, 0.29, 0.92), (0.31, 0.0, 0.29, 0.92), (0.735, below, 0.26, 0.92 - below)]
     )
     picture.imshow(*_end(record)[:1], **_end(record)[1])
     named(picture, "the end")
     _map(places, found)
     for panel in (picture, places):
         panel.axis("off")
+        panel.set_anchor("N")
     _share(curve, found)
     bad = not_finite(record.x0s, "in x0-hat")
     title(axes, str(found), bad or worst_residual(record), found.never_falls)
@@ -95,35 +98,42 @@ def _commitment_alt(found: Commitment) -> str:
     )
 
 
+SHOWN = (0.01, 10.0)  # shares of wrong power that the colours tell apart
+
+
 # ---- frequency by frequency -------------------------------------------------------------------
 def plot_spectrum(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
-    """The radial spectrum of x0-hat over the steps, and when each ring has come to stay.
+    """The radial spectrum of x0-hat over the steps, and when each ring has come right.
 
-    Left: power by frequency, one line a step. Right: power over final power (blue below, red above,
-    white the same); a diamond marks the step from which on a ring stays within 0.8 … 1.25.
+    Left: power by frequency, one line a step. Right: how much of each ring differs from the end,
+    over its final power. A diamond marks the step from which on at most a fifth is wrong, a ring
+    the one from which on the power alone stays within 0.8 … 1.25 of the final one.
     """
     found = radial_spectrum(record)
     axes = canvas(ax, (16, 6.6))
-    lines, ratio = boxed(axes, [(0.06, 0.15, 0.36, 0.77), (0.50, 0.15, 0.41, 0.77)])
+    lines, wrong = boxed(axes, [(0.06, 0.15, 0.36, 0.77), (0.50, 0.15, 0.41, 0.77)])
     _lines(lines, found)
-    _ratio(ratio, found)
+    _wrong(wrong, found)
     bad = not_finite(found.power, "in the spectrum of x0-hat")
     title(axes, _order_told(found), bad or worst_residual(record), "" if bad else found.parseval)
-    settled = ", ".join(f"{r}: {_step(found, r)}" for r in range(1, len(found.final) - 1))
-    alt = f"Spectrum of x0-hat by step. {_order_told(found)}; frequency: step of staying: {settled}"
-    return finish(ax, axes, alt + ".")
+    right = ", ".join(f"{r}: {_step(found, r)}" for r in range(1, len(found.final) - 1))
+    alt = f"Spectrum of x0-hat by step. {_order_told(found)}; frequency: step of coming right: "
+    return finish(ax, axes, f"{alt}{right}.")
 
 
 def _order_told(found: RadialSpectrum) -> str:
     if not np.isfinite(found.order):
-        return "all frequencies come to stay at the same step"
+        return "all frequencies come right at the same step"
     word = "coarse before fine" if found.order > 0.5 else "no clear order of coarse and fine"
     word = "fine before coarse" if found.order < -0.5 else word
-    return f"{word}: rank correlation of frequency and step {found.order:+.2f}"
+    told = f"{word}: rank correlation of frequency and step {found.order:+.2f}"
+    by_power = f" (by power alone {found.order_by_power:+.2f})"
+    told += by_power if np.isfinite(found.order_by_power) else ""
+    return told.replace("-0.", "−0.").replace("-1.", "−1.")
 
 
 def _step(found: RadialSpectrum, ring: int) -> str:
-    step = int(found.settled[ring])
+    step = int(found.right[ring])
     return f"{step}" if step < len(found.power) else "never"
 
 
@@ -145,21 +155,21 @@ def _lines(panel: Axes, found: RadialSpectrum) -> None:
     named(panel, "power of x0-hat", "frequency (cycles per longer side)", "power in the ring")
 
 
-def _ratio(panel: Axes, found: RadialSpectrum) -> None:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = np.log2(found.ratio[:, found.whole]).T  # (rings, steps)
+def _wrong(panel: Axes, found: RadialSpectrum) -> None:
+    values = np.clip(found.wrong_share[:, found.whole].T, *SHOWN)  # (rings, steps)
     rings, count = values.shape
-    drawn = panel.imshow(np.clip(values, -3, 3), cmap=SIGNED, vmin=-3, vmax=3, aspect="auto",
-                         origin="lower", interpolation="nearest",
+    drawn = panel.imshow(values, cmap=HEAT, norm=LogNorm(*SHOWN), aspect="auto", origin="lower",
+                         interpolation="nearest",
                          extent=(-0.5, count - 0.5, 0.5, rings + 0.5))  # fmt: skip
-    settled = found.settled[found.whole]
-    good = settled < count
-    panel.plot(settled[good], np.arange(1, rings + 1)[good], "D", color=INK, markersize=12,
-               markeredgecolor="white", markeredgewidth=2, clip_on=False)  # fmt: skip
-    for ring in np.flatnonzero(~good):
-        label(panel, count - 0.6, ring + 1, "never", ha="right")
+    for steps, mark, size, fill in ((found.level_of_power, "o", 17, "none"),
+                                    (found.right, "D", 11, INK)):  # fmt: skip
+        steps = steps[found.whole]
+        good = steps < count
+        panel.plot(steps[good], np.arange(1, rings + 1)[good], mark, color=fill, markersize=size,
+                   markeredgecolor="white", markeredgewidth=2.5, clip_on=False)  # fmt: skip
+    for ring in np.flatnonzero(found.right[found.whole] >= count):
+        label(panel, count - 0.6, ring + 1, "never", ha="right", color="white")
     panel.yaxis.set_major_locator(MaxNLocator(8, integer=True))
     step_axis(panel, np.arange(count), found.karras_sigmas)
-    bar_beside(panel, drawn, "log2(power / final power), cut at ±3")
-    low, high = WITHIN
-    named(panel, f"◆ stays within {low} … {high} of the final power", STEP, "frequency")
+    bar_beside(panel, drawn, "difference from the end / final power")
+    named(panel, "◆ right: at most 0.2 wrong   ○ power is right", STEP, "frequency")

@@ -112,9 +112,8 @@ def plot_trajectory(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     _walk(noisy, found.latent, "x_t / alpha")
     bar_beside(noisy, picture, "step", whole=True)
     bad = not_finite(found.x0.scores, "in x0-hat")
-    note = "the path of x_t is bent in more than its noise scale"
-    if found.only_noise:
-        note = f"note: PC1 of x_t is only the noise scale (correlation {found.noise_scale:.4f})"
+    what = "only the noise scale" if found.only_noise else "more than the noise scale"
+    note = f"note: PC1 of x_t is {what} (correlation {found.noise_scale:.4f})"
     title(axes, f"paths of x0-hat and of x_t · {note}", bad or worst_residual(record))
     return finish(ax, axes, _trajectory_alt(found, note))
 

@@ -58,7 +58,9 @@ def bar_beside(panel: Axes, picture: Any, text: str, whole: bool = False) -> Non
     bar = panel.figure.colorbar(picture, cax=place)
     bar.set_label(text, fontsize=SMALL, color=INK)
     bar.ax.tick_params(labelsize=SMALL, width=1.5)
-    bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=whole))
+    if whole:
+        bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    bar.ax.minorticks_off()
     bar.outline.set_visible(False)
 
 
