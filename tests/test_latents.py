@@ -69,7 +69,7 @@ def test_eps_has_unit_spread_or_a_warning():
     stds, warning = eps_spread(run)
     assert stds == pytest.approx([np.std(call.eps) for call in run.predictions]) and not warning
     eps = run.eps[1] / run.eps[1].std() * 1.3
-    assert "1.30, far from 1" in eps_spread(spoilt(run, 1, eps=eps))[1]
+    assert "std of eps-hat leaves 0.75 … 1.25" in eps_spread(spoilt(run, 1, eps=eps))[1]
 
 
 # ---- Gaussian or not ----------------------------------------------------------------------------

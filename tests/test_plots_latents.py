@@ -244,8 +244,8 @@ def test_the_filmstrip_warns_of_eps_without_unit_spread():
     call = RUN.predictions[2]
     wild = spoilt(RUN, 2, eps=eps, x0=(call.latent - call.level.sigma * eps) / call.level.alpha)
     told = title(plots.plot_filmstrip(wild))
-    assert "far from 1" in told and "CHECK FAILED" not in told
-    assert "far from 1" not in title(plots.plot_filmstrip(RUN))
+    assert "leaves 0.75 … 1.25" in told and "CHECK FAILED" not in told
+    assert "leaves 0.75" not in title(plots.plot_filmstrip(RUN))
 
 
 @pytest.mark.parametrize(

@@ -188,9 +188,9 @@ class LatentEdits:
 
 
 def standard_edits(latent: np.ndarray, amount: float = 2.0) -> tuple[Edit, ...]:
-    """Each of (at most four) channels set to 0, to its mean, shifted down and up; then one position.
+    """The first four channels set to 0, to their mean, shifted down and up; then one position.
 
-    The position is the middle one, raised in all channels by twice `amount`.
+    Channel by channel. The position is the middle one, raised in all channels by twice `amount`.
     """
     edits = []
     for channel in range(min(len(latent), 4)):

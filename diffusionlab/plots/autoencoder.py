@@ -19,7 +19,7 @@ from diffusionlab.plots.figure import (
     finish,
     label,
 )
-from diffusionlab.plots.panel import bar_beside, boxed, named, title
+from diffusionlab.plots.panel import bar_beside, boxed, logarithmic, named, title
 
 
 # ---- there and back ---------------------------------------------------------------------------
@@ -69,7 +69,7 @@ def _lost(panel: Axes, record: Roundtrip) -> None:
     label(panel, len(values), 1, "nothing kept", color=colour("vermilion"), ha="right", va="bottom")
     half = record.latent.shape[1] / record.before.shape[0] * len(values)
     panel.axvline(half, color=INK, linewidth=2, linestyle=":")
-    panel.set_yscale("log")
+    logarithmic(panel, values, np.array([0.05, 1.0]))
     panel.set_ylim(top=4)
     panel.grid(alpha=0.3)
     named(panel, "what is lost", "cycles per longer side\n(dotted: the latent's finest)",

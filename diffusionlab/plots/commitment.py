@@ -26,7 +26,7 @@ from diffusionlab.plots.figure import (
     latent_picture,
     not_finite,
 )
-from diffusionlab.plots.panel import bar_beside, boxed, named, step_axis, title
+from diffusionlab.plots.panel import bar_beside, boxed, logarithmic, named, step_axis, title
 from diffusionlab.trace import Trace
 
 
@@ -146,9 +146,8 @@ def _lines(panel: Axes, found: RadialSpectrum) -> None:
                    label=f"{i}, {found.karras_sigmas[i]:.3g}")  # fmt: skip
     final = np.where(found.final > 0, found.final, np.nan)[found.whole]
     panel.plot(places, final, "--", color=INK, linewidth=LINE, label="the end")
-    panel.set_yscale("log")
+    logarithmic(panel, found.power[:, found.whole], final)
     panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    panel.yaxis.set_minor_formatter("")
     panel.legend(fontsize=SMALL, frameon=False, loc="upper right", title="step, karras_sigma",
                  title_fontsize=SMALL)  # fmt: skip
     panel.grid(alpha=0.3)

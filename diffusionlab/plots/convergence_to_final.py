@@ -22,7 +22,7 @@ from diffusionlab.plots.figure import (
     finish,
     not_finite,
 )
-from diffusionlab.plots.panel import bar_beside, boxed, named, step_axis, title
+from diffusionlab.plots.panel import bar_beside, boxed, logarithmic, named, step_axis, title
 from diffusionlab.trace import Trace
 
 STEP = "step (below it: karras_sigma)"
@@ -43,7 +43,7 @@ def plot_changes(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     ):
         axes.plot(found.steps, np.where(values > 0, values, np.nan), marker=mark, linewidth=LINE,
                   markersize=9, color=colour(shade), label=name)  # fmt: skip
-    axes.set_yscale("log" if (found.absolute > 0).any() else "linear")
+    logarithmic(axes, found.absolute, found.relative)
     axes.legend(fontsize=TEXT, frameon=False, loc="upper right")
     axes.grid(alpha=0.3)
     step_axis(axes, found.steps, found.karras_sigmas, 10)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from diffusionlab.plots.figure import (
     INK,
@@ -50,6 +50,19 @@ def step_axis(panel: Axes, steps: np.ndarray, sigmas: np.ndarray, most: int = 7)
     """Ticks that say the step and, below it, its karras_sigma."""
     chosen = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))
     panel.set_xticks([steps[i] for i in chosen], [f"{steps[i]}\n{sigmas[i]:.3g}" for i in chosen])
+
+
+def logarithmic(panel: Axes, *curves: np.ndarray) -> None:
+    """A logarithmic y axis whose whole powers of ten alone are labelled, at least two of them."""
+    values = np.concatenate([np.ravel(curve) for curve in curves])
+    values = values[np.isfinite(values) & (values > 0)]
+    if not values.size:
+        return
+    low, high = np.log10(values.min()), np.log10(values.max())
+    panel.set_yscale("log")
+    panel.yaxis.set_minor_formatter(NullFormatter())
+    if np.floor(high) - np.ceil(low) < 1:
+        panel.set_ylim(10 ** np.floor(low) * 0.9, 10 ** np.ceil(high) * 1.1)
 
 
 def bar_beside(panel: Axes, picture: Any, text: str, whole: bool = False) -> None:
