@@ -33,9 +33,8 @@ def title(ax: Axes, text: str, *checks: Any) -> None:
     most = max(30, int(ax.figure.get_figwidth() * share / LETTER))
     lines = [textwrap.fill(drawable(part), most) for part in (text, failed) if part]
     shade = colour("vermilion") if failed else INK
-    ax.set_title(
-        "\n".join(lines), fontsize=TITLE, color=shade, loc="left", pad=12, parse_math=False
-    )
+    ax.set_title("\n".join(lines), fontsize=TITLE, color=shade, loc="left", pad=12, y=1.0,
+                 parse_math=False)  # fmt: skip
 
 
 def boxed(ax: Axes, boxes: Sequence[tuple[float, float, float, float]]) -> list[Axes]:
@@ -79,6 +78,6 @@ def bar_beside(panel: Axes, picture: Any, text: str, whole: bool = False) -> Non
 
 def named(panel: Axes, name: str, x: str = "", y: str = "") -> None:
     """A panel's own title, and its axis labels where they are given."""
-    panel.set_title(name, fontsize=TEXT, color=INK)
+    panel.set_title(name, fontsize=TEXT, color=INK, y=1.0)  # a fixed y spares a measurement
     if x or y:
         axis_labels(panel, x, y, SMALL)
