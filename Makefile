@@ -19,7 +19,7 @@ TORCH_FROM := $(if $(TORCH_WHEELS),--extra-index-url $(TORCH_WHEELS) --retries 2
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lab demo test lint format pytest slow gpu refresh hooks clean
+.PHONY: help install lab demo test lint format pytest slow gpu refresh gallery hooks clean
 
 help:   ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
@@ -80,6 +80,9 @@ gpu: $(VENV)/.test   ## the tests that need an accelerator
 
 refresh: $(VENV)/.test   ## redraw everything that depends on the weights
 	$(BIN)/python tools/refresh.py
+
+gallery: $(VENV)/.test   ## draw every plot once, into docs/gallery
+	$(BIN)/python tools/gallery
 
 hooks: $(VENV)/.test   ## check before every commit (asks pre-commit to be installed)
 	$(PIP) install pre-commit

@@ -9,14 +9,14 @@ One latent has no batch axis: (channels, height / 8, width / 8), float32, on the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 
 from .errors import InputError, NumericsError, shown
+from .finite import all_finite, first_not_finite
 from .images import to_image, to_pixels
 from .models.attention import PreparedText
 from .noise import BrownianPath, Sequential
@@ -81,7 +81,7 @@ def embed(model: LatentDiffusion, tokens: Tokens) -> TextEmbedding:
     hidden = tuple(out.last_hidden_state[0] for out in outputs)  # (tokens, width) each
     for number, encoder in enumerate(model.text_encoders):
         if not all_finite(hidden[number]):
-            part = first_not_finite(encoder, lambda: encoder(input_ids=ids))  # noqa: B023
+            part = first_not_finite(encoder, input_ids=ids)
             raise NumericsError(
                 f"text encoder {number} returned NaN or infinity; first non-finite module: "
                 f"{part}; load the checkpoint again, or with dtype=torch.float32"
@@ -97,7 +97,7 @@ def check_embedding(model: LatentDiffusion, embedding: TextEmbedding) -> None:
     asked = f"a TextEmbedding of ({model.context_length}, {width}) finite numbers is allowed"
     if not isinstance(embedding, TextEmbedding):
         raise InputError(f"text_embedding is {shown(embedding)}; {asked}: embed makes one")
-    hidden = torch.as_tensor(embedding.hidden[0])
+    hidden = tensor_of(embedding.hidden[0], "cpu")
     if tuple(hidden.shape) != (model.context_length, width) or not all_finite(hidden):
         what = (
             f"{tuple(hidden.shape)}" if all_finite(hidden) else "numbers that are NaN or infinite"
@@ -163,11 +163,18 @@ def values_of(latent):
     return latent.values if isinstance(latent, Latent) else latent
 
 
+def tensor_of(values, device: torch.device | str) -> torch.Tensor:
+    """A tensor on a device; a record's NumPy array, which nobody may write to, is copied."""
+    if isinstance(values, np.ndarray):
+        return torch.tensor(values, device=device)
+    return torch.as_tensor(values, device=device)
+
+
 # ---- one step --------------------------------------------------------------------------------
 @torch.inference_mode()
 def predict(
     model: LatentDiffusion,
-    latent: Latent | torch.Tensor,
+    latent: Latent | torch.Tensor | np.ndarray,
     level: NoiseLevel,
     text_embedding: TextEmbedding,
     uncond_embedding: TextEmbedding | None,
@@ -190,12 +197,12 @@ def predict(
             f"uncond_embedding is None with guidance_scale {scale:g}; only 1 runs without it: "
             'pass embed(model, tokenize(model, ""))'
         )
-    values = torch.as_tensor(values_of(latent), device=model.device)
+    values = tensor_of(values_of(latent), model.device)
     count = 1 if scale == 1 else 2
     texts = (text_embedding, uncond_embedding, scale)
     text = prepared.last(count) if prepared else branch_texts(model, *texts)
     outputs = run_unet(model, values, level, text, count)
-    if values.device.type != "meta" and not all_finite(outputs):
+    if not all_finite(outputs):
         raise _not_finite(model, values, level, branch_texts(model, *texts))
     uncond = outputs[0] if scale != 1 else None
     kind = model.schedule.prediction_type
@@ -245,40 +252,21 @@ def prepare(model, text_embedding, uncond_embedding, guidance_scale) -> Prepared
 def branch_texts(model, text_embedding, uncond_embedding, scale) -> torch.Tensor:
     """The hidden states of the branches that a guidance scale runs, (branches, tokens, width)."""
     branches = [text_embedding] if scale == 1 else [uncond_embedding, text_embedding]
-    hidden = [torch.as_tensor(b.hidden[0], device=model.device) for b in branches]
+    hidden = [tensor_of(b.hidden[0], model.device) for b in branches]
     return torch.stack(hidden).to(model.dtype)
 
 
 def run_unet(model, values, level, text, count) -> torch.Tensor:
     """Raw outputs (branches, channels, h, w) in float32; the last branch is the prompt's."""
-    sample = values.to(model.dtype).expand(count, *values.shape)
-    timestep = torch.tensor(level.timestep, dtype=torch.float32, device=values.device)
+    sample, timestep = unet_inputs(model, values, level, count)
     with rows(slice(count - 1, None)):
         return model.unet(sample, timestep, text).float()
 
 
-def all_finite(values: torch.Tensor) -> bool:
-    """Whether a tensor holds neither NaN nor infinity."""
-    return bool(torch.isfinite(values).all())
-
-
-def first_not_finite(network: torch.nn.Module, run: Callable[[], Any]) -> str:
-    """The first module inside a network whose output is not finite when `run()` runs it."""
-    names = {module: name for name, module in network.named_modules() if name}
-    found: list[str] = []
-
-    def look(module, inputs, output) -> None:
-        parts = output if isinstance(output, tuple) else (output,)
-        if not all(all_finite(p) for p in parts if isinstance(p, torch.Tensor)):
-            found.append(names[module])
-
-    hooks = [module.register_forward_hook(look) for module in names]
-    try:
-        run()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found[0] if found else "the output"
+def unet_inputs(model, values, level, count) -> tuple[torch.Tensor, torch.Tensor]:
+    """The latent once for each branch, in the model's dtype, and the timestep."""
+    sample = values.to(model.dtype).expand(count, *values.shape)
+    return sample, torch.tensor(level.timestep, dtype=torch.float32, device=values.device)
 
 
 def _not_finite(model, values, level, text) -> NumericsError:
@@ -288,7 +276,8 @@ def _not_finite(model, values, level, text) -> NumericsError:
     if bad:
         what = f"{bad[0]} that it was given already holds such values: look where it was made"
     else:
-        part = first_not_finite(model.unet, lambda: run_unet(model, values, level, text, len(text)))
+        sample, timestep = unet_inputs(model, values, level, len(text))
+        part = first_not_finite(model.unet, sample, timestep, text)
         what = f"first non-finite module: {part}; use float32, or check the weights"
     step = "" if current_step() is None else f"in step {current_step()}, "
     return NumericsError(
@@ -310,12 +299,12 @@ def update(latent, update: Update, predictions: Sequence[Prediction], noises: Se
 
 
 # ---- pictures --------------------------------------------------------------------------------
-def decode(model: LatentDiffusion, latent: Latent | torch.Tensor) -> Image.Image:
+def decode(model: LatentDiffusion, latent: Latent | torch.Tensor | np.ndarray) -> Image.Image:
     """The VAE's decoder: a latent to a picture, pixel = round(255 · clamp(y/2 + 0.5, 0, 1)).
 
     Errors: NumericsError where the decoder gives NaN or infinity.
     """
-    pixels = decode_pixels(model, torch.as_tensor(values_of(latent)))
+    pixels = decode_pixels(model, tensor_of(values_of(latent), model.device))
     if not bool(torch.isfinite(pixels).all()):
         raise NumericsError(
             f"decode made NaN or infinity from a latent of shape {tuple(values_of(latent).shape)}; "

@@ -94,6 +94,16 @@ GLOSSARY = (
         "g in uncond + g · (cond − uncond): 0 is unconditional, 1 conditional alone (guidance off)",
         ("cfg_scale", "cfg", "guidance", "classifier-free guidance"),
     ),
+    Term(
+        "guidance_interval",
+        "the karras_sigmas between which guidance is on; outside, the prompt's branch runs alone",
+        ("limited interval guidance",),
+    ),
+    Term(
+        "guidance_rescale",
+        "φ in 0…1: how far the guided output's spread is drawn back to the conditional one's",
+        ("cfg rescale", "rescale"),
+    ),
     Term("schedule", "the noise levels of training: data", ("noise schedule", "noise scheduler")),
     Term("sampler", "the algorithm that walks down the levels", ("solver", "sampling method")),
     Term("plan", "a sampler's numbers for the levels of one run", ("coefficients",)),
@@ -117,6 +127,40 @@ GLOSSARY = (
         ("NFE", "function evaluations"),
     ),
     Term("tap", "a named place in a network where tensors can be watched", ("hook point", "hook")),
+    Term(
+        "intervention",
+        "one change inside a network while a `with` block lasts; nothing of it stays",
+        ("patching", "steering"),
+    ),
+    Term(
+        "ablation",
+        "a run with one thing taken away (a word, a head, a skip): what changes is what it did",
+        ("knock-out", "leave-one-out"),
+    ),
+    Term(
+        "attention map",
+        "for each place of the picture, the probability of reading a token there; at every place "
+        "those of all tokens sum to 1. Where was looked, not why",
+        ("cross-attention map", "heat map", "DAAM map"),
+    ),
+    Term(
+        "head", "one of several attentions that a layer computes side by side", ("attention head",)
+    ),
+    Term(
+        "skip connection",
+        "what a block on the way down hands to the block of the same size on the way up",
+        ("skip", "residual connection of the U-Net"),
+    ),
+    Term(
+        "commitment",
+        "the step after which x0 at a place stays near its final value",
+        ("commitment map",),
+    ),
+    Term(
+        "pointing game",
+        "whether a map's peak lies inside the thing that the word names",
+        ("pointing accuracy",),
+    ),
     Term("trace", "the record of a run", ("cache", "history")),
 )
 

@@ -55,12 +55,13 @@ PART_OF = {
     "recorder": "generate",
     "side_by_side": "generate",
     "prompts": "stages",
+    "finite": "stages",
 }
 
 TORCH = {"taps", "noise", "models", "pipeline", "stages", "generate", "inside", "training", "cli"}
 HOMES: dict[str, set[str]] = {
     "numpy": set(MAY_IMPORT),
-    "PIL": {"images", "toyland", "trace", "stages", "training", "cli"},
+    "PIL": {"images", "toyland", "trace", "stages", "inside", "training", "cli"},
     "safetensors": {"trace", "pipeline", "training"},
     "torch": TORCH,
     "transformers": {"pipeline", "inside", "training"},

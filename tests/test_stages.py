@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -173,17 +175,47 @@ def test_a_guidance_scale_that_is_no_finite_number_is_refused(tiny_model, level,
         stages.predict(tiny_model, stages.draw_noise(tiny_model, 3), level, *texts, scale)
 
 
-def test_nan_in_the_network_names_the_first_module(tiny_model, level, texts):
-    weight = tiny_model.unet.mid_block.resnets[0].conv1.weight
+@contextmanager
+def spoilt(network, name):
+    """One weight of a module is NaN inside the block."""
+    weight = network.get_submodule(name).weight
     kept = weight.detach().clone()
     try:
         weight.data[0] = float("nan")
-        with pytest.raises(
-            NumericsError, match=r"timestep .*first non-finite module: \S*mid_block"
-        ):
-            stages.predict(tiny_model, stages.draw_noise(tiny_model, 3), level, *texts, 4.0)
+        yield
     finally:
         weight.data.copy_(kept)
+
+
+SPOILT = [
+    "conv_in", "time_embedding.linear_1", "down_blocks.0.resnets.0.conv1",
+    "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q",
+    "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k", "mid_block.resnets.0.conv1",
+    "mid_block.attentions.0.transformer_blocks.0.ff.net.2",
+    "up_blocks.0.attentions.0.transformer_blocks.0.norm2", "up_blocks.1.resnets.1.conv2",
+    "conv_out",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_nan_in_a_weight_is_reported_with_the_module_where_it_arises(tiny_model, name):
+    with spoilt(tiny_model.unet, name), pytest.raises(NumericsError) as told:
+        generate(tiny_model, "a red car", num_steps=2, progress=False)
+    wanted = f"in step 0, at timestep 999; first non-finite module: {name};"
+    assert wanted in str(told.value) and told.value.trace.steps == ()
+    assert not any(part._forward_hooks for part in tiny_model.unet.modules())
+
+
+def test_nan_that_goes_in_is_not_blamed_on_the_network(tiny_model, level, texts):
+    noise = stages.draw_noise(tiny_model, 3)
+    noise.values[0, 0, 0] = float("nan")
+    with pytest.raises(NumericsError, match="the latent that it was given already holds"):
+        stages.predict(tiny_model, noise, level, *texts, 4.0)
+    with (
+        spoilt(tiny_model.text_encoders[0], "encoder.layers.1.mlp.fc1"),
+        pytest.raises(NumericsError, match=r"text encoder 0 .* encoder.layers.1.mlp.fc1;"),
+    ):
+        stages.embed(tiny_model, stages.tokenize(tiny_model, "a red car"))
 
 
 def test_update_applies_the_planned_numbers(tiny_model, texts):

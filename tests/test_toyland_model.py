@@ -43,14 +43,18 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-@pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
-def test_diffusers_makes_the_same_picture_from_the_same_noise(toyland, pipe, guidance_scale):
+@pytest.mark.parametrize(("guidance_scale", "rescale"), [(1.0, 0.0), (4.0, 0.0), (6.0, 0.7)])
+def test_diffusers_makes_the_same_picture_from_the_same_noise(
+    toyland, pipe, guidance_scale, rescale
+):
+    guidance = dl.Guidance(guidance_scale, rescale=rescale)
     trace = dl.generate(
-        toyland, PROMPT, seed=3, num_steps=10, guidance_scale=guidance_scale, progress=False
+        toyland, PROMPT, seed=3, num_steps=10, guidance_scale=guidance, progress=False
     )
     given = dict(
         num_inference_steps=10,
         guidance_scale=guidance_scale,
+        guidance_rescale=rescale,
         latents=torch.tensor(trace.latents[0])[None],
     )
     theirs = pipe(PROMPT, output_type="latent", **given).images[0].numpy()

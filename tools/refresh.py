@@ -1,6 +1,6 @@
-"""Redraw what depends on the weights: README pictures and figures, notebook outputs.
+"""Redraw what depends on the weights: README pictures and figures, the gallery, notebook outputs.
 
-    python tools/refresh.py [pictures] [figures] [notebooks]        (`make refresh`: all of them)
+    python tools/refresh.py [pictures] [plots] [figures] [notebooks]   (`make refresh`: all of them)
 
 The model is Toyland, or for a trial the folder in DIFFUSIONLAB_MODEL.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -55,6 +56,11 @@ def pictures() -> None:
     save(filmstrip_of(first), PICTURES / "filmstrip.png")
     save(world(), PICTURES / "world.png")
     save(third_order(), PICTURES / "third_order.png")
+
+
+def plots() -> None:
+    """docs/gallery/: every plot once, as `make gallery` draws it."""
+    subprocess.run([sys.executable, ROOT / "tools" / "gallery"], check=True)
 
 
 def gallery(images: list, texts: list = PROMPTS):
@@ -254,7 +260,7 @@ def without_paths(output):
     return output
 
 
-PARTS = {"pictures": pictures, "figures": figures, "notebooks": notebooks}
+PARTS = {"pictures": pictures, "plots": plots, "figures": figures, "notebooks": notebooks}
 
 if __name__ == "__main__":
     unknown = [name for name in sys.argv[1:] if name not in PARTS]

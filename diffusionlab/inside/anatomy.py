@@ -18,7 +18,8 @@ from ..taps import find_taps, recording
 from ..trace import Anatomy, Block, Skip
 
 KINDS = {"time_embedding": "time", "conv_in": "in", "mid_block": "mid", "conv_out": "out"}
-# An operation's name holds → its kind; the rest are linear layers. Batched products are attention's.
+# What an operation's name holds → its kind; the rest are linear layers. (Batched products are
+# those of attention.)
 OPERATIONS = {"convolution": "convolution", "attention": "attention", "bmm": "attention"}
 
 

@@ -19,7 +19,7 @@ import torch
 from ..errors import InputError, close_matches, shown
 from ..pipeline import LatentDiffusion
 from ..plan import current_step
-from ..stages import check_embedding
+from ..stages import check_embedding, tensor_of
 from ..taps import find_taps, matching, watching
 from ..trace import TextEmbedding, Tokens, Trace
 
@@ -117,7 +117,7 @@ def swap_text(
     """
     check_embedding(model, text_embedding)
     found, now = cross_layers(model, layers), during(steps)
-    hidden = torch.as_tensor(text_embedding.hidden[0], device=model.device).to(model.dtype)
+    hidden = tensor_of(text_embedding.hidden[0], model.device).to(model.dtype)
     with torch.inference_mode():
         pairs = {
             layer: model.unet.get_submodule(layer).keys_values(hidden[None]) for layer in found
@@ -165,7 +165,7 @@ def freeze_attention(
                 f"call {call} of {name} has maps {tuple(value.shape[1:])}; the trace recorded "
                 f"{len(maps)} of {maps.shape[1:]}: one run of the same steps and size is allowed"
             )
-        return torch.from_numpy(maps[call]).to(value)[None].expand_as(value)
+        return tensor_of(maps[call], value.device)[None].expand_as(value)
 
     heads = next(iter(kept.values())).ndim == 5
     with watching(model.unet, dict.fromkeys(kept, change), heads=heads):

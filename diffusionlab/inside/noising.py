@@ -34,10 +34,11 @@ def noise_image(
     """Noise a picture to several timesteps, in latents and in pixels, and ask the network at each.
 
     image: a path, a PIL image, an array (height, width, 3) or whatever has an `.image` of these (a
-    scene that Toyland drew); made RGB, cropped in the middle to sides that the VAE takes and
-    shrunk to at most `model.size`, with a notice. The same noise serves every level: x_t = alpha ·
-    x0 + sigma · noise (arXiv 2006.11239, Eq. 4). decoded=False leaves out the decoded pictures.
-    Errors: InputError for what is no picture, is smaller than one latent cell, or no timestep.
+    scene that Toyland drew); made RGB, shrunk to at most `model.size` and cropped in the
+    middle to the nearest sides that the VAE takes, with a notice. The same noise serves every
+    level: x_t = alpha · x0 + sigma · noise (arXiv 2006.11239, Eq. 4). decoded=False leaves out the
+    decoded pictures.
+    Errors: InputError for what is no picture, has no room for a latent cell, or is no timestep.
     """
     levels = _levels(model, timesteps)
     picture = fitted(model, as_image(image))
@@ -80,8 +81,9 @@ def _kept(live: Prediction) -> Prediction:
 
 
 def _levels(model: LatentDiffusion, timesteps: Iterable[float]) -> tuple[NoiseLevel, ...]:
-    given = list(timesteps) if isinstance(timesteps, Iterable) else []
-    if not given or isinstance(timesteps, str):
+    listed = isinstance(timesteps, Iterable) and not isinstance(timesteps, str)
+    given = list(timesteps) if listed else []
+    if not given or not all(isinstance(t, (int, float, np.number)) for t in given):
         last = model.schedule.num_train_steps - 1
         raise InputError(
             f"timesteps is {shown(timesteps)}; a list of numbers from 0 to {last} is allowed, "
@@ -114,11 +116,11 @@ def fitted(model: LatentDiffusion, image: Image.Image) -> Image.Image:
     """The picture no larger than the model's own, its sides multiples of the latent's cell."""
     factor, most = model.size_factor, model.size
     shrink = min(1.0, most / max(image.size))
-    sides = [round(side * shrink) // factor * factor for side in image.size]
+    sides = [round(side * shrink / factor) * factor for side in image.size]
     if min(sides) < factor:
         raise InputError(
             f"image of {image.size} pixels: its shorter side would have "
-            f"{min(image.size) * shrink:.0f} pixels, and at least {factor} are needed; crop it "
+            f"{min(image.size) * shrink:.3g} pixels, and half of {factor} is the least; crop it "
             "closer to a square"
         )
     if tuple(sides) == image.size:

@@ -1,0 +1,34 @@
+"""NaN and infinity: are there any, and in which module of a network did they arise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def all_finite(values: torch.Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity; one without memory (meta) holds none."""
+    return values.device.type == "meta" or bool(torch.isfinite(values).all())
+
+
+def first_not_finite(network: torch.nn.Module, *inputs: Any, **options: Any) -> str:
+    """The first module inside a network whose output is not finite when it is run on the inputs.
+
+    "the output" where every module's is. The network is left as it was.
+    """
+    names = {module: name for name, module in network.named_modules() if name}
+    found: list[str] = []
+
+    def look(module, given, output) -> None:
+        parts = output if isinstance(output, tuple) else (output,)
+        if not all(all_finite(part) for part in parts if isinstance(part, torch.Tensor)):
+            found.append(names[module])
+
+    hooks = [module.register_forward_hook(look) for module in names]
+    try:
+        network(*inputs, **options)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else "the output"
