@@ -48,10 +48,12 @@ def plot_noising(
         names.append(f"{name},\n{'decoded' if images else 'preview'}")
     captions = ["clean", *(_caption(found, i) for i in range(len(record.levels)))]
     corner = "timestep\nkarras_sigma\nSNR"
-    axes, _ = sheet(ax, rows, names, captions, corner, 2.0 if len(captions) < 6 else 1.65)
+    axes, _ = sheet(ax, rows, names, captions, corner, 2.0 if len(captions) < 6 else 1.5)
     bad = not_finite(numbers(record.latents), "in the noisy latents")
     told = f", told {record.prompt[:40]!r}" if record.prompt else ", told nothing"
-    title(axes, f"x_t = alpha · x0 + sigma · noise, and one step back{told}", bad, *found.checks)
+    title(
+        axes, f"noised to {len(record.levels)} levels and one step back{told}", bad, *found.checks
+    )
     return finish(ax, axes, f"A picture noised to {len(record.levels)} levels. {_told(found)}")
 
 
@@ -66,7 +68,8 @@ def _end(record: Noising, images: tuple, preview: Preview | None) -> Picture:
 
 
 def _caption(found: NoisingCurve, i: int) -> str:
-    return f"{found.timesteps[i]:g}\n{found.karras_sigmas[i]:.3g}\n{found.snr[i]:.2g}"
+    ratio = f"{found.snr[i]:.0f}" if 100 <= found.snr[i] < 1e5 else f"{found.snr[i]:.2g}"
+    return f"{found.timesteps[i]:g}\n{found.karras_sigmas[i]:.3g}\n{ratio}"
 
 
 def _told(found: NoisingCurve) -> str:
