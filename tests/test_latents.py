@@ -12,6 +12,7 @@ import traces
 from PIL import Image
 from runs_of_x0 import SHAPE, noising, run_of, wave
 
+import diffusionlab as dl
 from diffusionlab.analysis.autoencoder import Edit, latent_edits, roundtrip, standard_edits
 from diffusionlab.analysis.commitment import commitment, similarity_to_final
 from diffusionlab.analysis.latents import (
@@ -239,6 +240,11 @@ def test_power_that_is_not_counted_fails_the_check():
     assert _parseval(power, END).holds and not _parseval(power[:-1], END).holds
 
 
+def test_one_position_has_no_frequency():
+    with pytest.raises(InputError, match="a frequency needs two"):
+        radial_spectrum(run_of(np.ones((3, 4, 1, 1))))
+
+
 def test_equal_ranks_are_shared():
     assert rank_correlation(np.arange(4), np.array([1, 1, 2, 3])) == pytest.approx(
         4.5 / math.sqrt(22.5), rel=1e-12
@@ -311,6 +317,19 @@ def test_each_measure_looks_at_something_else():
     shifted = similarity_to_final(run_of([END + 5, END]))
     assert shifted.measures["values"][0] == pytest.approx(1, rel=1e-9)
     assert shifted.measures["variance explained"][0] < -5
+
+
+def test_what_the_measures_say_together():
+    flat = END - END.mean(axis=(1, 2), keepdims=True)
+    run = run_of([-flat, -flat, flat])
+    assert str(similarity_to_final(run)).startswith("0.8 is reached at step 2 of 3 (karras_sigma")
+    lost = replace(run, steps=(*run.steps[:-1], replace(run.steps[-1], next_latent=-flat)))
+    assert str(similarity_to_final(lost)) == "no measure reaches 0.8 before the end"
+    half = run_of([flat, 2.5 * flat])
+    half = replace(half, steps=(*half.steps[:-1], replace(half.steps[-1], next_latent=flat)))
+    assert "at step 0 or never, depending" in str(similarity_to_final(half))
+    with pytest.raises(InputError, match="varies over its places"):
+        similarity_to_final(run_of([np.ones(SHAPE)] * 2))
 
 
 def test_x_t_is_the_contrast():
@@ -499,3 +518,23 @@ def test_each_check_of_a_noising_can_fail():
     call.__dict__["eps"] = call.eps * 1.2
     wrong = replace(record, predictions=(call, *record.predictions[1:]))
     assert not noising_curve(wrong).agrees.holds
+
+
+# ---- the shipped model ---------------------------------------------------------------------------
+def test_on_toyland_every_check_holds():
+    model = dl.load()
+    run = dl.generate(model, "a red car in the city at night", seed=1, num_steps=8, progress=False)
+    assert worst_residual(run).holds and not eps_spread(run)[1]
+    assert normality(run.latents[0]).gaussian and not normality(run.latents[-1]).gaussian
+    assert radial_spectrum(run).parseval.holds and radial_spectrum(run).order > 0.5
+    assert trajectory(run).only_noise and commitment(run).open == 0
+    assert similarity_to_final(run).ends_at_one.holds
+    noised = dl.noise_image(model, run.image, (199, 799), prompt="a red car", decoded=False)
+    found = noising_curve(noised)
+    assert not found.checks and found.x0_errors[0] < found.x0_errors[1] < 1
+    there = roundtrip(
+        run.image, lambda image: dl.encode(model, image), lambda latent: dl.decode(model, latent)
+    )
+    assert there.psnr > 20 and there.parseval.holds and there.compression == 48
+    with pytest.raises(InputError, match="image width"):
+        roundtrip(PICTURE.resize((65, 48)), lambda image: dl.encode(model, image), decode)

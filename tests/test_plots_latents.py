@@ -274,6 +274,8 @@ def test_changes_are_drawn_in_both_units():
     assert ticks == [f"{k}\n{run.karras_sigmas[k]:.3g}" for k in (1, 2, 3)]
     still = plots.plot_changes(run_of([END] * 3))
     still.to_png()
+    assert title(still) == "x0-hat does not move"
+    assert "moves most at step 1, karras_sigma" in title(figure)
     twice = tuple(replace(s, predictions=s.predictions * 2, stages=s.stages * 2) for s in run.steps)
     assert "first call of each step" in title(plots.plot_changes(replace(run, steps=twice)))
 

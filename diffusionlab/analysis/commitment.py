@@ -100,14 +100,16 @@ class SimilarityToFinal:
 
     def __str__(self) -> str:
         steps, count = sorted(self.reached.values()), len(self.karras_sigmas)
+        if steps[0] == count:
+            return "no measure reaches 0.8 before the end"
+        high = self.karras_sigmas[steps[0]]
         if steps[-1] == count:
-            return (
-                f"0.8 is reached from step {steps[0]} on, or not at all, depending on the measure"
-            )
-        high, low = (self.karras_sigmas[k] for k in (steps[0], steps[-1]))
+            return f"0.8 is reached at step {steps[0]} or never, depending on the measure"
+        if steps[0] == steps[-1]:
+            return f"0.8 is reached at step {steps[0]} of {count} (karras_sigma {high:.3g})"
         return (
             f"0.8 is reached at step {steps[0]} to {steps[-1]} of {count}, depending on the "
-            f"measure (karras_sigma {high:.3g} to {low:.3g})"
+            f"measure (karras_sigma {high:.3g} to {self.karras_sigmas[steps[-1]]:.3g})"
         )
 
 
@@ -120,6 +122,11 @@ def similarity_to_final(trace: Trace) -> SimilarityToFinal:
     decoded, "SSIM of the pictures" (`similarity.structural_similarity`). Errors as `ending`.
     """
     end, told = ending(trace)
+    if not _flat(end).any():
+        raise InputError(
+            f"the end of this run, {end.shape}, is one number per channel; likeness needs an end "
+            "that varies over its places: take another run"
+        )
     guesses, measures, of_itself = numbers(trace.x0s), {}, []
     for name, measure in MEASURES.items():
         measures[name] = np.array([measure(x, end) for x in guesses])

@@ -13,6 +13,7 @@ import numpy as np
 
 from diffusionlab.analysis.latents import Residual, numbers, worst
 from diffusionlab.analysis.trajectories import ending, for_good
+from diffusionlab.errors import InputError
 from diffusionlab.trace import Trace
 
 WRONG = 0.2  # of its final power: with less of it wrong, a ring counts as right
@@ -82,8 +83,12 @@ class RadialSpectrum:
 
 
 def radial_spectrum(trace: Trace) -> RadialSpectrum:
-    """The spectrum of x0-hat over a run. Errors as `ending`."""
+    """The spectrum of x0-hat over a run. Errors as `ending`, and for latents of one position."""
     end, told = ending(trace)
+    if max(end.shape[1:]) < 2:
+        raise InputError(
+            f"latents {end.shape} have one position, a frequency needs two; take a larger picture"
+        )
     guesses = numbers(trace.x0s)
     power, wrong, final = (ring_power(x).mean(axis=-2) for x in (guesses, guesses - end, end))
     low, high = WITHIN

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from diffusionlab.analysis.commitment import SIMILAR, similarity_to_final
 from diffusionlab.analysis.latents import worst_residual
-from diffusionlab.analysis.trajectories import Path, Trajectory, changes, trajectory
+from diffusionlab.analysis.trajectories import Changes, Path, Trajectory, changes, trajectory
 from diffusionlab.plots.figure import (
     HEAT,
     INK,
@@ -49,15 +49,21 @@ def plot_changes(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     step_axis(axes, found.steps, found.karras_sigmas, 10)
     axis_labels(axes, STEP, "|Δ x0-hat|")
     bad = not_finite(found.absolute, "in x0-hat")
-    told = "x0-hat moves"
-    if not bad:
-        most = int(found.absolute.argmax())
-        told = f"x0-hat moves most at step {found.steps[most]}"
-        told += f", karras_sigma {found.karras_sigmas[most]:.3g}"
+    told = _moves_told(found)
     several = " (first call of each step)" if record.network_calls > len(record.steps) else ""
     title(axes, told + several, bad or worst_residual(record))
     ends = f"from {found.absolute[0]:.3g} at step 1 to {found.absolute[-1]:.3g} at the last"
     return finish(ax, axes, f"Curves of the change of x0-hat by step: {told}; {ends}.")
+
+
+def _moves_told(found: Changes) -> str:
+    if not np.isfinite(found.absolute).all():
+        return "how much x0-hat moves"
+    if found.relative.max() < 1e-5:
+        return "x0-hat does not move"
+    most = int(found.absolute.argmax())
+    level = f"karras_sigma {found.karras_sigmas[most]:.3g}"
+    return f"x0-hat moves most at step {found.steps[most]}, {level}"
 
 
 # ---- how like the end it is -------------------------------------------------------------------
