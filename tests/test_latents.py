@@ -93,6 +93,8 @@ def test_the_distance_from_a_gaussian_is_known():
     assert shifted.distance == pytest.approx(2 * NormalDist().cdf(0.5) - 1, abs=0.5 / 48)
     assert shifted.means == pytest.approx(np.ones(4), abs=1e-9)
     assert not shifted.gaussian and "is not N(0, 1)" in str(shifted)
+    for far in (-9, 9):  # all of the values on one side
+        assert normality(np.full(SHAPE, far)).distance == pytest.approx(1, abs=1e-9)
 
 
 def test_draws_of_a_gaussian_pass_one_time_in_twenty_not():
@@ -166,6 +168,7 @@ def test_a_path_that_does_not_move_is_zero_and_shows_only_the_noise_scale():
     found = trajectory(run_of([END] * 6))  # x_t / alpha = x0 + karras_sigma · eps: a line
     assert not found.x0.off.any() and not found.x0.scores.any() and not found.x0.shares.any()
     assert found.noise_scale == pytest.approx(1, abs=1e-9) and found.only_noise
+    assert found.latent.off == pytest.approx(np.zeros(7), abs=1e-6)  # straight in flow coordinates
     wild = trajectory(run_of(60 * RANDOM.normal(size=(6, *SHAPE))))
     assert wild.noise_scale < 0.99 and not wild.only_noise
 
@@ -271,6 +274,18 @@ def test_each_place_is_decided_at_its_step():
     assert np.array_equal(commitment(run_of(decided_at(steps, by=0.2)), 0.1).steps, steps)
 
 
+def test_a_place_is_judged_by_the_mean_over_its_channels():
+    one = END.copy()
+    one[2] += 0.4 * END.std()  # a root mean square of 0.2 over four channels
+    assert not commitment(run_of([one, END])).steps.any()
+    assert (commitment(run_of([one, END]), 0.19).steps == 1).all()
+
+
+def test_exactly_half_is_half():
+    steps = np.where(np.arange(8) < 4, 0, 4) * np.ones((6, 1), int)
+    assert commitment(run_of(decided_at(steps))).half == 0
+
+
 def test_a_place_that_comes_and_goes_is_decided_when_it_stays():
     x0s = [END, END + 1 * (np.indices((6, 8))[1] == 3), END, END]
     steps = commitment(run_of(x0s)).steps
@@ -363,7 +378,8 @@ def test_ssim_is_one_formula_on_flat_pictures_and_another_program_agrees():
 def test_large_pictures_are_averaged_down_first():
     small = RANDOM.uniform(size=(256, 300, 3))
     other = np.clip(small + 0.1 * RANDOM.normal(size=small.shape), 0, 1)
-    double = [x.repeat(2, axis=0).repeat(2, axis=1) for x in (small, other)]
+    checks = 0.01 * (-1.0) ** np.indices((512, 600, 1)).sum(axis=0)  # mean 0 in every square
+    double = [x.repeat(2, axis=0).repeat(2, axis=1) + checks for x in (small, other)]
     wanted = structural_similarity([small], other)
     assert structural_similarity(double[:1], double[1]) == pytest.approx(wanted, rel=1e-9)
 
