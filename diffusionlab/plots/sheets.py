@@ -60,7 +60,7 @@ class Sheet:
 
     @property
     def size(self) -> tuple[float, float]:
-        """Inches that the grid fills, without a heading."""
+        """Inches that the sheet fills, without a heading."""
         across = self.left + len(self.columns) * (1 + GAP) + GAP
         down = self.top + sum(self._pitch(row) for row in range(len(self.cells)))
         return self.wide * across, self.wide * down
@@ -68,7 +68,7 @@ class Sheet:
     def draw(self, ax: Axes, room: float = 0.0) -> list[Any]:
         """Draw everything in data coordinates; matplotlib's images, row by row.
 
-        `room` are inches that the Axes has across; what the grid does not need stays free.
+        `room` are inches that the Axes has across; what the sheet does not need stays free.
         """
         drawn, top = [], 0.0
         label(ax, -0.05, 0.02, self.corner, fontsize=TEXT, ha="right", va="bottom", color=QUIET)
