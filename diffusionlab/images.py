@@ -156,13 +156,17 @@ def to_webp(image: Image.Image, quality: int = 88) -> bytes:
     return buffer.getvalue()
 
 
-def smaller_png(data: bytes) -> bytes:
-    """A drawn PNG with its colours reduced to the 256 that serve it best, without dithering."""
+def to_png(image: Image.Image) -> bytes:
+    """A PNG file of a drawing, of the 256 colours that serve it best, without dithering."""
     buffer = io.BytesIO()
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    small.save(buffer, "PNG", optimize=True)
+    to_rgb(image).quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def smaller_png(data: bytes) -> bytes:
+    """A PNG file again, as `to_png` makes it."""
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        return to_png(image)
 
 
 def channel_pictures(latent: np.ndarray) -> tuple[Image.Image, ...]:

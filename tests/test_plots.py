@@ -70,7 +70,7 @@ def test_without_axes_our_figure_shows_itself(name):
     figure = plot(RECORDS[name])
     page = figure._repr_html_()
     assert isinstance(figure, plots.Figure) and same(before, RECORDS[name])
-    assert page.startswith("<figure") and 'src="data:image/png;base64,' in page
+    assert page.startswith("<figure") and 'src="data:image/' in page
     assert len(figure.alt) > 30 and figure.alt.endswith(".") and len(page) < 120_000
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()

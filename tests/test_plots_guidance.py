@@ -201,7 +201,7 @@ def test_steps_without_guidance_say_so():
         with pytest.raises(InputError, match="other than 1"):
             plot(run_at(1.0))
     for steps in ([], range(9), "12", 3):
-        with pytest.raises(InputError, match="1 to 8 steps from 0 to 4"):
+        with pytest.raises(InputError, match="1 to 8 of the steps 0 to 4"):
             plots.plot_guidance(RUN, steps=steps)
     with pytest.raises(InputError, match="steps 0 to 4"):
         plots.plot_guidance(RUN, steps=[0, 5])
@@ -396,7 +396,7 @@ def test_features_over_steps_share_one_basis():
         assert np.array_equal(image.get_array(), wanted)
     assert "6×3×4\n100% of var." in texts(figure)
     for steps in ([], range(10), "04"):
-        with pytest.raises(InputError, match="1 to 9 steps from 0 to 4"):
+        with pytest.raises(InputError, match="1 to 9 of the steps 0 to 4"):
             plots.plot_features(run, steps=steps)
     with pytest.raises(InputError, match="steps 0 to 4"):
         plots.plot_features(run, steps=[0, 7])
