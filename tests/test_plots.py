@@ -19,6 +19,7 @@ from matplotlib.figure import Figure as PlainFigure
 from matplotlib.patches import FancyBboxPatch
 from test_plots_attention import RECORDS as ATTENTION_RECORDS
 from test_plots_guidance import RECORDS as GUIDANCE_RECORDS
+from test_plots_guidance import on_the_page
 from test_plots_latents import RECORDS as LATENT_RECORDS
 from test_plots_samplers import RECORDS as SAMPLER_RECORDS
 from test_plots_text import RECORDS as TEXT_RECORDS
@@ -105,6 +106,11 @@ def test_text_is_large_lines_are_thick_and_no_setting_is_touched(name):
         if len(line.get_xdata()) > 2 and line.get_linestyle() != "None"
     ]
     assert all(line.get_linewidth() >= 2.5 for line in curves)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_text_leaves_the_page(name):
+    assert on_the_page(getattr(plots, name)(RECORDS[name]))
 
 
 def _undrawn(axes) -> list:

@@ -127,11 +127,6 @@ def test_texts_keep_apart_in_crowded_figures():
     assert overlapping(figure)
 
 
-@pytest.mark.parametrize("name", RECORDS)
-def test_no_text_leaves_the_page(name):
-    assert on_the_page(getattr(plots, name)(RECORDS[name]))
-
-
 def test_a_text_that_leaves_the_page_is_found():
     figure = plots.plot_compute(small_anatomy())
     figure.text(0.99, 0.5, "far too long")

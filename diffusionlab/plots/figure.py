@@ -205,7 +205,7 @@ def contact_sheet(
     rows = -(-len(pictures) // columns)
     ax.set_xlim(-0.02, columns * (1 + gap) - gap + 0.02)
     ax.set_ylim(-(rows - 1) * step - tall - 0.02, step - tall + 0.02)
-    ax.set_aspect("equal")
+    ax.set_aspect("equal", anchor="NW")
     ax.axis("off")
     return drawn
 

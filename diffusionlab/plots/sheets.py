@@ -101,7 +101,7 @@ class Sheet:
             for column, cell in enumerate(cells):
                 drawn += self._picture(ax, cell, column * (1 + GAP), above)
             top -= self._row_height(cells)
-        ax.set_xlim(-self.left, len(self.columns) * (1 + GAP) - GAP + 0.02)
+        ax.set_xlim(-self.left, len(self.columns) * (1 + GAP))
         ax.set_ylim(top + GAP - 0.02, self._lines(self.columns))
         ax.set_aspect("equal", anchor="NW")  # a narrow sheet begins where its title begins
         ax.axis("off")
