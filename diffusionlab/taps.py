@@ -180,6 +180,19 @@ def watching(
             tap.watches = tuple(w for w in tap.watches if w is not watch)
 
 
+@contextmanager
+def unwatched(module: nn.Module) -> Iterator[None]:
+    """Nobody looks at any tap of a module inside the block; the watchers are back after it."""
+    kept = [(tap, tap.watches) for tap in find_taps(module).values()]
+    try:
+        for tap, _ in kept:
+            tap.watches = ()
+        yield
+    finally:
+        for tap, watches in kept:
+            tap.watches = watches
+
+
 def is_watched(module: nn.Module) -> bool:
     """Whether anyone looks at any tap of a module."""
     return any(tap.watched for tap in find_taps(module).values())
