@@ -22,9 +22,8 @@ from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedFormatter
-from PIL import Image
 
-from diffusionlab.images import Preview, to_array, to_png, to_webp
+from diffusionlab.images import Preview, to_array, to_image, to_png, to_webp
 from diffusionlab.trace import Trace
 
 TITLE, TEXT, SMALL, LINE = 20, 16, 14, 3.0
@@ -48,18 +47,18 @@ class Figure(MatplotlibFigure):
 
     alt: str = ""
 
-    def to_image(self, dpi: float = 80) -> Image.Image:
-        """The figure as an RGB picture."""
+    def drawn(self, dpi: float = 80) -> Any:
+        """The figure as an RGB picture of PIL."""
         before = self.dpi
         self.dpi = dpi
-        drawn = FigureCanvasAgg(self)
-        drawn.draw()
+        canvas = FigureCanvasAgg(self)
+        canvas.draw()  # once: `savefig` lays a constrained figure out twice
         self.dpi = before
-        return Image.fromarray(np.asarray(drawn.buffer_rgba())).convert("RGB")
+        return to_image(np.asarray(canvas.buffer_rgba())[..., :3])
 
     def to_png(self, dpi: float = 80) -> bytes:
         """The picture as a PNG file of at most 256 colours: a third of the bytes in a notebook."""
-        return to_png(self.to_image(dpi))
+        return to_png(self.drawn(dpi))
 
     def encoded(self, dpi: float = 80, most: int = 86_000) -> tuple[bytes, str]:
         """The picture as bytes and their kind, "image/png" or "image/webp".
@@ -67,7 +66,7 @@ class Figure(MatplotlibFigure):
         PNG keeps the lines of drawings sharp. Photographs make it large: where it is more than
         `most` bytes, WebP is taken, of the best quality that is not.
         """
-        image = self.to_image(dpi)
+        image = self.drawn(dpi)
         found = to_png(image), "image/png"
         for quality in (80, 60, 40):
             if len(found[0]) <= most:

@@ -107,7 +107,7 @@ def plot_guidance_sweep(record: Sweep, *, ax: Axes | None = None) -> Figure | Ax
     axes = canvas(ax, (wide, tall + 0.8))
     share = down / tall
     low, high = 0.17 * (1 - share), 0.76 * (1 - share)
-    boxes = [(0.06, low, 0.25, high), (0.4, low, 0.25, high), (0.74, low, 0.25, high)]
+    boxes = [(0.065, low, 0.25, high), (0.4, low, 0.25, high), (0.74, low, 0.25, high)]
     sheet, *below = panels(axes, [(0, 1 - share, 1, share), *boxes])
     grid.draw(sheet)
     _lines(below[0], points, _shares(record), "share (0 … 1)")
