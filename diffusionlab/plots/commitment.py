@@ -9,10 +9,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
 from diffusionlab.analysis.commitment import Commitment, commitment
-from diffusionlab.analysis.latents import numbers, worst_residual
 from diffusionlab.analysis.spectrum import RadialSpectrum, radial_spectrum
+from diffusionlab.analysis.trajectories import ending
 from diffusionlab.images import spread, to_array
-from diffusionlab.plots.convergence_to_final import STEP
+from diffusionlab.plots.convergence_to_final import STEP, with_stop
 from diffusionlab.plots.figure import (
     HEAT,
     INK,
@@ -25,10 +25,10 @@ from diffusionlab.plots.figure import (
     heading,
     label,
     latent_picture,
-    not_finite,
     panels,
 )
 from diffusionlab.plots.panel import bar_beside, logarithmic, named, step_axis
+from diffusionlab.plots.runs import path_told
 from diffusionlab.trace import Trace
 
 
@@ -51,22 +51,31 @@ def plot_commitment(
     )
     end, options = _end(record)
     picture.imshow(end, **options)
-    named(picture, "the end")
+    named(picture, _end_name(found.end))
     _map(places, found)
     for panel in (picture, places):
         panel.axis("off")
         panel.set_anchor("N")
     _share(curve, found)
-    bad = not_finite(record.x0s, "in x0-hat")
-    heading(axes, str(found), bad or worst_residual(record), found.never_falls)
+    bad, *checks = path_told(record)
+    told = "where x0-hat comes to stay near the end" if bad else str(found)
+    heading(axes, with_stop(told, record), bad, *checks, found.never_falls)
     return finish(ax, axes, _commitment_alt(found))
 
 
 def _end(record: Trace) -> tuple[np.ndarray, dict]:
-    """The image, or the last x0-hat: of a stopped run, what `commitment` takes for its end."""
-    if record.image is not None:
+    """What `commitment` takes for the end: the image, or the last x0-hat."""
+    end, told = ending(record)
+    if told == "the final latent" and record.image is not None:
         return to_array(record.image), {}
-    return latent_picture(numbers(record.x0s[-1]), record.preview)
+    if told != "the final latent" and len(record.frames) == len(record.steps):
+        return to_array(record.frames[-1]), {}
+    return latent_picture(end, record.preview)
+
+
+def _end_name(end: str) -> str:
+    """ "the last x0-hat: stopped after 3 of 6 steps" on two lines."""
+    return "the end" if end == "the final latent" else end.replace(": ", ":\n")
 
 
 def _map(panel: Axes, found: Commitment) -> None:
@@ -118,10 +127,12 @@ def plot_spectrum(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     lines, wrong = panels(axes, [(0.06, 0.15, 0.28, 0.77), (0.5, 0.15, 0.41, 0.77)])
     _lines(lines, found)
     _wrong(wrong, found)
-    bad = not_finite(found.power, "in the spectrum of x0-hat")
-    heading(axes, _order_told(found), bad or worst_residual(record), "" if bad else found.parseval)
+    bad, *checks = path_told(record)
+    told = "the spectrum of x0-hat, step by step" if bad else _order_told(found)
+    heading(axes, with_stop(told, record), bad, *checks, "" if bad else found.parseval)
     right = ", ".join(f"{r}: {_step(found, r)}" for r in range(1, len(found.final) - 1))
-    alt = f"Spectrum of x0-hat by step. {_order_told(found)}; frequency: step of coming right: "
+    alt = f"Spectrum of x0-hat by step, compared with {found.end}. {_order_told(found)}; "
+    alt += "frequency: step of coming right: "
     return finish(ax, axes, f"{alt}{right}.")
 
 
@@ -149,7 +160,8 @@ def _lines(panel: Axes, found: RadialSpectrum) -> None:
         panel.plot(places, values, color=colours(i / max(count - 1, 1) * 0.92), linewidth=LINE,
                    label=f"{i}, {found.karras_sigmas[i]:.3g}")  # fmt: skip
     final = np.where(found.final > 0, found.final, np.nan)[found.whole]
-    panel.plot(places, final, "--", color=INK, linewidth=LINE, label="the end")
+    panel.plot(places, final, "--", color=INK, linewidth=LINE,
+               label=_end_name(found.end))  # fmt: skip
     logarithmic(panel, found.power[:, found.whole], final)
     panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     panel.legend(fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0),
