@@ -14,9 +14,7 @@ SHAPE = (4, 6, 8)
 PREDICTS_X0 = {"prediction_type": "x0"}
 
 
-def run_of(
-    x0s: np.ndarray, stopped: int | None = None, loudness: float = 1.0, **changes
-) -> Trace:
+def run_of(x0s: np.ndarray, stopped: int | None = None, loudness: float = 1.0, **changes) -> Trace:
     """DDIM (guidance 1) of a network that says x0s[k] (channels, h, w) at step k; float64."""
     x0s = np.asarray(x0s, np.float64)
     levels = traces.schedule().levels(len(x0s), "trailing", "clean")

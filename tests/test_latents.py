@@ -91,11 +91,11 @@ def changed_step(run, where, **parts):
 
 def renumbered(run):
     """The same with updates that count the calls of this run."""
-    steps = tuple(
-        replace(s, update=replace(s.update, terms=tuple(replace(t, call=i) for t in s.update.terms)))
-        for i, s in enumerate(run.steps)
-    )
-    return replace(run, steps=steps)
+    steps = []
+    for i, step in enumerate(run.steps):
+        terms = tuple(replace(term, call=i) for term in step.update.terms)
+        steps.append(replace(step, update=replace(step.update, terms=terms)))
+    return replace(run, steps=tuple(steps))
 
 
 def test_a_check_tells_its_name():

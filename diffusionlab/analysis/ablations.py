@@ -75,7 +75,7 @@ def ablate(
     starts = [numbers(changed.trace.steps[0].latent) for changed in found]
     off = max(distance(start, numbers(trace.steps[0].latent)) for start in starts)
     order = sorted(found, key=lambda c: -c.final if np.isfinite(c.final) else -np.inf)
-    return Ablation(what, trace, tuple(order), Residual(off, 1e-6))
+    return Ablation(what, trace, tuple(order), Residual(off, 1e-6, "one start noise"))
 
 
 def _changed(base: Trace, name: str, trace: Trace, share: float) -> Changed:

@@ -63,8 +63,9 @@ def sweep(
     _check(groups)
     points = tuple(_point(runs, adherence) for runs in groups.values())
     told = name if adherence else ""
+    start = Residual(_start_off(list(groups.values())), 1e-4, "one start noise for each seed")
     prompt = comparison.traces[0].settings.prompt
-    return Sweep(points, prompt, Residual(_start_off(list(groups.values())), 1e-4), told)
+    return Sweep(points, prompt, start, told)
 
 
 SAME = ("prompt", "negative_prompt", "seed", "num_steps", "sampler", "spacing", "height", "width")
