@@ -49,11 +49,12 @@ class Figure(MatplotlibFigure):
 
     def drawn(self, dpi: float = 80) -> Any:
         """The figure as an RGB picture of PIL."""
-        before = self.dpi
-        self.dpi = dpi
-        canvas = FigureCanvasAgg(self)
-        canvas.draw()  # once: `savefig` lays a constrained figure out twice
-        self.dpi = before
+        before, canvas = self.dpi, FigureCanvasAgg(self)
+        try:
+            self.dpi = dpi
+            canvas.draw()  # once: `savefig` lays a constrained figure out twice
+        finally:
+            self.dpi = before
         return to_image(np.asarray(canvas.buffer_rgba())[..., :3])
 
     def to_png(self, dpi: float = 80) -> bytes:
