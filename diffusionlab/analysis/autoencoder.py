@@ -127,7 +127,7 @@ class Edit:
         """The edited copy of a latent (channels, h, w). Raises InputError for what is not there."""
         self._check(latent.shape)
         channels = range(len(latent)) if self.channel is None else [self.channel]
-        where = (slice(None),) * 2 if self.place is None else self.place
+        where = (slice(None),) * 2 if self.place is None else tuple(self.place)
         edited = latent.copy()
         for i in channels:
             new = {"zero": 0.0, "mean": latent[i].mean()}

@@ -70,7 +70,7 @@ def _byte(tokens: Tokens, position: int, own: Sequence[int]) -> tuple[int, int] 
     same = [i for i in own if tokens.pieces[i] == piece]
     size, left = divmod(len(same), max(word.count(piece), 1))
     if left or (tokens.dropped and own[-1] == tokens.kept):
-        size = len(unicodedata.normalize("NFC", piece).lower().encode())
+        size = len(unicodedata.normalize("NFC", piece).lower().encode(errors="surrogatepass"))
     place = same.index(position)
     return (place % size + 1, size) if size > 1 else None
 

@@ -57,6 +57,9 @@ def positions_of(tokens: Tokens, places: Iterable[Place]) -> tuple[int, ...]:
 
 
 def _stands(plain: Sequence[str], name: str) -> tuple[Place, ...]:
+    """Where a word is the name, or several that follow each other are its parts."""
+    if whole := tuple((i,) for i, word in enumerate(plain) if word == _fold(name)):
+        return whole
     parts = [_fold(part) for part in name.split()]
     count = len(parts)
     last = len(plain) - count + 1 if count else 0
