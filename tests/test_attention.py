@@ -363,14 +363,17 @@ def test_what_chance_can_do():
 
 
 @pytest.mark.parametrize("count", [8, 20])
-def test_maps_of_nothing_are_better_than_chance_at_most_once_in_a_hundred_times(count):
-    """Masks of few or many cells, maps that know nothing of them: a verdict must be rare."""
+@pytest.mark.parametrize("shares", [(0.02, 0.08), (0.1, 0.6)])
+def test_maps_of_nothing_are_better_than_chance_at_most_once_in_a_hundred_times(count, shares):
+    """Masks of few or many cells, maps that know nothing of them: a verdict must be rare.
+
+    A chance that is estimated from the same 8 scenes and then taken as exact gives 4 in 100.
+    """
     random, found = np.random.default_rng(count), []
-    for _ in range(600):
-        share = random.uniform(0.05, 0.6)
-        masks, maps = random.random((count, 4, 4)) < share, random.random((count, 4, 4))
-        found.append(pointing_game(maps, masks).better_than_chance)
-    assert np.mean(found) <= 0.01 + 2.6 * (0.01 * 0.99 / 600) ** 0.5
+    for _ in range(400):
+        masks = random.random((count, 8, 8)) < random.uniform(*shares)
+        found.append(pointing_game(random.random((count, 8, 8)), masks).better_than_chance)
+    assert np.mean(found) <= 0.01 + 2.6 * (0.01 * 0.99 / 400) ** 0.5
 
 
 def test_too_few_scenes_have_no_verdict():

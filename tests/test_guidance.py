@@ -262,9 +262,7 @@ def test_errors_say_what_to_do():
             dial(run, 1, scales)
     with pytest.raises(InputError, match="guidance_scale is inf"):
         dial(run, 1, [math.inf])
-    with pytest.raises(
-        InputError, match="num_steps is 5 in the run and 4 in the whole run at 4; all"
-    ):
+    with pytest.raises(InputError, match="num_steps is 5 in the run and 4 in the whole run at 4"):
         dial(run, 1, [4], run=lambda guidance_scale: run_at(guidance_scale, num_steps=4))
     bare = replace(run, steps=tuple(replace(s, predictions=()) for s in run.steps))
     with pytest.raises(InputError, match='record={"predictions"}'):
