@@ -12,13 +12,16 @@ import matplotlib
 import numpy as np
 import pytest
 from test_plots import NAMES, RECORDS
+from test_plots_guidance import RUN as TRACE
+from test_plots_guidance import run_at
+from test_plots_latents import RUN
 
 from diffusionlab import plots
+from diffusionlab.analysis.guidance import dial
 from diffusionlab.errors import InputError, NumericsError
 from diffusionlab.plots.figure import colour
 
 TOLD = ("NaN", "infinite", "CHECK FAILED")
-ENDS = 2  # of a long row of like records, these many from each end
 
 
 # ---- planting ---------------------------------------------------------------------------------
@@ -39,7 +42,7 @@ def parts(value: Any) -> list[tuple[Any, Any]]:
         return list(value.items())
     if isinstance(value, (tuple, list)):
         row = list(enumerate(value))
-        return row if len(row) <= 2 * ENDS else row[:ENDS] + row[-ENDS:]
+        return row if len(row) <= 2 else [row[1], row[-1]]  # of like records two are enough
     return []
 
 
@@ -86,24 +89,49 @@ def red(figure: Any) -> str:
     return " ".join(t.get_text() for t in found if t.get_color() == colour("vermilion"))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_plot_hides_a_number_that_is_not_one(name):
-    plot, record = getattr(plots, name), RECORDS[name]
-    before, hidden = drawn(plot(record)), []
-    for way in places(record):
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
+def bare(run: Any) -> Any:
+    """A run that is drawn from its latents."""
+    return replace(run, image=None, frames=())
+
+
+def cases() -> Iterator[Any]:
+    """Every plot's record, and those that show other parts of it: (plot, record, options)."""
+    for name in NAMES:
+        yield pytest.param(name, RECORDS[name], {}, id=name)
+    runs, honesty = RECORDS["plot_sampler_grid"], RECORDS["plot_honesty"]
+    others = [
+        ("plot_commitment", replace(bare(RUN), steps=RUN.steps[:4]), {}),
+        ("plot_difference", replace(runs, traces=tuple(bare(run) for run in runs.traces)), {}),
+        ("plot_features", RECORDS["plot_features"], {"steps": [0, 2]}),
+        ("plot_guidance", RECORDS["plot_guidance"], {"channels": True, "steps": [0, 2]}),
+        ("plot_guidance_dial", dial(TRACE, 1, [0, 4], run=run_at), {}),
+        ("plot_honesty", replace(honesty, what="latents", images=()), {}),
+        ("plot_latent_histogram", RECORDS["plot_trace"], {"step": 2}),
+        ("plot_sampler_grid", replace(runs, traces=tuple(bare(run) for run in runs.traces)), {}),
+    ]
+    for number, (name, record, options) in enumerate(others):
+        yield pytest.param(name, record, options, id=f"{name}-{number}")
+
+
+@pytest.mark.parametrize(("name", "record", "options"), cases())
+def test_no_plot_hides_a_number_that_is_not_one(name, record, options):
+    plot, hidden, changed = getattr(plots, name), [], None
+    before = drawn(plot(record, **options))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for way in places(record):
             try:
-                figure = plot(planted(record, way))
+                figure = plot(planted(record, way), **options)
             except (InputError, NumericsError) as error:
                 told = str(error)
             else:
-                told = red(figure)
                 if alike(before, drawn(figure)):
                     continue
-                figure.to_png(dpi=20)
-        if not any(word in told for word in TOLD):
-            hidden.append((way, told[:80]))
+                told, changed = red(figure), figure
+            if not any(word in told for word in TOLD):
+                hidden.append((way, told[:80]))
+        if changed is not None:
+            changed.to_png(dpi=20)  # drawing warns of nothing
     assert not hidden
 
 
