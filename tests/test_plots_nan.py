@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from test_plots import NAMES, RECORDS
 from test_plots_guidance import RUN as TRACE
 from test_plots_guidance import run_at
@@ -19,6 +19,7 @@ from test_plots_latents import RUN
 from diffusionlab import plots
 from diffusionlab.analysis.guidance import dial
 from diffusionlab.errors import InputError, NumericsError
+from diffusionlab.plan import Step
 from diffusionlab.plots.figure import colour
 
 TOLD = ("NaN", "infinite", "CHECK FAILED")
@@ -41,8 +42,9 @@ def parts(value: Any) -> list[tuple[Any, Any]]:
     if isinstance(value, dict):
         return list(value.items())
     if isinstance(value, (tuple, list)):
-        row = list(enumerate(value))
-        return row if len(row) <= 2 else [row[1], row[-1]]  # of like records two are enough
+        row = list(enumerate(value))  # of like records one is enough, of the steps the last too
+        ends = row[-1:] if row and isinstance(row[-1][1], Step) else []
+        return row if len(row) <= 2 else row[1:2] + ends
     return []
 
 
@@ -64,15 +66,34 @@ def planted(value: Any, way: tuple) -> Any:
 # ---- what was drawn ---------------------------------------------------------------------------
 def drawn(figure: Any) -> list[Any]:
     """The numbers and words of everything that a figure shows."""
-    found: list[Any] = [t.get_text() for t in figure.findobj(matplotlib.text.Text)]
-    found += [np.asarray(i.get_array()) for i in figure.findobj(matplotlib.image.AxesImage)]
-    found += [line.get_xydata() for line in figure.findobj(matplotlib.lines.Line2D)]
-    found += [p.get_path().vertices for p in figure.findobj(matplotlib.patches.PathPatch)]
-    for bar in figure.findobj(matplotlib.patches.Rectangle):
-        found += [bar.get_bbox().get_points(), bar.get_facecolor()]
-    for some in figure.findobj(matplotlib.collections.Collection):
-        found += [np.asarray(some.get_offsets()), some.get_facecolor()]
-        found += [path.vertices for path in some.get_paths()]
+    found: list[Any] = [text.get_text() for text in words(figure)]
+    for axes in all_axes(figure):
+        found += [np.asarray(image.get_array()) for image in axes.images]
+        found += [line.get_xydata() for line in axes.lines]
+        found += [axes.get_xlim(), axes.get_ylim()]
+        for patch in axes.patches:
+            found += [patch.get_path().vertices, patch.get_transform().frozen().get_matrix()[:2]]
+            found.append(patch.get_facecolor())
+        for some in axes.collections:
+            found += [np.asarray(some.get_offsets()), some.get_facecolor()]
+            found += [path.vertices for path in some.get_paths()]
+    return found
+
+
+def all_axes(figure: Any) -> list[Any]:
+    """The Axes of a figure and those inside them."""
+    found = list(figure.axes)
+    for axes in found:
+        found += [child for child in axes.child_axes if isinstance(child, Axes)]
+    return found
+
+
+def words(figure: Any) -> list[Any]:
+    """All texts but those at the ticks, which take long to make."""
+    found = list(figure.texts)
+    for axes in all_axes(figure):
+        found += [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+        found += axes.get_legend().get_texts() if axes.get_legend() else []
     return found
 
 
@@ -85,8 +106,7 @@ def alike(some: list[Any], others: list[Any]) -> bool:
 
 def red(figure: Any) -> str:
     """All that is written in vermilion."""
-    found = figure.findobj(matplotlib.text.Text)
-    return " ".join(t.get_text() for t in found if t.get_color() == colour("vermilion"))
+    return " ".join(t.get_text() for t in words(figure) if t.get_color() == colour("vermilion"))
 
 
 def bare(run: Any) -> Any:
@@ -94,10 +114,9 @@ def bare(run: Any) -> Any:
     return replace(run, image=None, frames=())
 
 
-def cases() -> Iterator[Any]:
+def cases() -> list[Any]:
     """Every plot's record, and those that show other parts of it: (plot, record, options)."""
-    for name in NAMES:
-        yield pytest.param(name, RECORDS[name], {}, id=name)
+    found = [pytest.param(name, RECORDS[name], {}, id=name) for name in NAMES]
     runs, honesty = RECORDS["plot_sampler_grid"], RECORDS["plot_honesty"]
     others = [
         ("plot_commitment", replace(bare(RUN), steps=RUN.steps[:4]), {}),
@@ -110,7 +129,8 @@ def cases() -> Iterator[Any]:
         ("plot_sampler_grid", replace(runs, traces=tuple(bare(run) for run in runs.traces)), {}),
     ]
     for number, (name, record, options) in enumerate(others):
-        yield pytest.param(name, record, options, id=f"{name}-{number}")
+        found.append(pytest.param(name, record, options, id=f"{name}-{number}"))
+    return found
 
 
 @pytest.mark.parametrize(("name", "record", "options"), cases())

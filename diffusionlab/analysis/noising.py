@@ -33,9 +33,9 @@ class NoisingCurve:
     agrees: Residual
 
     @property
-    def checks(self) -> tuple[Residual, Residual, Residual]:
-        """All three."""
-        return self.mixes, self.unit, self.agrees
+    def checks(self) -> tuple[str, ...]:
+        """What failed, in words."""
+        return tuple(str(check) for check in (self.mixes, self.unit, self.agrees) if str(check))
 
 
 def noising_curve(record: Noising) -> NoisingCurve:

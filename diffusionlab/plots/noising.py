@@ -84,7 +84,7 @@ def _told(found: NoisingCurve) -> str:
             found.timesteps, found.karras_sigmas, found.snr, found.x0_errors, strict=True
         )
     )
-    return "; ".join(rows) + "." + "".join(f" {check}." for check in found.checks if str(check))
+    return "; ".join(rows) + "." + "".join(f" {check}." for check in found.checks)
 
 
 # ---- curves -----------------------------------------------------------------------------------
