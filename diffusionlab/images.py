@@ -19,6 +19,7 @@ from diffusionlab.errors import InputError, NumericsError, shown
 
 PAPER, INK, QUIET = (255, 255, 255), (20, 20, 20), (90, 90, 90)
 MOST_PIXELS = 64_000_000
+FEW_COLOURS = 10_000  # of a drawing
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -44,6 +45,11 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int] = PAPER) -> Imag
         raise InputError(f"image {shown(image)}: a PIL image is needed; see images.open_image")
     if image.mode == "RGB":
         return image.copy()
+    if image.mode.startswith("I;16"):  # 65535 is white; `convert` would cut at 255
+        return to_image(np.asarray(image).astype(np.float64) / 65535)
+    if image.mode in ("I", "F"):
+        what = "8 or 16 bits a channel are needed; divide by its white and use images.to_image"
+        raise InputError(f"image of mode {image.mode!r}, whose white is not known: {what}")
     if not image.has_transparency_data:
         return image.convert("RGB")
     layer = image.convert("RGBA")
@@ -65,11 +71,8 @@ def to_image(array: np.ndarray) -> Image.Image:
     black picture would hide it).
     """
     array = np.asarray(array)
-    if (
-        array.ndim not in (2, 3)
-        or array.shape[2:] not in ((), (3,))
-        or array.dtype.kind not in "uf"
-    ):
+    kind = array.dtype == np.uint8 or array.dtype.kind == "f"
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)) or not kind:
         what = "uint8 or float (height, width, 3) is needed; drop the batch axis, channels go last"
         raise InputError(f"array {array.dtype} {array.shape}: {what}")
     if array.dtype != np.uint8:
@@ -156,13 +159,24 @@ def to_webp(image: Image.Image, quality: int = 88) -> bytes:
     return buffer.getvalue()
 
 
-def smaller_png(data: bytes) -> bytes:
-    """A drawn PNG with its colours reduced to the 256 that serve it best, without dithering."""
+def to_png(image: Image.Image) -> bytes:
+    """A PNG file of 256 colours, without dithering.
+
+    Of a drawing they cover its range, so that rare ones (a mark, the top of a colour bar) stay
+    true; where there are thousands, as in photographs, they are those that most pixels need.
+    """
+    drawn, methods = to_rgb(image), Image.Quantize
+    few = drawn.getcolors(FEW_COLOURS) is not None  # to cover more takes seconds
+    method = methods.MAXCOVERAGE if few else methods.MEDIANCUT
     buffer = io.BytesIO()
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    small.save(buffer, "PNG", optimize=True)
+    drawn.quantize(256, method, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def smaller_png(data: bytes) -> bytes:
+    """A PNG file again, as `to_png` makes it."""
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        return to_png(image)
 
 
 def channel_pictures(latent: np.ndarray) -> tuple[Image.Image, ...]:
