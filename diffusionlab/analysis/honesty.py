@@ -100,7 +100,8 @@ def leave_one_out(
     `run(prompt=…)` makes a run with all other settings as in `trace`, from the same noise, e.g.
     `functools.partial(generate, model, seed=1, num_steps=20)`. words: None for all of the prompt.
     `chosen`: steps, layers, resolution and heads of the maps as in `attention_maps`. Raises
-    InputError for a run from other noise or with other settings.
+    InputError for a run with another start noise, other draws or other settings, and for a word
+    that cannot be taken out of the text (`without`).
     """
     maps = attention_maps(trace, words, **chosen)
     prompts = tuple(without(trace, word, replacement) for word in maps.words)

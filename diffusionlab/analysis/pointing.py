@@ -134,7 +134,7 @@ class Pointing:
             return "these maps hold NaN or infinity: they mean nothing"
         told = f"{self.rate:.0%} point inside, chance {self.chance_inside:.0%}"
         if not self.enough:
-            return f"{told}: too few scenes to say ({len(self.maps)}, {FEWEST} are needed)"
+            return f"{told}: too few scenes to say, {FEWEST} are needed"
         if self.better_than_chance:
             return told
         return f"{told}: no better than chance, these maps mean nothing"
