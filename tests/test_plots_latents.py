@@ -273,7 +273,7 @@ def test_the_filmstrip_warns_of_eps_without_unit_spread():
     wild = run_of(decided_at(STEPS), loudness=1.5)
     told = title(plots.plot_filmstrip(wild))
     assert "leaves 0.75 … 1.25" in told and "CHECK FAILED" not in told
-    assert "each x_t follows from the one before" in title(plots.plot_filmstrip(RUN))
+    assert "6 steps of a run, each replayed to" in title(plots.plot_filmstrip(RUN))
     assert "leaves 0.75" not in title(plots.plot_filmstrip(RUN))
 
 

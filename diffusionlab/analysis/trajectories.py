@@ -32,6 +32,9 @@ def path_of(run: Trace | Sequence[Step]) -> tuple[tuple[NoiseLevel, ...], np.nda
     return levels, np.stack(points)
 
 
+CLEAN_END = "the final latent"
+
+
 def ending(trace: Trace) -> tuple[np.ndarray, str]:
     """What a run ended in, (channels, h, w) in float64, and which of its latents that is.
 
@@ -42,7 +45,7 @@ def ending(trace: Trace) -> tuple[np.ndarray, str]:
     if stopped(trace):
         return numbers(guesses[-1]), f"the last x0-hat: {stopped(trace)}"
     if last.next_level.sigma == 0:
-        return numbers(last.next_latent), "the final latent"
+        return numbers(last.next_latent), CLEAN_END
     left = f"the run ends at karras_sigma {last.next_level.karras_sigma:.2g}"
     return numbers(guesses[-1]), f"the last x0-hat: {left}"
 
@@ -50,8 +53,7 @@ def ending(trace: Trace) -> tuple[np.ndarray, str]:
 def stopped(trace: Trace) -> str:
     """ "stopped after 3 of 6 steps", or nothing for a run that was finished."""
     done, asked = len(trace.steps), trace.settings.num_steps
-    finished = trace.image is not None  # with final="none" it has a step less than was asked for
-    return f"stopped after {done} of {asked} steps" if done < asked and not finished else ""
+    return f"stopped after {done} of {asked} steps" if done < asked else ""
 
 
 def for_good(holds: np.ndarray) -> np.ndarray:

@@ -10,9 +10,9 @@ from matplotlib.ticker import MaxNLocator
 
 from diffusionlab.analysis.commitment import Commitment, commitment
 from diffusionlab.analysis.spectrum import RadialSpectrum, radial_spectrum
-from diffusionlab.analysis.trajectories import ending
+from diffusionlab.analysis.trajectories import CLEAN_END, ending
 from diffusionlab.images import spread, to_array
-from diffusionlab.plots.convergence_to_final import STEP, with_stop
+from diffusionlab.plots.convergence_to_final import STEP, with_end
 from diffusionlab.plots.figure import (
     HEAT,
     INK,
@@ -46,8 +46,9 @@ def plot_commitment(
     high = 4.6 * min(max(height / width, 0.85), 1.3) + 0.6
     axes = canvas(ax, (16, high + 0.5))
     below = 0.85 / high  # room for the labels of the curve
+    top = 0.92 if found.end == CLEAN_END else 0.87
     picture, places, curve = panels(
-        axes, [(0.0, 0.0, 0.29, 0.92), (0.31, 0.0, 0.29, 0.92), (0.735, below, 0.26, 0.92 - below)]
+        axes, [(0.0, 0.0, 0.29, top), (0.31, 0.0, 0.29, top), (0.735, below, 0.26, top - below)]
     )
     end, options = _end(record)
     picture.imshow(end, **options)
@@ -59,23 +60,23 @@ def plot_commitment(
     _share(curve, found)
     bad, *checks = path_told(record)
     told = "where x0-hat comes to stay near the end" if bad else str(found)
-    heading(axes, with_stop(told, record), bad, *checks, found.never_falls)
+    heading(axes, with_end(told, found.end), bad, *checks, found.never_falls)
     return finish(ax, axes, _commitment_alt(found))
 
 
 def _end(record: Trace) -> tuple[np.ndarray, dict]:
     """What `commitment` takes for the end: the image, or the last x0-hat."""
     end, told = ending(record)
-    if told == "the final latent" and record.image is not None:
+    if told == CLEAN_END and record.image is not None:
         return to_array(record.image), {}
-    if told != "the final latent" and len(record.frames) == len(record.steps):
+    if told != CLEAN_END and len(record.frames) == len(record.steps):
         return to_array(record.frames[-1]), {}
     return latent_picture(end, record.preview)
 
 
 def _end_name(end: str) -> str:
     """ "the last x0-hat: stopped after 3 of 6 steps" on two lines."""
-    return "the end" if end == "the final latent" else end.replace(": ", ":\n")
+    return "the end" if end == CLEAN_END else end.replace(": ", ":\n")
 
 
 def _map(panel: Axes, found: Commitment) -> None:
@@ -129,7 +130,7 @@ def plot_spectrum(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     _wrong(wrong, found)
     bad, *checks = path_told(record)
     told = "the spectrum of x0-hat, step by step" if bad else _order_told(found)
-    heading(axes, with_stop(told, record), bad, *checks, "" if bad else found.parseval)
+    heading(axes, with_end(told, found.end), bad, *checks, "" if bad else found.parseval)
     right = ", ".join(f"{r}: {_step(found, r)}" for r in range(1, len(found.final) - 1))
     alt = f"Spectrum of x0-hat by step, compared with {found.end}. {_order_told(found)}; "
     alt += "frequency: step of coming right: "
@@ -160,8 +161,7 @@ def _lines(panel: Axes, found: RadialSpectrum) -> None:
         panel.plot(places, values, color=colours(i / max(count - 1, 1) * 0.92), linewidth=LINE,
                    label=f"{i}, {found.karras_sigmas[i]:.3g}")  # fmt: skip
     final = np.where(found.final > 0, found.final, np.nan)[found.whole]
-    panel.plot(places, final, "--", color=INK, linewidth=LINE,
-               label=_end_name(found.end))  # fmt: skip
+    panel.plot(places, final, "--", color=INK, linewidth=LINE, label="the end")
     logarithmic(panel, found.power[:, found.whole], final)
     panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     panel.legend(fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0),

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from diffusionlab.analysis.commitment import SIMILAR, similarity_to_final
 from diffusionlab.analysis.trajectories import (
+    CLEAN_END,
     Changes,
     Path,
     Trajectory,
@@ -68,6 +69,11 @@ def with_stop(told: str, record: Trace) -> str:
     return f"{told} ({stopped(record)})" if stopped(record) else told
 
 
+def with_end(told: str, end: str) -> str:
+    """The title, and what is taken for the end where that is not the final latent."""
+    return told if end == CLEAN_END else f"{told}\nthe end here is {end}"
+
+
 def _moves_told(found: Changes) -> str:
     if not np.isfinite(found.absolute).all():
         return "how much x0-hat moves"
@@ -99,12 +105,11 @@ def plot_similarity_to_final(record: Trace, *, ax: Axes | None = None) -> Figure
     axes.legend(fontsize=TEXT, frameon=False, loc="lower right", title="0.8 or more for good",
                 title_fontsize=TEXT)  # fmt: skip
     step_axis(axes, steps, found.karras_sigmas, 10)
-    what = found.end if found.end == "the final latent" else found.end.replace(": ", ",\n")
-    axis_labels(axes, STEP, f"likeness to {what}\n(1: the same)")
+    axis_labels(axes, STEP, "likeness to the end (1 = the same)")
     axes.grid(alpha=0.3)
     bad, *checks = path_told(record)
     text = "how like the end x0-hat is" if bad else f"{found}"
-    heading(axes, with_stop(text, record), bad, *checks, "" if bad else found.ends_at_one)
+    heading(axes, with_end(text, found.end), bad, *checks, "" if bad else found.ends_at_one)
     told = "; ".join(f"{k} {_when(v, len(steps))}" for k, v in found.reached.items())
     return finish(ax, axes, f"Likeness of x0-hat to {found.end} by step. {found}: {told}.")
 

@@ -54,15 +54,15 @@ def plot_filmstrip(
     axes = sheet.axes(ax)
     sheet.draw(axes)
     (stds, _), checks = eps_spread(record), path_told(record)
-    heading(axes, _title(record, stds, any(map(str, checks))), *checks)
+    heading(axes, _title(record, stds, checks), *checks)
     told = " ".join(str(check) for check in checks if str(check))
     return finish(ax, axes, _alt(record, chosen, names, stds) + (f" {told}." if told else ""))
 
 
-def _title(record: Trace, stds: np.ndarray, failed: bool) -> str:
-    told = f"{len(record.steps)} steps, {stopped(record)}" if stopped(record) else ""
-    told = told or f"the {len(record.steps)} steps of a run"
-    told += "" if failed else ": each x_t follows from the one before and what the network said"
+def _title(record: Trace, stds: np.ndarray, checks: Sequence[Any]) -> str:
+    """What is shown, and how well each step's stored update gives the next latent."""
+    told, (bad, path, _) = stopped(record) or f"{len(record.steps)} steps of a run", checks
+    told += "" if bad or str(path) else f", each replayed to {path.relative:.0e}"
     return f"{told}; eps-hat has std {stds.min():.2f} … {stds.max():.2f}"
 
 
