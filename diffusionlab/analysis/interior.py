@@ -97,7 +97,7 @@ def features(trace: Trace, tap: str, step: int | None = None, most: int = 6) -> 
     order = np.argsort(-spread, kind="stable")[:most]
     total = float(spread[spread > 0].sum()) or 1.0
     colours, explained = principal_colours(values[None])
-    calls = [at_step(trace, tap, i) for i in range(len(trace.steps))]
+    sizes = [_size(at_step(trace, tap, i)) for i in range(len(trace.steps))]
     return Features(
         tap=tap,
         step=int(step),
@@ -108,9 +108,14 @@ def features(trace: Trace, tap: str, step: int | None = None, most: int = 6) -> 
         variances=spread[order] / total,
         colours=colours[0],
         explained=explained,
-        energies=np.array([np.sqrt(np.square(call).mean()) for call in calls]),
-        bad=sum(int(call.size - np.isfinite(call).sum()) for call in calls),
+        energies=np.array([size for size, _ in sizes]),
+        bad=sum(bad for _, bad in sizes),
     )
+
+
+def _size(values: np.ndarray) -> tuple[float, int]:
+    """The root mean square, and how many values are NaN or infinite."""
+    return float(np.sqrt(np.square(values).mean())), int(values.size - np.isfinite(values).sum())
 
 
 def _check_most(most: Any) -> None:
