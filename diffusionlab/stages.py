@@ -18,7 +18,7 @@ from PIL import Image
 from .errors import InputError, NumericsError, shown
 from .finite import all_finite, first_not_finite
 from .images import to_image, to_pixels
-from .models.attention import PreparedText
+from .models.conditioning import PreparedText
 from .noise import BrownianPath, Sequential
 from .pipeline import LatentDiffusion
 from .plan import Update, combine, current_step
