@@ -202,12 +202,8 @@ def _walk(plan: Plan, latent: Any, noise: Any, calls: list[Any], start: int) -> 
         first = len(calls)
         noises = tuple(noise(*draw) for draw in planned.draws)
         for stage in planned.stages:
-            point = combine(latent, stage.update, calls, noises)
-            _step.set(index)
-            try:
-                calls.append((yield point, stage.level))
-            finally:
-                _step.set(None)
+            prediction = yield combine(latent, stage.update, calls, noises), stage.level
+            calls.append(prediction)
         next_latent = combine(latent, planned.update, calls, noises)
         yield Step(
             index=index,
@@ -235,17 +231,23 @@ def denoise(
 
     Arguments and errors as `walk`.
     """
-    return _drive(walk(plan, latent, noise, calls, start), predict)
+    return _drive(walk(plan, latent, noise, calls, start), predict, start)
 
 
-def _drive(walker: Generator, predict: Callable[[Any, NoiseLevel], Any]) -> Generator:
+def _drive(walker: Generator, predict: Callable, index: int) -> Generator:
     request = next(walker, None)
     while request is not None:
         if isinstance(request, Step):
             yield request
+            index = request.index + 1
             request = next(walker, None)
         else:
-            request = walker.send(predict(*request))
+            token = _step.set(index)
+            try:
+                prediction = predict(*request)
+            finally:
+                _step.reset(token)
+            request = walker.send(prediction)
 
 
 def denoise_many(
@@ -270,7 +272,6 @@ def denoise_many(
             requests[i] = request
         requests = {i: request for i, request in requests.items() if request is not None}
         asked = [(i, *request) for i, request in requests.items()]
-        _step.set(None)
         answers = predict_many(asked) if asked else ()
         for i, answer in zip(requests, answers, strict=True):
             requests[i] = walkers[i].send(answer)
