@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from tqdm.auto import tqdm
 
+from .conditioning import check_embedding, prepare
 from .errors import InputError, notice, shown
 from .noise import BrownianPath, Sequential
 from .pipeline import LatentDiffusion
@@ -15,14 +16,12 @@ from .recorder import Recorder, check_taps
 from .samplers import Sampler, as_sampler, make_plan
 from .schedule import one_of
 from .stages import (
-    check_embedding,
     check_prompt,
     check_size,
     decode,
     draw_noise,
     embed,
     predict,
-    prepare,
     tokenize,
 )
 from .trace import Guidance, Settings, TextEmbedding, Trace, as_guidance
@@ -68,7 +67,8 @@ def generate(
     for told in settings.notices:
         notice(told)
     tokens, negative = tokenize(model, prompt), tokenize(model, negative_prompt)
-    text, uncond = text_embedding or embed(model, tokens), embed(model, negative)
+    text = text_embedding or embed(model, tokens, height=height, width=width)
+    uncond = embed(model, negative, height=height, width=width, negative=True)
     source = NOISES[noise](seed)
     start = draw_noise(model, source, height, width)
     prepared = prepare(model, text, uncond, guidance_scale)

@@ -15,6 +15,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .conditioning import (
+    branch_texts,
+    encoded,
+    scale_at,
+    stacked,
+    tensor_of,
+)
 from .errors import InputError, NumericsError, shown
 from .finite import all_finite, first_not_finite
 from .images import to_image, to_pixels
@@ -70,39 +77,30 @@ def tokenize(model: LatentDiffusion, prompt: str) -> Tokens:
 
 
 @torch.inference_mode()
-def embed(model: LatentDiffusion, tokens: Tokens) -> TextEmbedding:
-    """Run the text encoder: one row of numbers per token, (tokens, width), not one per prompt.
+def embed(
+    model: LatentDiffusion,
+    tokens: Tokens,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    negative: bool = False,
+) -> TextEmbedding:
+    """Run the text encoders: one row of numbers per token, (tokens, width), not one per prompt.
 
     Row i depends on the tokens up to i only (causal mask; Radford et al. 2021, arXiv 2103.00020).
-    Errors: NumericsError where the text encoder gives NaN or infinity.
+    height, width in pixels are told to SDXL (None: the model's own), as is whether this is the
+    negative prompt: an empty one is zeros there, as the checkpoint's config says.
+    Errors: NumericsError where a text encoder gives NaN or infinity.
     """
-    ids = torch.tensor([tokens.ids], device=model.device)  # (1, tokens)
-    outputs = [encoder(input_ids=ids) for encoder in model.text_encoders]
-    hidden = tuple(out.last_hidden_state[0] for out in outputs)  # (tokens, width) each
-    for number, encoder in enumerate(model.text_encoders):
-        if not all_finite(hidden[number]):
-            part = first_not_finite(encoder, input_ids=ids)
-            raise NumericsError(
-                f"text encoder {number} returned NaN or infinity; first non-finite module: "
-                f"{part}; load the checkpoint again, or with dtype=torch.float32"
-            )
-    return TextEmbedding(
-        hidden=hidden, pooled=outputs[-1].pooler_output[0], extra={}, tokens=tokens
-    )
-
-
-def check_embedding(model: LatentDiffusion, embedding: TextEmbedding) -> None:
-    """Refuse what is no text embedding of this model's shape, or is not finite."""
-    width = model.unet.config.cross_attention_dim
-    asked = f"a TextEmbedding of ({model.context_length}, {width}) finite numbers is allowed"
-    if not isinstance(embedding, TextEmbedding):
-        raise InputError(f"text_embedding is {shown(embedding)}; {asked}: embed makes one")
-    hidden = tensor_of(embedding.hidden[0], "cpu")
-    if tuple(hidden.shape) != (model.context_length, width) or not all_finite(hidden):
-        what = (
-            f"{tuple(hidden.shape)}" if all_finite(hidden) else "numbers that are NaN or infinite"
-        )
-        raise InputError(f"text_embedding holds {what}; {asked}: make it from embed's result")
+    made = [encoded(model, tokens, number) for number in range(len(model.text_encoders))]
+    hidden, pooled = tuple(rows for rows, _ in made), made[-1][1]
+    if negative and not tokens.kept and model.zeros_for_empty:
+        hidden, pooled = tuple(map(torch.zeros_like, hidden)), torch.zeros_like(pooled)
+    extra = {}
+    if model.is_xl:
+        size = check_size(model, "height", height), check_size(model, "width", width)
+        extra["size_ids"] = torch.tensor([*size, 0, 0, *size], dtype=torch.float32)
+    return TextEmbedding(hidden=hidden, pooled=pooled, extra=extra, tokens=tokens)
 
 
 # ---- latents ---------------------------------------------------------------------------------
@@ -163,13 +161,6 @@ def values_of(latent):
     return latent.values if isinstance(latent, Latent) else latent
 
 
-def tensor_of(values, device: torch.device | str) -> torch.Tensor:
-    """A tensor on a device; a record's NumPy array, which nobody may write to, is copied."""
-    if isinstance(values, np.ndarray):
-        return torch.tensor(values, device=device)
-    return torch.as_tensor(values, device=device)
-
-
 # ---- one step --------------------------------------------------------------------------------
 @torch.inference_mode()
 def predict(
@@ -191,7 +182,7 @@ def predict(
     Errors: InputError for g that is not finite; NumericsError names the first module that fails.
     """
     guidance = as_guidance(guidance_scale)
-    scale = guidance.at(level)
+    scale = scale_at(model, guidance, level)
     if uncond_embedding is None and scale != 1:
         raise InputError(
             f"uncond_embedding is None with guidance_scale {scale:g}; only 1 runs without it: "
@@ -199,7 +190,7 @@ def predict(
         )
     values = tensor_of(values_of(latent), model.device)
     count = 1 if scale == 1 else 2
-    texts = (text_embedding, uncond_embedding, scale)
+    texts = (text_embedding, uncond_embedding, guidance, scale)
     text = prepared.last(count) if prepared else branch_texts(model, *texts)
     outputs = run_unet(model, values, level, text, count)
     if not all_finite(outputs):
@@ -220,17 +211,17 @@ def predict_many(model: LatentDiffusion, asked: Sequence[Asked]) -> list[Predict
     rounding. Errors as `predict`.
     """
     guidances = [as_guidance(guidance) for *_, guidance in asked]
-    scales = [g.at(given[1]) for g, given in zip(guidances, asked, strict=True)]
+    scales = [scale_at(model, g, given[1]) for g, given in zip(guidances, asked, strict=True)]
     branches = [
-        branch_texts(model, text, uncond, scale)
-        for (_, _, text, uncond, _), scale in zip(asked, scales, strict=True)
+        branch_texts(model, *given[2:4], guidance, scale)
+        for given, guidance, scale in zip(asked, guidances, scales, strict=True)
     ]
     counts = [len(branch) for branch in branches]
     pairs = list(zip(asked, counts, strict=True))
     sample = torch.cat([given[0].to(model.dtype).expand(n, *given[0].shape) for given, n in pairs])
     times = [given[1].timestep for given, n in pairs for _ in range(n)]
     timestep = torch.tensor(times, dtype=torch.float32, device=sample.device)
-    outputs = model.unet(sample, timestep, torch.cat(branches)).float()
+    outputs = model.unet(sample, timestep, stacked(branches)).float()
     kind, said = model.schedule.prediction_type, []
     for i, output in enumerate(outputs.split(counts)):
         (values, level, *_), scale, share = asked[i], scales[i], guidances[i].rescale
@@ -239,21 +230,6 @@ def predict_many(model: LatentDiffusion, asked: Sequence[Asked]) -> list[Predict
         first = output[0] if scale != 1 else None
         said.append(Prediction(level, values, output[-1], first, scale, kind, model.preview, share))
     return said
-
-
-@torch.inference_mode()
-def prepare(model, text_embedding, uncond_embedding, guidance_scale) -> PreparedText:
-    """Keys and values of every cross-attention for a run: they depend on the texts alone."""
-    return model.unet.prepare_text(
-        branch_texts(model, text_embedding, uncond_embedding, as_guidance(guidance_scale).scale)
-    )
-
-
-def branch_texts(model, text_embedding, uncond_embedding, scale) -> torch.Tensor:
-    """The hidden states of the branches that a guidance scale runs, (branches, tokens, width)."""
-    branches = [text_embedding] if scale == 1 else [uncond_embedding, text_embedding]
-    hidden = [tensor_of(b.hidden[0], model.device) for b in branches]
-    return torch.stack(hidden).to(model.dtype)
 
 
 def run_unet(model, values, level, text, count) -> torch.Tensor:
@@ -271,7 +247,7 @@ def unet_inputs(model, values, level, count) -> tuple[torch.Tensor, torch.Tensor
 
 def _not_finite(model, values, level, text) -> NumericsError:
     """What went in that is not finite, or the first module inside where that arose."""
-    given = {"the latent": values, "the text embedding": text}
+    given = {"the latent": values, "the text embedding": text.hidden}
     bad = [name for name, tensor in given.items() if not all_finite(tensor)]
     if bad:
         what = f"{bad[0]} that it was given already holds such values: look where it was made"

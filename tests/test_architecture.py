@@ -56,6 +56,7 @@ PART_OF = {
     "side_by_side": "generate",
     "prompts": "stages",
     "finite": "stages",
+    "conditioning": "stages",
 }
 
 TORCH = {"taps", "noise", "models", "pipeline", "stages", "generate", "inside", "training", "cli"}

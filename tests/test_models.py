@@ -139,7 +139,7 @@ def test_published_configs_are_read():
 
 WRONG_UNETS = [
     ("class_embed_type", "timestep"),
-    ("addition_embed_type", "text_time"),
+    ("addition_embed_type", "text_image"),
     ("dual_cross_attention", True),
     ("act_fn", "gelu"),
     ("resnet_time_scale_shift", "scale_shift"),

@@ -317,7 +317,8 @@ def test_a_ckpt_pickle_is_refused_with_the_reason_and_never_run(tmp_path):
 
 # ---- folders that are wrong -------------------------------------------------------------------
 CONFIG_FAULTS = [
-    ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "supported: StableDiff"),
+    ("model_index.json", {"_class_name": "StableDiffusion3Pipeline"}, "supported: StableDiff"),
+    ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "text_encoder_2 is None"),
     ("model_index.json", {"_class_name": ["a", "b"]}, "is of class"),
     ("model_index.json", {"_class_name": ...}, "is of class None"),
     (

@@ -19,9 +19,10 @@ from ..schedule import NoiseSchedule
 class LatentDiffusion:
     """A latent diffusion model: the parts that the stage functions are handed, all in eval mode.
 
-    tokenizer and text_encoders are transformers' CLIP (a tuple: SDXL has two); unet and vae are
-    ours; schedule is the training schedule; preview the checkpoint's linear latent → RGB map or
-    None; config the raw configs by part ("unet", "vae", …, "toyland"); path the folder read.
+    tokenizer and text_encoders are transformers' CLIP (SDXL has two of them, and a tokenizer_2 that
+    differs in its padding); unet and vae are ours; schedule is the training schedule; preview the
+    checkpoint's linear latent → RGB map or None; config the raw configs by part ("unet", "vae", …,
+    "toyland"); path the folder read.
     """
 
     tokenizer: Any
@@ -32,6 +33,7 @@ class LatentDiffusion:
     preview: Preview | None
     config: dict[str, Any]
     path: Path
+    tokenizer_2: Any = None
 
     @property
     def name(self) -> str:
@@ -52,6 +54,27 @@ class LatentDiffusion:
         return self.text_encoders[0].config.max_position_embeddings
 
     @property
+    def is_xl(self) -> bool:
+        """Whether the U-Net is told the pooled text and sizes, as SDXL's is."""
+        return self.unet.config.addition_embed_type is not None
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """Whether the U-Net is told the guidance scale and run once (latent consistency models)."""
+        return self.unet.config.time_cond_proj_dim is not None
+
+    @property
+    def zeros_for_empty(self) -> bool:
+        """Whether an empty negative prompt stands for zeros (SDXL's model_index.json)."""
+        return bool(self.config.get("model_index", {}).get("force_zeros_for_empty_prompt"))
+
+    @property
+    def pad_ids(self) -> tuple[int, ...]:
+        """The padding token's id for each text encoder."""
+        known = [self.tokenizer, self.tokenizer_2 or self.tokenizer]
+        return tuple(t.pad_token_id for t in known[: len(self.text_encoders)])
+
+    @property
     def latent_channels(self) -> int:
         return self.unet.config.in_channels
 
@@ -68,7 +91,7 @@ class LatentDiffusion:
 
     def __repr__(self) -> str:
         latent = self.size // self.size_factor
-        width = self.text_encoders[0].config.hidden_size
+        width = self.unet.config.cross_attention_dim
         dtype = str(self.dtype).removeprefix("torch.")
         schedule = self.schedule
         lines = [

@@ -9,7 +9,15 @@ from typing import Any
 from ..errors import CheckpointError, shown
 from .files import AGAIN, CONVERT, PICKLED_SUFFIXES, inside, place, read_json
 
-PIPELINES = ("StableDiffusionPipeline",)
+PIPELINES = (
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
+    "LatentConsistencyModelPipeline",
+)
+SECOND = {  # what SDXL has besides
+    "text_encoder_2": ("CLIPTextModelWithProjection",),
+    "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
+}
 CLASSES = {  # part → the classes it may be of; None: any, only the config is read
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
@@ -22,6 +30,7 @@ CONFIGS = {
     "vae": "vae/config.json",
     "text_encoder": "text_encoder/config.json",
     "scheduler": "scheduler/scheduler_config.json",
+    "text_encoder_2": "text_encoder_2/config.json",
 }
 LIBRARIES = ("diffusers", "transformers")
 CODE_KEYS = ("auto_map", "custom_pipeline", "trust_remote_code")
@@ -38,11 +47,16 @@ def read_index(folder: Path) -> dict[str, Any]:
     if not isinstance(name, str) or name not in PIPELINES:
         raise CheckpointError(
             f"model_index.json is of class {shown(name)}; supported: {', '.join(PIPELINES)} "
-            "(Stable Diffusion 1.x and 2.x); use a checkpoint of that class"
+            "(Stable Diffusion 1.x, 2.x and XL); use a checkpoint of such a class"
         )
-    for part, allowed in CLASSES.items():
+    for part, allowed in classes_of(index).items():
         _check_class(part, index.get(part), allowed)
     return index
+
+
+def classes_of(index: Mapping[str, Any]) -> dict[str, tuple[str, ...] | None]:
+    """The parts that a checkpoint must have, by its model_index.json, with their classes."""
+    return CLASSES | (SECOND if "XL" in index["_class_name"] else {})
 
 
 def _no_index(folder: Path) -> CheckpointError:
@@ -87,18 +101,21 @@ def refuse_code(config: Mapping[str, Any], where: str) -> None:
 def read_configs(folder: Path) -> dict[str, Any]:
     """All configs of a checkpoint by part, bounded, before anything is built."""
     configs: dict[str, Any] = {"model_index": read_index(folder)}
-    for part, name in CONFIGS.items():
-        config = configs[part] = read_json(inside(folder, name))
+    for part, allowed in classes_of(configs["model_index"]).items():
+        if part not in CONFIGS:
+            continue
+        config = configs[part] = read_json(inside(folder, name := CONFIGS[part]))
         refuse_code(config, name)
         check_bounds(config, name)
-        given = config.get("_class_name", (CLASSES[part] or [None])[0])
-        if CLASSES[part] and given not in CLASSES[part]:
+        given = config.get("_class_name", (allowed or [None])[0])
+        if allowed and given not in allowed:
             raise CheckpointError(
-                f"{name} is of class {shown(given)}; supported: {', '.join(CLASSES[part])}; "
+                f"{name} is of class {shown(given)}; supported: {', '.join(allowed)}; "
                 "use a checkpoint of that class"
             )
     for key, name in (
         ("tokenizer", "tokenizer/tokenizer_config.json"),
+        ("tokenizer_2", "tokenizer_2/tokenizer_config.json"),
         ("toyland", "toyland.json"),
     ):
         if path := inside(folder, name, optional=True):

@@ -20,14 +20,19 @@ CONFIG_FILES = [
     "preview.json",
     "toyland.json",
     "scheduler/scheduler_config.json",
-    *(f"{part}/config.json" for part in ("unet", "vae", "text_encoder")),
-    *(f"tokenizer/{name}" for name in ("vocab.json", "merges.txt", "tokenizer.json")),
-    *(f"tokenizer/{name}" for name in ("tokenizer_config.json", "special_tokens_map.json")),
-]
+    *(f"{part}/config.json" for part in ("unet", "vae", "text_encoder", "text_encoder_2")),
+    *(
+        f"{part}/{name}"
+        for part in ("tokenizer", "tokenizer_2")
+        for name in ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json",
+                     "special_tokens_map.json")
+    ),
+]  # fmt: skip
 STEMS = {  # part → its weights without the extension
     "unet": "unet/diffusion_pytorch_model",
     "vae": "vae/diffusion_pytorch_model",
     "text_encoder": "text_encoder/model",
+    "text_encoder_2": "text_encoder_2/model",
 }
 
 

@@ -16,7 +16,7 @@ from ..images import Preview
 from ..models import VAE, UNet, UNetConfig, VAEConfig, rename_attention_of_2022
 from ..schedule import NoiseSchedule
 from .bundle import LatentDiffusion
-from .configs import CONFIGS, read_configs, read_index
+from .configs import CONFIGS, SECOND, read_configs, read_index
 from .files import AGAIN, PICKLED_SUFFIXES, foreign, inside, place, read_json
 from .hub import HUB_ID, STEMS, download
 from .text import build_text_encoder, place_positions, read_tokenizer, rename_text_keys
@@ -162,41 +162,63 @@ def read_folder(
     with _reading(CONFIGS["scheduler"]):
         schedule = NoiseSchedule.from_config(configs["scheduler"])
     modules = empty_parts(configs)
-    unet, vae, encoder = modules.values()
-    check_fit(unet, vae, encoder)
+    unet, vae = modules["unet"], modules["vae"]
+    encoders = tuple(modules[part] for part in modules if part.startswith("text_encoder"))
+    check_fit(unet, vae, encoders)
     found = match_weights(folder, modules, variant)
-    context = encoder.config.max_position_embeddings
-    tokenizer = read_tokenizer(folder, configs.get("tokenizer", {}), context)
-    check_vocabulary(tokenizer, encoder)
+    tokenizers = read_tokenizers(folder, configs, encoders)
     preview = read_preview(folder, unet.config.in_channels)
     for part, module in modules.items():
         fill(module, found[part], device, dtype)
-    place_positions(encoder, device)
+    for encoder in encoders:
+        place_positions(encoder, device)
     vae.to(memory_format=torch.channels_last)  # the same numbers, decoded sooner
     _tell_unread(configs["model_index"])
     configs["name"] = name
-    return LatentDiffusion(tokenizer, (encoder,), unet, vae, schedule, preview, configs, folder)
+    first, *rest = tokenizers
+    return LatentDiffusion(first, encoders, unet, vae, schedule, preview, configs, folder, *rest)
+
+
+def read_tokenizers(
+    folder: Path, configs: Mapping[str, Any], encoders: tuple[nn.Module, ...]
+) -> list[Any]:
+    """One tokenizer for each text encoder; CheckpointError unless they fit."""
+    made = []
+    for encoder, part in zip(encoders, ("tokenizer", "tokenizer_2"), strict=False):
+        context = encoder.config.max_position_embeddings
+        made.append(read_tokenizer(folder, configs.get(part, {}), context, part))
+        check_vocabulary(made[-1], encoder)
+    if any(tokenizer.get_vocab() != made[0].get_vocab() for tokenizer in made):
+        raise CheckpointError(
+            "tokenizer/ and tokenizer_2/ have different vocabularies; only their padding may "
+            f"differ; {AGAIN}"
+        )
+    return made
 
 
 def empty_parts(configs: Mapping[str, Any]) -> dict[str, nn.Module]:
-    """The three networks on the meta device, which takes no memory whatever a config asks for."""
+    """The networks on the meta device, which takes no memory whatever a config asks for."""
     with torch.device("meta"), _reading(CONFIGS["unet"]):
         unet = UNet(UNetConfig.from_dict(configs["unet"]))
     with torch.device("meta"), _reading(CONFIGS["vae"]):
         vae = VAE(VAEConfig.from_dict(configs["vae"]))
-    with _reading(CONFIGS["text_encoder"]):
-        encoder = build_text_encoder(configs["text_encoder"])
-    return {"unet": unet, "vae": vae, "text_encoder": encoder}
+    parts = {"unet": unet, "vae": vae}
+    for part in ("text_encoder", "text_encoder_2"):
+        if part in configs:
+            with _reading(CONFIGS[part]):
+                parts[part] = build_text_encoder(configs[part], projects=part in SECOND)
+    return parts
 
 
 def match_weights(
     folder: Path, modules: Mapping[str, nn.Module], variant: str | None
 ) -> dict[str, dict[str, Entry]]:
     """The weights of every part, from headers only; CheckpointError unless names and shapes fit."""
-    found = {part: find_weights(folder, stem, variant) for part, stem in STEMS.items()}
+    found = {part: find_weights(folder, STEMS[part], variant) for part in modules}
     found["vae"] = rename_attention_of_2022(found["vae"])
-    found["text_encoder"] = rename_text_keys(found["text_encoder"], modules["text_encoder"])
     for part, module in modules.items():
+        if part.startswith("text_encoder"):
+            found[part] = rename_text_keys(found[part], module)
         shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
         compare_shapes(part, found[part], shapes)
     return found
@@ -232,7 +254,7 @@ def fill(
     module.eval().requires_grad_(False)
 
 
-def check_fit(unet: UNet, vae: VAE, encoder: nn.Module) -> None:
+def check_fit(unet: UNet, vae: VAE, encoders: tuple[nn.Module, ...]) -> None:
     """CheckpointError if the parts of a folder cannot work together."""
     channels, latent = unet.config.in_channels, vae.config.latent_channels
     if channels != latent:
@@ -241,11 +263,19 @@ def check_fit(unet: UNet, vae: VAE, encoder: nn.Module) -> None:
             f"the U-Net takes {channels} channels{what} and the VAE makes {latent}; text-to-image "
             "models take what the VAE makes; use such a checkpoint"
         )
-    wanted, width = unet.config.cross_attention_dim, encoder.config.hidden_size
+    wanted = unet.config.cross_attention_dim
+    width = sum(encoder.config.hidden_size for encoder in encoders)
     if wanted != width:
+        who = "the text encoder writes" if len(encoders) == 1 else "the text encoders write"
         raise CheckpointError(
-            f"the U-Net reads text of width {shown(wanted)} and the text encoder writes {width}; "
+            f"the U-Net reads text of width {shown(wanted)} and {who} {width}; "
             "they must be equal; take all parts from one checkpoint"
+        )
+    pooled, last = unet.config.pooled_width, encoders[-1].config
+    if pooled and (len(encoders) != 2 or last.projection_dim != pooled):
+        raise CheckpointError(
+            f"the U-Net is told {pooled} numbers of pooled text (SDXL), and {len(encoders)} text "
+            f"encoder(s) write {last.projection_dim}; take all parts from one checkpoint"
         )
 
 
