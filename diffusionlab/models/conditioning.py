@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .unet_config import SIZE_IDS, UNetConfig
+
 
 @dataclass(frozen=True, eq=False)
 class TextInput:
@@ -26,6 +28,17 @@ class TextInput:
 
     def __len__(self) -> int:
         return len(self.hidden)
+
+
+def blank_text(config: UNetConfig, tokens: int, rows: int = 1) -> TextInput:
+    """A text of zeros in the shapes that a U-Net of this config reads, on the device in force."""
+    pooled = torch.zeros(rows, config.pooled_width) if config.pooled_width else None
+    return TextInput(
+        hidden=torch.zeros(rows, tokens, config.cross_attention_dim),
+        pooled=pooled,
+        size_ids=None if pooled is None else torch.zeros(rows, SIZE_IDS),
+        guidance=torch.ones(rows) if config.time_cond_proj_dim else None,
+    )
 
 
 @dataclass(frozen=True, eq=False)
