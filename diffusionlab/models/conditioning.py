@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -28,6 +28,11 @@ class TextInput:
 
     def __len__(self) -> int:
         return len(self.hidden)
+
+    def to(self, dtype: torch.dtype) -> TextInput:
+        """The same in another dtype; size numbers and the guidance scale stay float32."""
+        pooled = None if self.pooled is None else self.pooled.to(dtype)
+        return replace(self, hidden=self.hidden.to(dtype), pooled=pooled)
 
 
 def blank_text(config: UNetConfig, tokens: int, rows: int = 1) -> TextInput:
