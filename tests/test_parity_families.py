@@ -10,6 +10,7 @@ import torch
 from conftest import tiny_tokenizer, tiny_vae
 
 import diffusionlab as dl
+from diffusionlab.trace import byte_count
 
 diffusers = pytest.importorskip("diffusers")
 SCALED = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -193,3 +194,44 @@ def test_sdxl_texts_equal_the_pipeline_s(family):
     assert difference(torch.cat(found.hidden, -1).numpy(), rows[0].detach().numpy()) < 1e-5
     assert difference(found.pooled.numpy(), pooled[0].detach().numpy()) < 1e-5
     assert found.extra["size_ids"].tolist() == [64, 64, 0, 0, 64, 64]
+
+
+# ---- everything that works on Toyland works here -------------------------------------------------
+def test_every_kind_of_record_is_kept_in_the_size_that_was_told(family):
+    _, model, _ = family
+    record = {"predictions", "attention", "heads", "self_attention", "blocks", "frames"}
+    told = dl.recording_size(model, record=record, num_steps=2)
+    trace = dl.generate(model, "a red car", num_steps=2, record=record, progress=False)
+    plain = dl.generate(model, "a red car", num_steps=2, record=(), progress=False)
+    assert byte_count(trace) == told.total
+    assert trace.image.tobytes() == plain.image.tobytes()  # recording changes nothing
+
+
+def test_the_anatomy_counts_every_weight(family):
+    _, model, _ = family
+    found = dl.anatomy(model)
+    assert found.parameters == sum(weights.numel() for weights in model.unet.parameters())
+
+
+def test_interventions_and_noising_work(family):
+    _, model, _ = family
+    text = dl.embed(model, dl.tokenize(model, "a blue boat"))
+    run = dict(num_steps=2, record=(), progress=False)
+    other = dl.generate(model, "a blue boat", **run)
+    with dl.swap_text(model, text):
+        swapped = dl.generate(model, "a red car", **run)
+    if not model.is_xl:  # XL hears the pooled text besides
+        assert np.array_equal(swapped.latents[-1], other.latents[-1])
+    given = dl.generate(model, "a red car", text_embedding=text, **run)
+    assert np.array_equal(given.latents[-1], other.latents[-1])
+    noising = dl.noise_image(model, other.image, [100, 900], prompt="a blue boat")
+    assert len(noising.x0_images) == 2 and dl.fit_preview(model, [other.image]).weight.shape[1] == 4
+
+
+def test_runs_go_together_as_they_go_alone(family):
+    _, model, _ = family
+    run = dict(num_steps=3, noise="sequential", progress=False)
+    both = dl.compare(model, prompts=["a red car", "a blue boat"], together=True, **run)
+    for trace, prompt in zip(both.traces, ("a red car", "a blue boat"), strict=True):
+        alone = dl.generate(model, prompt, **run)
+        assert difference(trace.latents[-1], alone.latents[-1]) < 1e-4
