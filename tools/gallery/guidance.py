@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from lab import PROMPT, SETTINGS, Lab
+
 import diffusionlab as dl
 from diffusionlab.analysis.guidance import dial
 from diffusionlab.analysis.guidance_sweep import sweep
 from diffusionlab.trace import Guidance
-
-from .lab import PROMPT, SETTINGS, Lab
 
 
 def keeps_to_the_prompt(image) -> float:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from lab import PROMPT, SETTINGS, Lab
+
 import diffusionlab as dl
 from diffusionlab.analysis.ablations import ablate
-
-from .lab import PROMPT, SETTINGS, Lab
 
 INSIDE = {"predictions", "blocks", "time", "*skip*"}
 
