@@ -52,6 +52,8 @@ PART_OF = {
     "betas": "schedule",
     "levels": "schedule",
     "spacings": "schedule",
+    "timesteps": "schedule",
+    "scheduler_config": "schedule",
     "recorder": "generate",
     "side_by_side": "generate",
     "prompts": "stages",
