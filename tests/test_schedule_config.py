@@ -139,7 +139,8 @@ def check_levels_equal(name, options, counts, within=1e-2):
         theirs.set_timesteps(num_steps)
         levels = schedule.levels(num_steps)
         told = theirs.timesteps.numpy()
-        told = told[np.sort(np.unique(told, return_index=True)[1])]  # PNDM asks once twice
+        if name == "PNDMScheduler":  # which asks once twice
+            told = np.delete(told, 1)
         ours = [level.timestep for level in levels[:num_steps]]
         assert ours == pytest.approx(told, abs=within), num_steps
         if hasattr(theirs, "sigmas"):
