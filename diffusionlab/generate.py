@@ -13,6 +13,7 @@ from .noise import BrownianPath, Sequential
 from .pipeline import LatentDiffusion
 from .plan import denoise, denoise_many
 from .recorder import Recorder, check_taps
+from .running.memory import memory_told
 from .samplers import Sampler, as_sampler, make_plan
 from .schedule import one_of
 from .stages import (
@@ -31,6 +32,7 @@ __all__ = ["denoise", "denoise_many", "generate"]
 NOISES = {"sequential": Sequential, "brownian": BrownianPath}
 
 
+@memory_told("generate")
 def generate(
     model: LatentDiffusion,
     prompt: str,

@@ -15,6 +15,7 @@ from .generate import NOISES, checked, generate, quiet
 from .pipeline import LatentDiffusion
 from .plan import Plan, denoise_many
 from .recorder import Recorder, tap_patterns
+from .running.memory import memory_told
 from .samplers import Sampler
 from .schedule import NoiseLevel
 from .stages import decode, draw_noise, embed, predict_many, tokenize
@@ -37,6 +38,7 @@ DEFAULTS = dict(negative_prompt="", seed=0, num_steps=20, sampler="ddim", spacin
                 noise="brownian")  # fmt: skip
 
 
+@memory_told("compare")
 def compare(
     model: LatentDiffusion,
     prompt: str | None = None,

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1] / "diffusionlab"
 
 # ---- the table -------------------------------------------------------------------------------
 RECORDS = {"schedule", "plan", "images", "trace"}
-MACHINE = RECORDS | {"samplers", "noise", "taps", "models", "pipeline"}
+MACHINE = RECORDS | {"samplers", "noise", "taps", "models", "pipeline", "running"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "vocabulary": set(),
@@ -33,7 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "noise": {"schedule"},
     "models": {"taps"},
     "toyland": {"images"},
-    "pipeline": {"schedule", "models", "images", "toyland"},
+    "running": set(),
+    "pipeline": {"schedule", "models", "images", "toyland", "running"},
     "stages": MACHINE,
     "generate": MACHINE | {"stages"},
     "inside": MACHINE | {"stages"},
@@ -61,7 +62,8 @@ PART_OF = {
     "conditioning": "stages",
 }
 
-TORCH = {"taps", "noise", "models", "pipeline", "stages", "generate", "inside", "training", "cli"}
+TORCH = {"taps", "noise", "models", "pipeline", "running", "stages", "generate", "inside",
+         "training", "cli"}  # fmt: skip
 HOMES: dict[str, set[str]] = {
     "numpy": set(MAY_IMPORT),
     "PIL": {"images", "toyland", "trace", "stages", "inside", "training", "cli"},
