@@ -138,7 +138,7 @@ def remedies_for(stage: str, model: Any) -> tuple[str, ...]:
 
 def _shape(subject: Any) -> tuple[int, ...]:
     """The shape of a record's values, of an array, or of a picture (height, width)."""
-    values = getattr(subject, "values", subject)
+    values = subject if hasattr(subject, "shape") else getattr(subject, "values", subject)
     shape = getattr(values, "shape", None)
     if shape is None and isinstance(size := getattr(subject, "size", None), tuple):
         shape = size[::-1]
