@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -154,21 +155,18 @@ def test_only_one_part_is_away_from_home_at_a_time(tiny_model):
     parts = {"text": tiny_model.text_encoders[0], "unet": tiny_model.unet, "vae": tiny_model.vae}
     seen = []
 
-    def away():
-        return [
-            n for n, p in parts.items() if any(t.data_ptr() != home[id(t)] for t in p.parameters())
-        ]
+    def is_away(part):
+        return any(t.data_ptr() != home[id(t)] for t in part.parameters())
 
-    for name, part in (("text", parts["text"]), ("unet", parts["unet"]),
-                       ("vae", parts["vae"].decoder)):  # fmt: skip
-        hook = part.register_forward_hook(lambda *_, name=name: seen.append((name, away())))
-        monkeypatch.setattr(hook, "keep", None, raising=False)
-    try:
+    def away():
+        return [name for name, part in parts.items() if is_away(part)]
+
+    with ExitStack() as stack:
+        for name, part in (parts | {"vae": parts["vae"].decoder}).items():
+            hook = part.register_forward_hook(lambda *_, name=name: seen.append((name, away())))
+            stack.callback(hook.remove)
         with offloaded(tiny_model, "cpu") as small:
             dl.generate(small, "a red car", **RUN)
-    finally:
-        for part in (parts["text"], parts["unet"], parts["vae"].decoder):
-            part._forward_hooks.clear()
     assert {name for name, _ in seen} == set(parts)
     assert all(there == [name] for name, there in seen)
     assert away() == []
