@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {"schedule", "models", "images", "toyland", "running"},
     "stages": MACHINE,
     "generate": MACHINE | {"stages"},
-    "inside": MACHINE | {"stages"},
+    "inside": MACHINE | {"stages", "generate"},
     "analysis": {"schedule", "plan", "trace", "samplers", "ideal"},
     "plots": RECORDS | {"samplers", "ideal", "analysis"},
     "views": RECORDS | {"samplers", "ideal", "analysis", "plots"},

@@ -90,6 +90,11 @@ def tiled(
     return made
 
 
+def tile_count(sides: tuple[int, int], cells: int) -> int:
+    """How many tiles of so many cells a latent of (h, w) cells takes."""
+    return len(_spans(sides[0], cells)) * len(_spans(sides[1], cells))
+
+
 def _spans(length: int, cells: int) -> list[tuple[int, int, tuple[int, int]]]:
     """(start, length, (overlap before, overlap after)) of each tile along one side, in cells."""
     overlap = cells // 4
