@@ -193,6 +193,32 @@ def test_the_check_for_what_stays_alive_can_fail():
     assert held[1]() is None and told.value.stage == "work"
 
 
+def test_an_error_that_the_user_was_handling_keeps_its_frames(tiny_model, failing):
+    failing(torch.OutOfMemoryError(CUDA))
+
+    def fails():
+        mine = [1, 2, 3]
+        raise KeyError(len(mine))
+
+    try:
+        fails()
+    except KeyError as error:
+        kept = error
+        with pytest.raises(MemoryExceeded) as told:
+            dl.generate(tiny_model, "a car", num_steps=2, progress=False)
+    assert kept.__traceback__.tb_next.tb_frame.f_locals["mine"] == [1, 2, 3]
+    assert told.value.__suppress_context__
+
+
+def test_loading_has_remedies_of_its_own():
+    def fails(source):
+        raise RuntimeError(CPU)
+
+    with pytest.raises(MemoryExceeded, match=r"^load ran out of memory \(needed 8e") as told:
+        memory_told("load")(fails)("somewhere")
+    assert "float16" in told.value.remedies[0] and "offloaded" in told.value.remedies[1]
+
+
 def test_the_session_goes_on_as_if_nothing_had_been(tiny_model, failing, monkeypatch):
     run = dict(seed=4, num_steps=3, record={"predictions", "attention"}, progress=False)
     before = dl.generate(tiny_model, "a car", **run)

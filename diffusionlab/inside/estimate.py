@@ -81,7 +81,7 @@ def _texts(model: LatentDiffusion) -> StageCost:
     """The prompt and the negative prompt through every text encoder."""
     found = []
     for encoder in model.text_encoders:
-        empty = _empty(encoder, model.dtype)
+        empty = _empty(encoder)
         ids = torch.zeros(1, model.context_length, dtype=torch.long, device="meta")
         found.append(price(lambda e=empty, i=ids: e(input_ids=i, output_hidden_states=model.is_xl)))
     flops = 2 * sum(each.flops for each in found)
@@ -100,7 +100,7 @@ def _network(model: LatentDiffusion, latent: list[int], counts: Counts) -> Stage
 
 def _call_of_unet(model: LatentDiffusion, latent: list[int], rows: int) -> Price:
     """One call with so many rows; the text is prepared before, as in a run, and stays alive."""
-    unet = _empty(model.unet, model.dtype)
+    unet = _empty(model.unet)
     with torch.device("meta"):
         sample = torch.zeros(rows, model.latent_channels, *latent, dtype=model.dtype)
         time, blank = torch.zeros(()), blank_text(unet.config, model.context_length, rows)
@@ -117,8 +117,9 @@ def _pictures(
     model: LatentDiffusion, latent: list[int], cells: int | None, count: int
 ) -> StageCost:
     """The decoder, in the precision that it is run in; a cast copy of its weights counts too."""
-    upcast = model.dtype in HALVES and getattr(model.vae.config, "force_upcast", False)
-    vae = _empty(model.vae, torch.float32 if upcast else model.dtype)
+    vae = _empty(model.vae)
+    upcast = next(vae.parameters()).dtype in HALVES and getattr(vae.config, "force_upcast", False)
+    vae = vae.float() if upcast else vae
     dtype = next(vae.parameters()).dtype
     tiles = 1 if cells is None else tile_count(tuple(latent), cells)
     sides = latent if tiles == 1 else [min(side, cells) for side in latent]
@@ -130,7 +131,7 @@ def _pictures(
     return StageCost("decode", count * tiles, one.flops * tiles * count, weights, one.peak + extra)
 
 
-def _empty(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The same network without memory, in eval mode."""
+def _empty(module: nn.Module) -> nn.Module:
+    """The same network without memory, in its own dtype and in eval mode."""
     with torch.device("meta"):
-        return type(module)(module.config).eval().to(dtype)
+        return type(module)(module.config).eval().to(next(module.parameters()).dtype)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import gc
 import re
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,11 @@ TOLD = (
 )
 UNITS = {"bytes": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
          "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}  # fmt: skip
+LOADING = (
+    'dtype="float16" (on a CPU "bfloat16"): half the memory',
+    'device="cpu", then `with offloaded(model) as small:` run small, one part at a time',
+    "a smaller checkpoint",
+)
 AMOUNT = r"([\d.]+) ?(bytes|[KMGT]i?B|B)\b"
 
 
@@ -46,9 +52,13 @@ def free_memory(device: torch.device) -> int | None:
     return None
 
 
-def let_go(error: BaseException) -> None:
-    """Clear the frames that an error has passed, with it the tensors that they held."""
-    seen: set[int] = set()
+def let_go(error: BaseException, outside: BaseException | None = None) -> None:
+    """Clear the frames that an error has passed, and with them the tensors that they held.
+
+    Those of errors that it grew out of as well, but of none that the caller was handling before
+    (`outside`).
+    """
+    seen: set[int] = {id(outside)}
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         traceback.clear_frames(error.__traceback__)
@@ -72,13 +82,14 @@ def memory_told(stage: str) -> Callable[[Callable], Callable]:
     def decorate(function: Callable) -> Callable:
         @functools.wraps(function)
         def run(*given: Any, **options: Any) -> Any:
+            outside = sys.exception()
             try:
                 return function(*given, **options)
             except (RuntimeError, MemoryError) as error:
                 if not (isinstance(error, MemoryExceeded) or is_out_of_memory(error)):
                     raise
                 told = _told(error, stage, *given[:2])
-                let_go(error)
+                let_go(error, outside)
             give_back()
             raise told from None
 
@@ -121,6 +132,8 @@ def _described(text: str, stage: str, model: Any, shape: tuple[int, ...]) -> Mem
 def remedies_for(stage: str, model: Any) -> tuple[str, ...]:
     """Three things to do about a stage that did not fit, the one that changes least first."""
     on_cpu = getattr(getattr(model, "device", None), "type", "cpu") == "cpu"
+    if stage == "load":
+        return LOADING
     whole = getattr(model, "dtype", torch.float32) in (torch.float32, torch.float64)
     half = "bfloat16" if on_cpu else "float16"
     known = [

@@ -7,6 +7,7 @@ little from tile to tile; the overlap of a quarter of a tile turns steps into ra
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import torch
@@ -49,12 +50,13 @@ def in_pieces(
     if small:
         return call(values)
     if tile is None:
+        outside = sys.exception()
         try:
             return call(values)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            let_go(error)
+            let_go(error, outside)
         give_back()
         notice(f"memory ran out, so the picture was {done} in tiles of {TILE} pixels, blended")
     return tiled(call, values, cells, sizes)
