@@ -314,7 +314,7 @@ def decode_pixels(
     config, factor = model.vae.config, model.size_factor
     with safe_precision(model.vae) as dtype:
         raw = values.to(model.device, dtype) / config.scaling_factor + (config.shift_factor or 0.0)
-        return in_pieces(model.vae.decode, raw[None], tile, factor, (1, factor), "decoded")[0]
+        return in_pieces(model.vae, model.vae.decode, raw[None], tile, (1, factor))[0]
 
 
 @memory_told("encode")
@@ -339,12 +339,8 @@ def encode_pixels(
     model: LatentDiffusion, pixels: torch.Tensor, tile: int | None = None
 ) -> torch.Tensor:
     """The scaled mean latent (channels, h, w), float32, of pixels (3, height, width) in -1…1."""
-    config, factor = model.vae.config, model.size_factor
-
-    def mean_of(part: torch.Tensor) -> torch.Tensor:
-        return model.vae.encode(part)[0]
-
-    with safe_precision(model.vae) as dtype:
-        given = pixels[None].to(model.device, dtype)
-        mean = in_pieces(mean_of, given, tile, factor, (factor, 1), "encoded")
+    config, vae = model.vae.config, model.vae
+    with safe_precision(vae) as dtype:
+        given, sizes = pixels[None].to(model.device, dtype), (model.size_factor, 1)
+        mean = in_pieces(vae, lambda part: vae.encode(part)[0], given, tile, sizes)
     return ((mean[0] - (config.shift_factor or 0.0)) * config.scaling_factor).float()

@@ -16,6 +16,7 @@ import diffusionlab as dl
 from diffusionlab.errors import InputError
 from diffusionlab.models import VAE, VAEConfig
 from diffusionlab.running import tiles
+from diffusionlab.running.ledger import price
 from diffusionlab.running.lending import lent, safe_precision
 
 
@@ -170,6 +171,39 @@ def test_memory_that_runs_out_falls_back_to_tiles_with_a_notice(tiny_model, monk
     assert not capsys.readouterr().err
 
 
+def test_a_device_with_little_free_memory_decodes_in_tiles(tiny_model, monkeypatch, capsys):
+    values = smooth(12, 80)
+    needed = tiles.bytes_whole(tiny_model.vae, values, 8)
+    tiled = np.asarray(dl.decode(tiny_model, values, tile=512))
+    for free, expected in ((needed - 1, True), (needed, False), (None, False)):
+        monkeypatch.setattr(tiles, "free_memory", lambda _, free=free: free)
+        made = np.asarray(dl.decode(tiny_model, values))
+        assert np.array_equal(made, tiled) == expected
+        assert ("memory is short" in capsys.readouterr().err) == expected
+    monkeypatch.setattr(tiles, "free_memory", lambda _: 0)
+    picture = dl.decode(tiny_model, smooth(64, 64))  # no larger than a tile
+    dl.encode(tiny_model, picture)
+    assert not capsys.readouterr().err
+    dl.encode(tiny_model, Image.new("RGB", (640, 64)))
+    assert "encoded in tiles" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("side", "widths"), [(64, (128, 256, 512, 512)), (32, (16, 32, 64, 128)),
+                                              (128, (128, 256, 512, 512))])  # fmt: skip
+def test_the_bytes_of_a_whole_decode_are_bounded_closely(side, widths):
+    blocks = len(widths)
+    with torch.device("meta"):
+        vae = VAE(VAEConfig(block_out_channels=widths, layers_per_block=2, norm_num_groups=8,
+                            down_block_types=("DownEncoderBlock2D",) * blocks,
+                            up_block_types=("UpDecoderBlock2D",) * blocks))  # fmt: skip
+        values = torch.zeros(1, 4, side, side)
+        pixels = torch.zeros(1, 3, 8 * side, 8 * side)
+    taken = price(lambda: vae.decode(values)).peak
+    assert taken < tiles.bytes_whole(vae, values, 8) < 1.6 * taken
+    encoded = price(lambda: vae.encode(pixels)).peak
+    assert encoded < tiles.bytes_whole(vae, pixels, 1)
+
+
 # ---- precision -----------------------------------------------------------------------------------
 def overflowing(dtype, **changes) -> VAE:
     """An autoencoder whose inner values pass float16's largest number, 65504, by far."""
@@ -197,6 +231,16 @@ def test_a_vae_that_overflows_decodes_in_float32_where_its_config_says_so(tiny_m
         pointer, values = own[name]
         assert parameter.data_ptr() == pointer and torch.equal(parameter, values)
         assert not parameter.is_inference()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_accelerator_decodes_an_overflowing_vae_finitely(tiny_folder, dtype):
+    model = dl.load(tiny_folder, dtype=dtype)
+    model = replace(model, vae=overflowing(dtype).to(model.device))
+    assert torch.isfinite(dl.stages.decode_pixels(model, latent(8, 8))).all()
+    tiled = dl.stages.decode_pixels(model, latent(20, 12), 64)
+    assert tiled.shape == (3, 160, 96) and tiled.device.type == model.device.type
 
 
 def test_a_vae_that_is_said_to_be_safe_stays_in_its_precision(tiny_model):

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from ..errors import InputError, notice, shown
-from .memory import give_back, is_out_of_memory, let_go
+from .memory import free_memory, give_back, is_out_of_memory, let_go
 
 TILE = 512  # pixels of a tile's side where nothing else is asked for
 LEAST_CELLS = 8  # of a latent along a tile's side
@@ -33,33 +34,48 @@ def tile_cells(tile: int | None, factor: int) -> int:
 
 
 def in_pieces(
+    vae: Any,
     call: Callable[[torch.Tensor], torch.Tensor],
     values: torch.Tensor,
     tile: int | None,
-    factor: int,
     sizes: tuple[int, int],
-    done: str,
 ) -> torch.Tensor:
-    """`call` on (1, channels, h, w) as a whole, or `tiled` in tiles of `tile` pixels.
+    """`call` of an autoencoder on (1, channels, h, w) as a whole, or `tiled` in `tile` pixels.
 
-    None: whole, then (outside the failing call, with a notice) in tiles of 512 pixels if memory ran
-    out and the picture is larger. `factor` pixels are one latent cell; `sizes` as in `tiled`.
+    None: whole if that fits, else in tiles of 512 pixels with a notice: if the accelerator has less
+    free memory than `bytes_whole`, or after memory ran out (outside the failing call). A picture no
+    larger than a tile is never cut. `sizes` as in `tiled`.
     """
-    cells = tile_cells(tile, factor)
-    small = max(values.shape[-2:]) <= cells * sizes[0]
-    if small:
+    cells = tile_cells(tile, max(sizes))
+    if max(values.shape[-2:]) <= cells * sizes[0]:
         return call(values)
     if tile is None:
+        needed, free = bytes_whole(vae, values, sizes[1]), free_memory(values.device)
         outside = sys.exception()
         try:
-            return call(values)
+            if None in (needed, free) or needed <= free:
+                return call(values)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             let_go(error, outside)
         give_back()
-        notice(f"memory ran out, so the picture was {done} in tiles of {TILE} pixels, blended")
+        done = "decoded" if sizes[0] == 1 else "encoded"
+        notice(f"memory is short, so the picture was {done} in tiles of {TILE} pixels, blended")
     return tiled(call, values, cells, sizes)
+
+
+def bytes_whole(vae: Any, values: torch.Tensor, cell: int) -> int | None:
+    """About what an autoencoder takes for a whole picture, a third more than its tensors.
+
+    Those of the last block at full size: four of its width, and the picture. None for a network
+    that does not tell its widths. `cell` is the length of one of `values`' places in pixels.
+    """
+    widths = getattr(vae.config, "block_out_channels", None)
+    if not widths:
+        return None
+    places = values.shape[-2] * values.shape[-1] * cell**2
+    return (4 * widths[min(1, len(widths) - 1)] + 16) * places * values.element_size()
 
 
 def tiled(
