@@ -60,7 +60,8 @@ class Turns:
     def __init__(self, groups: list[tuple[nn.Module, ...]], place: torch.device):
         tensors = [[t for part in group for t in tensors_of(part)] for group in groups]
         self.own = [[(tensor, tensor.data) for tensor in group] for group in tensors]
-        self.groups, self.place, self.present = groups, place, None
+        self.groups, self.present = groups, None
+        self.place = torch.empty(0, device=place).device  # "cuda" is not equal to "cuda:0"
 
     def take(self, number: int) -> None:
         """Put a group on the device, after all others have left it."""
