@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 import sys
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import diffusionlab as dl
 from diffusionlab.errors import InputError, MemoryExceeded
 from diffusionlab.running.memory import is_out_of_memory, memory_told, remedies_for
 
+ROOT = Path(__file__).parents[1]
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 7.78 GiB of "
     "which 1.25 GiB is free. Including non-PyTorch memory, this process has 6.52 GiB memory in use."
@@ -236,6 +239,39 @@ def test_bad_input_is_still_bad_input(tiny_model):
     with pytest.raises(InputError):
         dl.generate(tiny_model, "a car", num_steps=0)
     assert dl.generate.__doc__.startswith("Make one picture")
+
+
+LIMITED = """
+import resource
+import torch
+torch.set_num_threads(1)
+import diffusionlab as dl
+model = dl.load(device="cpu")
+run = dict(num_steps=2, seed=1, progress=False)
+before = dl.generate(model, "a red car", **run)
+noise = dl.draw_noise(model, 1, 1024, 1024)
+size = 1024 * int(open("/proc/self/status").read().split("VmSize:")[1].split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (size + 250 * 2**20, -1))
+print(dl.decode(model, noise).size)
+try:
+    dl.generate(model, "a red car", height=3072, width=3072, **run)
+except dl.MemoryExceeded as error:
+    print(error)
+    print(len(error.trace.steps), error.needed > 0)
+after = dl.generate(model, "a red car", **run)
+print((before.latents == after.latents).all())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the process's memory")
+def test_a_process_with_little_memory_says_so_and_goes_on():
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    size, told, partial, same = done.stdout.strip().splitlines()
+    assert size == "(1024, 1024)" and "decoded in tiles" in done.stderr
+    assert told.startswith("predict ran out of memory on cpu with an input of shape (4, 384, 384)")
+    assert (partial, same) == ("0 True", "True")
 
 
 @pytest.mark.gpu
