@@ -23,7 +23,7 @@ from .conditioning import (
     tensor_of,
 )
 from .errors import InputError, NumericsError, shown
-from .finite import all_finite, first_not_finite, origin
+from .finite import all_finite, origin
 from .images import to_image, to_pixels
 from .models.conditioning import PreparedText
 from .noise import BrownianPath, Sequential
