@@ -92,7 +92,7 @@ class TinyVAEConfig:
             check_number(getattr(self, key), "vae", key, -1e6, 1e6)
 
     def _check_blocks(self, widths_key: str, counts_key: str) -> None:
-        """Lists of one width and one count per block; all widths are equal, nothing changes them."""
+        """A width and a count per block; the widths are equal: nothing changes them."""
         widths, counts = getattr(self, widths_key), getattr(self, counts_key)
         good = isinstance(widths, tuple) and 1 <= len(widths) <= MAX_LAYERS
         good = good and all(is_size(w, MAX_CHANNELS) for w in widths) and len(set(widths)) == 1

@@ -11,8 +11,10 @@ from torch import nn
 
 from ..errors import shown
 from ..images import Preview
-from ..models import VAE, UNet
+from ..models import VAE, TinyVAE, UNet
 from ..schedule import NoiseSchedule
+
+CELLS = 64  # the side of Stable Diffusion's latents, where no config says another
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,7 +30,7 @@ class LatentDiffusion:
     tokenizer: Any
     text_encoders: tuple[nn.Module, ...]
     unet: UNet
-    vae: VAE
+    vae: VAE | TinyVAE
     schedule: NoiseSchedule
     preview: Preview | None
     config: dict[str, Any]
@@ -87,7 +89,9 @@ class LatentDiffusion:
     def size(self) -> int:
         """The default side of a picture in pixels: the U-Net's sample size, else the VAE's."""
         cells = self.unet.config.sample_size
-        return cells * self.size_factor if cells else self.vae.config.sample_size
+        if cells or self.vae.config.sample_size is None:
+            return (cells or CELLS) * self.size_factor
+        return self.vae.config.sample_size
 
     def __repr__(self) -> str:
         latent = self.size // self.size_factor

@@ -71,17 +71,18 @@ def read_header(path: Path) -> dict[str, Entry]:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= min(LARGEST_HEADER, total - 8):
-            raise _malformed(path, f"{total} bytes with a header of {length}")
+            raise malformed(path, f"{total} bytes with a header of {length}")
         header = file.read(length)
     try:
         declared = parse_json(header.decode("utf-8"))
         declared.pop("__metadata__", None)
         return _entries(path, declared, total - 8 - length)
     except (ValueError, RecursionError) as error:
-        raise _malformed(path, error) from None
+        raise malformed(path, error) from None
 
 
-def _malformed(path: Path, reason: object) -> CheckpointError:
+def malformed(path: Path, reason: object) -> CheckpointError:
+    """The error for a file that is not whole."""
     return CheckpointError(f"{place(path)} is not a whole safetensors file ({reason}); {AGAIN}")
 
 
@@ -207,23 +208,37 @@ def read_tensors(
     The keys of `found` name the result, so a caller may have renamed them. CheckpointError, naming
     the tensors, if one holds NaN or infinity, or does after the cast.
     """
-    import torch
     from safetensors import SafetensorError, safe_open
 
     tensors: dict[str, torch.Tensor] = {}
     for path in sorted({entry.path for entry in found.values()}):
+        mine = {name: entry for name, entry in found.items() if entry.path == path}
         try:
             with safe_open(path, framework="pt", device="cpu") as file:
-                for name, entry in found.items():
-                    if entry.path == path:  # a copy: no tensor rests on a file that may change
-                        tensor = file.get_tensor(entry.name).reshape(entry.shape)
-                        tensors[name] = tensor.to(device, dtype, copy=True)
+                mapped = {n: file.get_tensor(e.name).reshape(e.shape) for n, e in mine.items()}
+                tensors |= cast(mapped, place(path.parent), device, dtype)
         except (SafetensorError, OSError) as error:
-            raise _malformed(path, error) from None
-    wrong = [n for n, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+            raise malformed(path, error) from None
+    return tensors
+
+
+def cast(
+    tensors: dict[str, torch.Tensor], where: str, device: torch.device, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """Mapped tensors as copies on the device, one after the other: none rests on a file.
+
+    A file may change under a model that was loaded from it. CheckpointError, naming the tensors,
+    if one holds NaN or infinity, or does after the cast.
+    """
+    import torch
+
+    made = {}
+    for name in list(tensors):  # each is let go as soon as it is copied
+        made[name] = tensors.pop(name).to(device, dtype, copy=True).contiguous()
+    wrong = [name for name, tensor in made.items() if not torch.isfinite(tensor).all()]
     if wrong:
         raise CheckpointError(
-            f"{place(path.parent)}: not finite in {str(dtype).removeprefix('torch.')}: "
-            f"{some(wrong)}; weights are finite numbers; download again, or load with a wider dtype"
+            f"{where}: not finite in {str(dtype).removeprefix('torch.')}: {some(wrong)}; weights "
+            "are finite numbers; download again, or load with a wider dtype"
         )
-    return tensors
+    return made
