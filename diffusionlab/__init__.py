@@ -45,6 +45,7 @@ NAMES = {
         "NumericsError",
         "TraceError",
     ],
+    "budget": ["RecordingSize", "recording_size"],
     "side_by_side": ["compare"],
     "generate": ["denoise", "denoise_many", "generate"],
     "inside.anatomy": ["anatomy"],

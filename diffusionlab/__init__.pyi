@@ -22,6 +22,8 @@ from . import (
     trace as trace,
     vocabulary as vocabulary,
 )
+from .budget import RecordingSize as RecordingSize
+from .budget import recording_size as recording_size
 from .errors import (
     CheckpointError as CheckpointError,
     DiffusionLabError as DiffusionLabError,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
 from .conditioning import check_embedding, prepare
-from .errors import InputError, notice, shown
+from .memory_limit import announced, tell
 from .noise import BrownianPath, Sequential
 from .pipeline import LatentDiffusion
 from .plan import denoise, denoise_many
-from .recorder import Recorder, check_taps
+from .recordable import check_record, check_taps
+from .recorder import Recorder
 from .samplers import Sampler, as_sampler, make_plan
 from .schedule import one_of
 from .stages import (
@@ -46,6 +48,7 @@ def generate(
     record: Iterable[str] = ("predictions",),
     noise: str = "sequential",
     text_embedding: TextEmbedding | None = None,
+    save_to: str | Path | None = None,
     progress: bool = True,
 ) -> Trace:
     """Make one picture from one prompt and keep everything that happened on the way.
@@ -56,16 +59,18 @@ def generate(
     says where the draws of a noisy sampler come from: "sequential" (one after the other, as in
     diffusers) or "brownian" (increments of one path, as `compare` takes them). `guidance_scale`
     may be a `Guidance` with an interval or a rescale. `text_embedding` takes the place of the
-    prompt's own: an edited one of `analysis.text_edits`, say.
-    Errors: InputError before any work for whatever cannot be run. Ctrl-C re-raises with the steps
-    so far as `.trace` on the exception.
+    prompt's own: an edited one of `analysis.text_edits`, say. `save_to` is a trace file that the
+    record is written to as it is made, so that a long run needs no more memory than a short one;
+    the returned trace reads from it.
+    Errors: InputError before any work for whatever cannot be run, MemoryExceeded for a record that
+    is too large (`recording_size` says how large). Ctrl-C re-raises with the steps so far as
+    `.trace` on the exception.
     """
     settings, levels, plan = checked(
         model, prompt, negative_prompt, seed, num_steps, sampler, spacing, guidance_scale,
-        height, width, record, noise, text_embedding,
+        height, width, record, noise, text_embedding, save_to,
     )  # fmt: skip
-    for told in settings.notices:
-        notice(told)
+    tell(settings)
     tokens, negative = tokenize(model, prompt), tokenize(model, negative_prompt)
     text = text_embedding or embed(model, tokens, height=height, width=width)
     uncond = embed(model, negative, height=height, width=width, negative=True)
@@ -76,7 +81,8 @@ def generate(
     def ask(latent, level):
         return predict(model, latent, level, text, uncond, guidance_scale, prepared)
 
-    with Recorder(model, settings, tokens, text, uncond) as recorder, torch.inference_mode():
+    recorder = Recorder(model, settings, tokens, text, uncond, plan, save_to)
+    with recorder, torch.inference_mode():
         latent = levels[0].sigma * start.values  # x_T: pure noise at the first level
         steps = denoise(plan, latent, ask, source)
         for step in tqdm(steps, total=len(plan), disable=quiet(progress)):
@@ -91,7 +97,7 @@ def quiet(progress: bool) -> bool | None:
 
 
 def checked(model, prompt, negative_prompt, seed, num_steps, sampler, spacing, guidance_scale,
-            height, width, record, noise, text_embedding=None):  # fmt: skip
+            height, width, record, noise, text_embedding=None, save_to=None):  # fmt: skip
     """Check every value before any work; give the settings, the noise levels and the plan."""
     check_prompt(prompt), check_prompt(negative_prompt)
     chosen, guidance = as_sampler(sampler), as_guidance(guidance_scale)
@@ -128,17 +134,4 @@ def checked(model, prompt, negative_prompt, seed, num_steps, sampler, spacing, g
         num_train_steps=model.schedule.num_train_steps,
         notices=notices,
     )
-    return settings, levels, plan
-
-
-def check_record(record: Iterable[str]) -> set[str]:
-    """The names of what to keep, as a set."""
-    names = list(record) if isinstance(record, Iterable) and not isinstance(record, str) else None
-    if names is None or not all(isinstance(name, str) for name in names):
-        raise InputError(
-            f"record is {shown(record)}; a set of names is allowed, e.g. "
-            '{"predictions", "attention"}: put the names into braces'
-        )
-    if "frames" in names and "predictions" not in names:
-        raise InputError('record has "frames" without "predictions"; add "predictions"')
-    return set(names)
+    return announced(model, settings, plan, text_embedding, save_to), levels, plan

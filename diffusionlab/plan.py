@@ -198,6 +198,7 @@ def walk(
 
 
 def _walk(plan: Plan, latent: Any, noise: Any, calls: list[Any], start: int) -> Generator:
+    oldest = _oldest_calls(plan)
     for index, planned in enumerate(plan[start:], start):
         first = len(calls)
         noises = tuple(noise(*draw) for draw in planned.draws)
@@ -217,6 +218,17 @@ def _walk(plan: Plan, latent: Any, noise: Any, calls: list[Any], start: int) -> 
             next_latent=next_latent,
         )
         latent = next_latent
+        calls[: oldest[index + 1]] = [None] * min(oldest[index + 1], len(calls))  # not asked again
+
+
+def _oldest_calls(plan: Plan) -> list[int]:
+    """For each step, and the end: the earliest network call that it or a later one refers to."""
+    total = sum(planned.network_calls for planned in plan)
+    oldest = [total]
+    for planned in reversed(plan):
+        updates = [stage.update for stage in planned.stages] + [planned.update]
+        oldest.append(min([oldest[-1], *(t.call for u in updates for t in u.terms)]))
+    return oldest[::-1]
 
 
 def denoise(

@@ -2,99 +2,170 @@
 
 from __future__ import annotations
 
-import fnmatch
 import platform
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from .errors import InputError, close_matches, notice, shown
+from .budget import Counts, latent_shape
+from .errors import InputError, notice
+from .memory_limit import MOST_MEMORY
 from .pipeline import LatentDiffusion
+from .plan import Plan, Step, Update
+from .recordable import (
+    CROSS,
+    KINDS,
+    SELF,
+    check_record,
+    check_taps,
+    chosen_taps,
+    tap_patterns,
+    tap_shapes,
+)
 from .stages import decode
-from .taps import find_taps, recording
-from .trace import Step, Trace, to_numpy
+from .taps import recording
+from .trace import Settings, TextEmbedding, Tokens, Trace, to_numpy
+from .trace.file import in_memory, load, save
+from .trace.spool import Memory, Spool
 
-CROSS, SELF = "*attn2.probabilities", "*attn1.probabilities"
-KINDS = ("predictions", "attention", "heads", "self_attention", "blocks", "frames")
-
-
-def tap_patterns(record: set[str]) -> list[str]:
-    """The tap patterns that a `record=` set asks for; names that are no kind are patterns."""
-    known = {"attention": [CROSS], "heads": [CROSS], "self_attention": [SELF]}
-    known["blocks"] = ["*.output"]
-    named = [pattern for kind in KINDS if kind in record for pattern in known.get(kind, [])]
-    return list(dict.fromkeys([*named, *sorted(record - set(KINDS))]))
-
-
-def check_taps(model: LatentDiffusion, record: set[str]) -> None:
-    """Refuse a name that is neither a kind of record nor a pattern of this U-Net's taps."""
-    taps = find_taps(model.unet)
-    for name in sorted(record - set(KINDS)):
-        if not fnmatch.filter(taps, name):
-            raise InputError(
-                f"record has {shown(name)}: {close_matches(name, [*KINDS, *taps])}allowed are "
-                f"{', '.join(KINDS)}, and patterns of the {len(taps)} tap names, which "
-                "find_taps(model.unet) lists"
-            )
+__all__ = ["CROSS", "KINDS", "SELF", "Recorder", "check_record", "check_taps", "tap_patterns"]
 
 
 class Recorder:
     """Keeps the steps of one run, and its taps' values, for the `Trace`; a `with` block.
 
+    How many arrays there will be is known from the plan: each kind has its room before the first
+    step, and every live value is copied once, into its place. With `save_to` the room is in a file,
+    and the trace is read from the finished trace file.
     Leaving the block takes every watcher away. If the run is stopped inside it, the partial record
     is put on the exception as `.trace`.
     """
 
-    def __init__(self, model, settings, tokens, text, uncond):
-        self.model, self.settings = model, settings
-        self.texts = tokens, text, uncond
-        self.record = set(settings.record)
+    def __init__(
+        self,
+        model: LatentDiffusion,
+        settings: Settings,
+        tokens: Tokens,
+        text: TextEmbedding,
+        uncond: TextEmbedding,
+        plan: Plan,
+        save_to: str | Path | None = None,
+    ):
+        self.model, self.settings, self.path = model, settings, save_to
+        self.texts = tokens, _embedding(text), _embedding(uncond)
+        self.record, self.heads = set(settings.record), "heads" in settings.record
+        self.taps = list(chosen_taps(model, self.record))
         self.steps: list[Step] = []
-        self.taken: dict[str, list[np.ndarray]] = {}
+        self.image, self.frames = None, ()
         self.stack = ExitStack()
         self.tape: dict[str, list[torch.Tensor]] = {}
+        self.store = Memory() if save_to is None else Spool(save_to)
+        self._make_room(Counts.of(plan, settings.guidance))
+
+    def _make_room(self, count: Counts) -> None:
+        """Room for every array of the run."""
+        latent = latent_shape(self.model, self.settings.height, self.settings.width)
+        said = (self.model.unet.config.out_channels, *latent[1:])
+        room = self.store.room
+        self.latents, self.noises = room(count.steps + 1, latent), room(count.draws, latent)
+        wanted = "predictions" in self.record
+        self.points = room(wanted * count.points, latent)
+        self.conds = room(wanted * count.calls, said)
+        self.unconds = room(wanted * count.guided, said)
+        shapes = tap_shapes(self.model, self.taps, latent, self.heads)
+        self.seen = {name: room(count.calls, *shape) for name, shape in shapes.items()}
 
     def __enter__(self) -> Recorder:
-        patterns = tap_patterns(self.record)
-        if patterns:
-            heads = "heads" in self.record
-            self.tape = self.stack.enter_context(recording(self.model.unet, patterns, heads=heads))
+        with ExitStack() as opened:  # undone at once if Ctrl-C comes in between
+            opened.enter_context(self.store)
+            if self.taps:
+                watch = recording(self.model.unet, self.taps, self.heads)
+                self.tape = opened.enter_context(watch)
+            self.stack = opened.pop_all()
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        self.stack.close()
-        if error is not None:
-            error.trace = self.finish(None)
+        with self.stack:
+            if error is not None:
+                error.trace = self._rescued()
         if isinstance(error, KeyboardInterrupt):
             done = f"stopped after {len(self.steps)} of {self.settings.num_steps} steps"
             notice(f"{done}; the record so far: import sys; trace = sys.last_value.trace")
 
     def keep(self, step: Step) -> None:
-        """Copy one live step to NumPy, and whatever the taps saw during it."""
-        wanted = "predictions" in self.record
-        calls = tuple(_prediction(p) for p in step.predictions) if wanted else ()
-        arrays = {name: to_numpy(getattr(step, name)) for name in ("latent", "next_latent")}
-        noises = tuple(to_numpy(n) for n in step.noises)
-        self.steps.append(replace(step, predictions=calls, noises=noises, **arrays))
-        for name, values in self.tape.items():
-            self.taken.setdefault(name, []).extend(to_numpy(v)[0] for v in values)
-            values.clear()
+        """Copy one live step into its place, and whatever the taps saw during it."""
+        latent = self.steps[-1].next_latent if self.steps else self.latents.keep(step.latent)
+        wanted = zip(step.predictions, step.stages, strict=True)
+        calls = [self._prediction(said, stage, latent) for said, stage in wanted
+                 if "predictions" in self.record]  # fmt: skip
+        noises = tuple(self.noises.keep(noise) for noise in step.noises)
+        for name in self.taps:
+            self._keep_seen(name, step.network_calls)
+        arrays = dict(latent=latent, next_latent=self.latents.keep(step.next_latent))
+        self.steps.append(replace(step, predictions=tuple(calls), noises=noises, **arrays))
+
+    def _prediction(self, live, stage, latent):
+        """A prediction in its place; its point is the step's own latent where the plan says so."""
+        own = stage.update == Update()
+        point = latent if own else self.points.keep(live.latent)
+        uncond = None if live.uncond is None else self.unconds.keep(live.uncond)
+        return replace(live, latent=point, cond=self.conds.keep(live.cond), uncond=uncond)
+
+    def _keep_seen(self, name: str, calls: int) -> None:
+        values = self.tape.get(name, [])
+        if len(values) != calls:
+            raise InputError(
+                f"tap {name} was passed {len(values)} times in a step of {calls} network calls; "
+                "exactly one each can be recorded: run the network elsewhere, not inside this run"
+            )
+        for value in values:
+            self.seen[name].keep(value[0])
+        values.clear()
 
     def finish(self, image) -> Trace:
-        """The record of the run, whole or partial."""
+        """The record of the run, whole or, without a picture, partial.
+
+        With `save_to` it is in the file before it is returned, and read from there when looked at.
+        """
+        self.image = image
+        self.frames = () if image is None else self._frames()
+        return self._finished()
+
+    def _finished(self) -> Trace:
+        trace = self._trace()
+        return trace if self.path is None else load(save(trace, self.path), mapped=True)
+
+    def _rescued(self) -> Trace:
+        """The record so far of a run that was stopped, in memory if the disk will not take it."""
+        try:
+            return self._finished()
+        except OSError as error:
+            trace = self._trace()
+            if self.store.size > MOST_MEMORY:
+                trace = replace(trace, attention={})
+            notice(
+                f"{self.path} cannot be written ({error.strerror}); the record is in memory"
+                + ("" if trace.attention else " without what was seen inside the network")
+            )
+            return in_memory(trace)
+
+    def _trace(self) -> Trace:
+        """The record so far, its arrays where they were put."""
         tokens, text, uncond = self.texts
+        calls = sum(step.network_calls for step in self.steps)
         return Trace(
             settings=self.settings,
             tokens=tokens,
-            text_embedding=_embedding(text),
-            uncond_embedding=_embedding(uncond),
+            text_embedding=text,
+            uncond_embedding=uncond,
             steps=tuple(self.steps),
-            image=image,
-            attention={name: np.stack(values) for name, values in self.taken.items() if values},
-            frames=self._frames() if image is not None else (),
+            image=self.image,
+            attention={name: rows.first(calls) for name, rows in self.seen.items() if calls},
+            frames=self.frames,
             preview=self.model.preview,
             versions=versions(self.model),
         )
@@ -103,21 +174,25 @@ class Recorder:
         """x0-hat of every step through the VAE, after the loop."""
         if "frames" not in self.record:
             return ()
-        x0s = (torch.from_numpy(step.predictions[0].x0) for step in self.steps)
-        return tuple(decode(self.model, x0) for x0 in x0s)
+        return tuple(decode(self.model, _x0(step.predictions[0])) for step in self.steps)
 
 
-def _prediction(live):
-    """A prediction with NumPy arrays."""
-    uncond = None if live.uncond is None else to_numpy(live.uncond)
-    return replace(live, latent=to_numpy(live.latent), cond=to_numpy(live.cond), uncond=uncond)
+def _x0(kept) -> torch.Tensor:
+    """x0-hat of a recorded prediction, wherever its arrays lie."""
+    arrays = {name: getattr(kept, name) for name in ("latent", "cond", "uncond")}
+    read = {name: np.asarray(a) for name, a in arrays.items() if a is not None}
+    return torch.from_numpy(replace(kept, **read).x0)
 
 
-def _embedding(live):
-    """A text embedding with NumPy arrays."""
-    pooled = None if live.pooled is None else to_numpy(live.pooled)
-    extra = {name: to_numpy(value) for name, value in live.extra.items()}
-    return replace(live, hidden=tuple(to_numpy(h) for h in live.hidden), pooled=pooled, extra=extra)
+def _embedding(live: TextEmbedding) -> TextEmbedding:
+    """A text embedding with NumPy arrays of its own."""
+    pooled = None if live.pooled is None else _copy(live.pooled)
+    extra = {name: _copy(value) for name, value in live.extra.items()}
+    return replace(live, hidden=tuple(map(_copy, live.hidden)), pooled=pooled, extra=extra)
+
+
+def _copy(value) -> np.ndarray:
+    return np.array(to_numpy(value))
 
 
 def versions(model: LatentDiffusion) -> dict[str, str]:

@@ -12,9 +12,11 @@ from tqdm.auto import tqdm
 
 from .errors import InputError, notice, shown
 from .generate import NOISES, checked, generate, quiet
+from .memory_limit import told_together
 from .pipeline import LatentDiffusion
 from .plan import Plan, denoise_many
-from .recorder import Recorder, tap_patterns
+from .recordable import tap_patterns
+from .recorder import Recorder
 from .samplers import Sampler
 from .schedule import NoiseLevel
 from .stages import decode, draw_noise, embed, predict_many, tokenize
@@ -82,8 +84,9 @@ def compare(
     if _goes_together(model, plans, together):
         each = _in_lockstep
     try:
-        for number, trace in each(model, runs, plans, progress):
-            finished[number] = trace
+        with told_together(model, plans):
+            for number, trace in each(model, runs, plans, progress):
+                finished[number] = trace
     except BaseException as error:
         _keep_what_there_is(error, axes, runs, finished)
         raise
@@ -119,6 +122,11 @@ def _check_shared(shared: dict) -> None:
                 f"{name} is {shown(shared[name])}; pictures of different sizes cannot share a "
                 f"start noise: give one {name}, and compare other sizes in another call"
             )
+    if "save_to" in shared:
+        raise InputError(
+            f"save_to is {shown(str(shared['save_to']))}; a file holds one run and not several: "
+            "save each of the traces, or call generate with save_to"
+        )
     unknown = set(shared) - set(DEFAULTS) - {"prompt"}
     if unknown:
         raise InputError(
@@ -227,7 +235,7 @@ def _begun(model: LatentDiffusion, run: dict, plan: tuple, texts: Texts) -> Run:
     _, uncond = texts(settings.negative_prompt, negative=True)
     source = NOISES[settings.noise](settings.seed)
     latent = levels[0].sigma * draw_noise(model, source, run["height"], run["width"]).values
-    recorder = Recorder(model, settings, tokens, text, uncond)
+    recorder = Recorder(model, settings, tokens, text, uncond, steps)
     return Run(settings, steps, text, uncond, source, latent, recorder)
 
 

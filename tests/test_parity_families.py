@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_tokenizer, tiny_vae
 
 import diffusionlab as dl
+from diffusionlab.trace import byte_count
 
 diffusers = pytest.importorskip("diffusers")
 SCALED = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -37,9 +40,10 @@ def xl_unet(**changes):
     return diffusers.UNet2DConditionModel(**options | changes).eval()
 
 
-def xl_pipeline(force_zeros=True, **changes):
+def xl_pipeline(force_zeros=True, scheduler=None, **changes):
     """A reduced SDXL: two text encoders whose tokenizers pad differently."""
-    first, second = tiny_tokenizer(), tiny_tokenizer()
+    first = tiny_tokenizer()
+    second = copy.deepcopy(first)
     second.pad_token = "!"
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -50,55 +54,184 @@ def xl_pipeline(force_zeros=True, **changes):
             tokenizer=first,
             tokenizer_2=second,
             unet=xl_unet(**changes),
-            scheduler=diffusers.DDIMScheduler(
-                **SCALED, clip_sample=False, set_alpha_to_one=False, steps_offset=1
+            scheduler=scheduler
+            or diffusers.EulerDiscreteScheduler(
+                **SCALED, timestep_spacing="leading", steps_offset=1
             ),
             force_zeros_for_empty_prompt=force_zeros,
             add_watermarker=False,
         )
 
 
-@pytest.fixture(scope="module")
-def xl(tmp_path_factory):
-    pipe = xl_pipeline()
-    folder = tmp_path_factory.mktemp("xl") / "model"
+def sd_pipeline(**changes):
+    """A reduced Stable Diffusion 1.x or 2.x; changes of its U-Net, "act" of its text encoder."""
+    tokenizer, act = tiny_tokenizer(), changes.pop("act", "quick_gelu")
+    scheduler = changes.pop("scheduler", None) or diffusers.PNDMScheduler(
+        **SCALED, skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1
+    )
+    if changes.pop("pad", None):
+        tokenizer.pad_token = "!"
+    kind = changes.pop("kind", diffusers.StableDiffusionPipeline)
+    options = dict(
+        sample_size=8, block_out_channels=(32, 32, 64, 64), layers_per_block=1,
+        cross_attention_dim=32, attention_head_dim=8, norm_num_groups=8,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return kind(
+            vae=tiny_vae(),
+            text_encoder=text_encoder(tokenizer, act=act),
+            tokenizer=tokenizer,
+            unet=diffusers.UNet2DConditionModel(**options | changes).eval(),
+            scheduler=scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+
+
+DISTILLED = diffusers.LCMScheduler(**SCALED, original_inference_steps=50)
+ANCESTRAL = diffusers.EulerAncestralDiscreteScheduler(**SCALED, timestep_spacing="trailing")
+FAMILIES = {
+    "Stable Diffusion 1.x": lambda: sd_pipeline(),
+    "Stable Diffusion 2.x base": lambda: sd_pipeline(
+        use_linear_projection=True, attention_head_dim=(1, 2, 4, 4), act="gelu", pad="!"
+    ),
+    "Stable Diffusion 2.x v": lambda: sd_pipeline(
+        use_linear_projection=True, attention_head_dim=(1, 2, 4, 4), act="gelu", pad="!",
+        upcast_attention=True, scheduler=diffusers.DDIMScheduler(
+            **SCALED, clip_sample=False, set_alpha_to_one=False, steps_offset=1,
+            prediction_type="v_prediction"),
+    ),
+    "SD-Turbo": lambda: sd_pipeline(
+        use_linear_projection=True, attention_head_dim=(1, 2, 4, 4), act="gelu", pad="!",
+        scheduler=ANCESTRAL,
+    ),
+    "BK-SDM small": lambda: sd_pipeline(mid_block_type=None, layers_per_block=1),
+    "BK-SDM tiny": lambda: sd_pipeline(
+        mid_block_type=None, layers_per_block=1, block_out_channels=(32, 32, 64),
+        down_block_types=("CrossAttnDownBlock2D",) * 3, up_block_types=("CrossAttnUpBlock2D",) * 3,
+    ),
+    "LCM": lambda: sd_pipeline(
+        time_cond_proj_dim=16, kind=diffusers.LatentConsistencyModelPipeline, scheduler=DISTILLED
+    ),
+    "SDXL": lambda: xl_pipeline(),
+    "SDXL-Turbo": lambda: xl_pipeline(scheduler=ANCESTRAL),
+    "SDXL, empty prompt encoded": lambda: xl_pipeline(force_zeros=False),
+    "LCM-SDXL": lambda: xl_pipeline(time_cond_proj_dim=16, scheduler=DISTILLED),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, tmp_path_factory):
+    """One family: our model of its folder, and diffusers' pipeline that wrote it."""
+    pipe = FAMILIES[request.param]()
+    folder = tmp_path_factory.mktemp("family") / "model"
     pipe.save_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
-    return dl.load(folder, device="cpu"), pipe, folder
-
-
-def difference(ours, theirs) -> float:
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    return request.param, dl.load(folder, device="cpu"), pipe
 
 
 @pytest.mark.parametrize(
     ("size", "negative", "guidance"),
-    [
-        ((64, 64), None, 4.0),
-        ((64, 48), None, 4.0),
-        ((64, 64), "a boat", 4.0),
-        ((64, 64), None, 1.0),
-    ],
-)  # fmt: skip
-def test_sdxl_makes_the_same_picture(xl, size, negative, guidance):
-    model, pipe, _ = xl
+    [((64, 64), None, 4.0), ((64, 128), "a boat", 7.5), ((64, 64), None, 1.0)],
+)
+def test_every_family_makes_the_same_picture(family, size, negative, guidance):
+    name, model, pipe = family
     height, width = size
+    told = {} if name == "LCM" else {"negative_prompt": negative}
+    if name == "LCM-SDXL" and guidance == 1:
+        guidance = 2.0
     trace = dl.generate(model, "a red car", seed=3, num_steps=5, guidance_scale=guidance,
                         height=height, width=width, negative_prompt=negative or "",
                         progress=False)  # fmt: skip
-    theirs = pipe("a red car", negative_prompt=negative, num_inference_steps=5, height=height,
-                  width=width, guidance_scale=guidance, output_type="latent",
-                  latents=torch.tensor(trace.latents[0])[None]).images[0].numpy()  # fmt: skip
+    given = dict(num_inference_steps=5, height=height, width=width, guidance_scale=guidance,
+                 latents=torch.tensor(trace.latents[0])[None]) | told  # fmt: skip
+    spaced = matched(pipe, model)
+    theirs = spaced("a red car", output_type="latent", **given).images[0].numpy()
     assert difference(trace.latents[-1], theirs) < 1e-4
+    picture = spaced("a red car", output_type="np", **given).images[0]
+    assert np.abs(np.asarray(trace.image) / 255 - picture).max() < 0.5 / 255 + 1e-3
     other = dl.generate(model, "a blue boat", seed=3, num_steps=5, guidance_scale=guidance,
                         height=height, width=width, progress=False)  # fmt: skip
     assert difference(other.latents[-1], theirs) > 1e-3  # the check can fail
 
 
-def test_sdxl_texts_equal_the_pipeline_s(xl):
-    model, pipe, _ = xl
+def matched(pipe, model):
+    """The pipeline with DDIM at our model's own levels, whatever its scheduler was."""
+    given = dict(pipe.scheduler.config) | {
+        "clip_sample": False,
+        "timestep_spacing": model.schedule.spacing,
+        "set_alpha_to_one": model.schedule.final == "clean",
+        "steps_offset": model.schedule.steps_offset,
+        "_use_default_values": [],  # else diffusers puts its own in the place of those above
+    }
+    pipe.scheduler = AnyDDIM.from_config(given)
+    return pipe
+
+
+class AnyDDIM(diffusers.DDIMScheduler):
+    """DDIM for a pipeline that hands on what its own scheduler reads."""
+
+    def set_timesteps(self, *given, original_inference_steps=None, **rest):
+        super().set_timesteps(*given, **rest)
+
+    def step(self, *given, eta=None, **rest):
+        return super().step(*given, eta=eta or 0.0, **rest)
+
+
+def difference(ours, theirs) -> float:
+    """Largest deviation relative to the largest value."""
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def test_sdxl_texts_equal_the_pipeline_s(family):
+    name, model, pipe = family
+    if not model.is_xl:
+        pytest.skip("one text encoder")
     found = dl.embed(model, dl.tokenize(model, "a red car"))
     rows, _, pooled, _ = pipe.encode_prompt("a red car", device="cpu")
     assert difference(torch.cat(found.hidden, -1).numpy(), rows[0].detach().numpy()) < 1e-5
     assert difference(found.pooled.numpy(), pooled[0].detach().numpy()) < 1e-5
     assert found.extra["size_ids"].tolist() == [64, 64, 0, 0, 64, 64]
+
+
+# ---- everything that works on Toyland works here -------------------------------------------------
+def test_every_kind_of_record_is_kept_in_the_size_that_was_told(family):
+    _, model, _ = family
+    record = {"predictions", "attention", "heads", "self_attention", "blocks", "frames"}
+    told = dl.recording_size(model, record=record, num_steps=2)
+    trace = dl.generate(model, "a red car", num_steps=2, record=record, progress=False)
+    plain = dl.generate(model, "a red car", num_steps=2, record=(), progress=False)
+    assert byte_count(trace) == told.total
+    assert trace.image.tobytes() == plain.image.tobytes()  # recording changes nothing
+
+
+def test_the_anatomy_counts_every_weight(family):
+    _, model, _ = family
+    found = dl.anatomy(model)
+    assert found.parameters == sum(weights.numel() for weights in model.unet.parameters())
+
+
+def test_interventions_and_noising_work(family):
+    _, model, _ = family
+    text = dl.embed(model, dl.tokenize(model, "a blue boat"))
+    run = dict(num_steps=2, record=(), progress=False)
+    other = dl.generate(model, "a blue boat", **run)
+    with dl.swap_text(model, text):
+        swapped = dl.generate(model, "a red car", **run)
+    if not model.is_xl:  # XL hears the pooled text besides
+        assert np.array_equal(swapped.latents[-1], other.latents[-1])
+    given = dl.generate(model, "a red car", text_embedding=text, **run)
+    assert np.array_equal(given.latents[-1], other.latents[-1])
+    noising = dl.noise_image(model, other.image, [100, 900], prompt="a blue boat")
+    assert len(noising.x0_images) == 2 and dl.fit_preview(model, [other.image]).weight.shape[1] == 4
+
+
+def test_runs_go_together_as_they_go_alone(family):
+    _, model, _ = family
+    run = dict(num_steps=3, noise="sequential", progress=False)
+    both = dl.compare(model, prompts=["a red car", "a blue boat"], together=True, **run)
+    for trace, prompt in zip(both.traces, ("a red car", "a blue boat"), strict=True):
+        alone = dl.generate(model, prompt, **run)
+        assert difference(trace.latents[-1], alone.latents[-1]) < 1e-4

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 from pathlib import Path
 
@@ -30,6 +32,8 @@ from diffusionlab.trace import (
     to_numpy,
 )
 from diffusionlab.trace import file as trace_file
+from diffusionlab.trace import spool as trace_spool
+from diffusionlab.trace import writer as trace_writer
 from diffusionlab.trace.codec import Packer
 from diffusionlab.trace.file import from_bytes, pack_file, to_bytes
 
@@ -404,3 +408,118 @@ def test_predictions_work_on_torch_and_numpy_alike():
     assert np.abs(to_numpy(live.x0) - call.x0).max() < 1e-5
     half = to_numpy(torch.ones(2, dtype=torch.bfloat16))
     assert half.dtype == np.float32 and "bfloat16" in repr(replace(live, cond=live.cond.bfloat16()))
+
+
+# ---- in pieces, and mapped -------------------------------------------------------------------
+def test_a_mapped_trace_is_the_trace(tmp_path):
+    run = traces.trace(4)
+    path = run.save(tmp_path / "run")
+    mapped = Trace.load(path, mapped=True)
+    assert same(run, mapped)
+    with pytest.raises(ValueError, match="read-only"):
+        mapped.steps[0].latent[...] = 0
+    traces.trace(2).save(path)  # another file takes the name; the mapped one stays whole
+    assert same(run, mapped) and len(Trace.load(path, mapped=True).steps) == 2
+    assert same(mapped, Trace.load(mapped.save(path)))  # and may be saved over its own name
+
+
+def test_a_file_is_the_same_whatever_the_size_of_the_pieces(monkeypatch):
+    whole = to_bytes(traces.trace(2))
+    for module in (trace_spool, trace_file):
+        monkeypatch.setattr(module, "CHUNK", 7)
+    assert to_bytes(traces.trace(2)) == whole and same(from_bytes(whole), traces.trace(2))
+
+
+@pytest.mark.parametrize("place", [3, 60, -1, -5000])
+def test_a_flipped_bit_is_noticed_in_a_mapped_file(tmp_path, place):
+    data = bytearray(GOOD)
+    data[place] ^= 4
+    (tmp_path / "run").write_bytes(data)
+    with pytest.raises(TraceError):
+        Trace.load(tmp_path / "run", mapped=True)
+    (tmp_path / "run").write_bytes(GOOD)
+    assert same(Trace.load(tmp_path / "run", mapped=True), traces.trace(1))
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04 a zip", GOOD[:-1], GOOD + b"more"])
+def test_malformed_files_are_trace_errors_when_mapped(tmp_path, data):
+    (tmp_path / "run").write_bytes(data)
+    with pytest.raises(TraceError):
+        Trace.load(tmp_path / "run", mapped=True)
+    with pytest.raises(TraceError, match="cannot be read"):
+        Trace.load(tmp_path / "nothing", mapped=True)
+
+
+def test_a_large_file_is_mapped_and_not_read(tmp_path, monkeypatch):
+    path = traces.trace(2).save(tmp_path / "run")
+    monkeypatch.setattr(trace_file, "MOST_BYTES", 1000)
+    with pytest.raises(TraceError, match="mapped=True"):
+        Trace.load(path)
+    assert same(Trace.load(path, mapped=True), traces.trace(2))
+
+
+def test_what_safetensors_itself_wrote_is_read(tmp_path):
+    """As ours were written at first: its own order of tensors, its own header."""
+    packer = Packer()
+    record = json.dumps(packer.pack(traces.trace(3)))
+    with_ours = pack_file(record, packer.tensors)
+    size = int.from_bytes(with_ours[:8], "little")
+    metadata = json.loads(with_ours[8 : 8 + size])["__metadata__"]
+    (tmp_path / "run").write_bytes(safetensors.save(packer.tensors, metadata))
+    for mapped in (False, True):
+        assert same(Trace.load(tmp_path / "run", mapped=mapped), traces.trace(3))
+
+
+def test_the_layout_is_the_one_of_safetensors():
+    tensors = {"half": np.zeros(3, np.float16), "byte": np.arange(5, dtype=np.uint8),
+               "double": np.ones(2), "none": np.zeros((0, 2), np.float32)}  # fmt: skip
+    data = pack_file("{}", tensors)
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    assert size % 8 == 0 and [n for n in header if n != "__metadata__"] == [
+        "double", "none", "half", "byte"]  # fmt: skip
+    for name, array in safetensors.load(data).items():
+        assert array.dtype == tensors[name].dtype and np.array_equal(array, tensors[name])
+
+
+def test_saving_holds_one_piece_in_memory_and_not_the_file(tmp_path):
+    big = np.random.default_rng(0).random((40, 1024, 128), np.float32)  # 21 MB
+    run = replace(traces.trace(2), attention={"x": big, "y": big[::2], "z": big + 1})
+    tracemalloc.start()
+    run.save(tmp_path / "run")
+    peak = tracemalloc.get_traced_memory()[1]
+    mapped = Trace.load(tmp_path / "run", mapped=True)
+    mapped_peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "run").stat().st_size > 5e7
+    # "y" is no contiguous array: its copy is all that is made.
+    assert peak < big.nbytes / 2 + 6e6 and mapped_peak == peak
+    assert np.array_equal(mapped.attention["y"], big[::2])
+
+
+def test_leftovers_of_killed_writers_are_swept_after_a_day(tmp_path):
+    old, new = tmp_path / ".run.1.ab.spool.tmp", tmp_path / ".run.1.cd.tmp"
+    foreign = tmp_path / ".other.1.ab.tmp"
+    for path in (old, new, foreign):
+        path.write_bytes(b"x")
+    for path in (old, foreign):
+        os.utime(path, (1, 1))
+    traces.trace(1).save(tmp_path / "run")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["run", new.name, foreign.name])
+
+
+def test_too_many_arrays_are_refused_when_they_are_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(trace_writer, "MOST_TENSORS", 10)
+    with pytest.raises(TraceError, match="record fewer steps"):
+        traces.trace(5).save(tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_names_the_file(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trace_file.os, "fsync", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        traces.trace(1).save(tmp_path / "run")
+    assert caught.value.filename == str(tmp_path / "run") and not list(tmp_path.iterdir())

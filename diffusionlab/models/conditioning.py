@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+
+from .unet_config import SIZE_IDS, UNetConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +28,22 @@ class TextInput:
 
     def __len__(self) -> int:
         return len(self.hidden)
+
+    def to(self, dtype: torch.dtype) -> TextInput:
+        """The same in another dtype; size numbers and the guidance scale stay float32."""
+        pooled = None if self.pooled is None else self.pooled.to(dtype)
+        return replace(self, hidden=self.hidden.to(dtype), pooled=pooled)
+
+
+def blank_text(config: UNetConfig, tokens: int, rows: int = 1) -> TextInput:
+    """A text of zeros in the shapes that a U-Net of this config reads, on the device in force."""
+    pooled = torch.zeros(rows, config.pooled_width) if config.pooled_width else None
+    return TextInput(
+        hidden=torch.zeros(rows, tokens, config.cross_attention_dim),
+        pooled=pooled,
+        size_ids=None if pooled is None else torch.zeros(rows, SIZE_IDS),
+        guidance=torch.ones(rows) if config.time_cond_proj_dim else None,
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ arrays. A dictionary is a JSON object, whose keys never begin with "$".
 
 from __future__ import annotations
 
-import hashlib
 import math
 import types
 import typing
@@ -25,6 +24,7 @@ from diffusionlab.schedule import NoiseLevel
 from diffusionlab.trace.header import NUMPY_TYPES
 from diffusionlab.trace.records import Latent, Prediction, Settings, TextEmbedding, Tokens
 from diffusionlab.trace.run import Trace
+from diffusionlab.trace.spool import Stored, fingerprint
 from diffusionlab.trace.summary import to_numpy
 
 KNOWN = (Trace, Settings, Tokens, TextEmbedding, Latent, Prediction, Preview)
@@ -36,7 +36,8 @@ class Packer:
     """Turns a record into plain JSON values and collects its arrays, equal ones once."""
 
     def __init__(self) -> None:
-        self.tensors: dict[str, np.ndarray] = {}
+        self.tensors: dict[str, np.ndarray | Stored] = {}
+        self.fingerprints: dict[str, str] = {}
         self._names: dict[tuple, str] = {}
 
     def pack(self, value: Any) -> Any:
@@ -57,6 +58,8 @@ class Packer:
             return {"$image": self._array(to_array(value))}
         if is_dataclass(value) and RECORDS.get(type(value).__name__) is type(value):
             return self._record(value)
+        if isinstance(value, Stored):
+            return {"$array": self._named(value)}
         if isinstance(value, np.ndarray) or hasattr(value, "detach"):
             return {"$array": self._array(to_numpy(value))}
         raise TraceError(f"a trace cannot hold {shown(value)}, a {type(value).__name__}: remove it")
@@ -75,9 +78,13 @@ class Packer:
         array = np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
         if array.dtype not in NUMPY_TYPES.values():
             raise TraceError(f"a trace cannot hold an array of {array.dtype}: use floats or ints")
-        key = (str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).digest())
+        return self._named(array)
+
+    def _named(self, array: np.ndarray | Stored) -> str:
+        found = fingerprint(array)
+        key = (str(array.dtype), array.shape, found)
         name = self._names.setdefault(key, f"array{len(self._names):05d}")
-        self.tensors[name] = array
+        self.tensors[name], self.fingerprints[name] = array, found
         return name
 
 

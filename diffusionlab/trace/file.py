@@ -7,29 +7,35 @@ Nothing is unpickled and nothing is run: reading builds records of a closed list
 
 from __future__ import annotations
 
-import glob
 import hashlib
-import json
+import math
+import mmap
 import os
-import secrets
-import time
+from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors import numpy as safetensors
 
 from diffusionlab.errors import TraceError, shown
 from diffusionlab.trace.codec import Packer, unpack
 from diffusionlab.trace.header import NUMPY_TYPES, checked_header, strict_json
 from diffusionlab.trace.run import Trace
+from diffusionlab.trace.spool import CHUNK
+from diffusionlab.trace.writer import (
+    FORMAT,
+    FORMAT_VERSION,
+    Arrays,
+    digest,
+    dump,
+    file_parts,
+    write_whole,
+)
 
-FORMAT, FORMAT_VERSION = "diffusionlab.trace", "1.0"
-MOST_BYTES = 16 * 1024**3
+MOST_BYTES = 16 * 1024**3  # of a file that is read into memory
 REDACTED = "(left out)"
+Data = bytes | mmap.mmap
 
 
 # ---- writing ----------------------------------------------------------------------------------
@@ -37,8 +43,7 @@ def save(trace: Trace, path: str | Path, *, redact_prompt: bool = False) -> Path
     """Write a trace; see `Trace.save`. Errors: TraceError for what a file cannot hold, OSError."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = to_bytes(redacted(trace) if redact_prompt else trace)
-    write_whole(path, data)
+    write_whole(path, _parts(redacted(trace) if redact_prompt else trace))
     return path
 
 
@@ -57,92 +62,42 @@ def redacted(trace: Trace) -> Trace:
 
 def to_bytes(trace: Trace) -> bytes:
     """The file's bytes; equal arrays are stored once."""
+    return b"".join(_parts(trace))
+
+
+def pack_file(record: str, tensors: Arrays, format_version: str = FORMAT_VERSION) -> bytes:
+    """A file of a record's JSON and its tensors, with every checksum."""
+    return b"".join(file_parts(record, tensors, format_version))
+
+
+def _parts(trace: Trace) -> Iterator[bytes | memoryview]:
+    """The file's bytes piece by piece; what it cannot hold is refused before the first."""
     packer = Packer()
     record = dump(packer.pack(trace))
-    return pack_file(record, packer.tensors)
+    return file_parts(record, packer.tensors, known=packer.fingerprints)
 
 
-def pack_file(record: str, tensors: dict[str, np.ndarray], format_version=FORMAT_VERSION) -> bytes:
-    """A safetensors file of a record's JSON and its tensors, with every checksum."""
-    manifest = {
-        name: {"dtype": str(a.dtype), "shape": list(a.shape), "sha256": sha256(a.tobytes())}
-        for name, a in tensors.items()
-    }
-    metadata = {
-        "format": FORMAT,
-        "format_version": format_version,
-        "written_by": f"diffusionlab {own_version()}",
-        "tensors": dump(manifest),
-        "record": record,
-    }
-    metadata["sha256"] = digest(metadata)
-    return safetensors.save(tensors, metadata)
-
-
-def dump(value: Any) -> str:
-    """JSON without NaN or infinity, in one spelling."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
-
-
-def sha256(data: bytes) -> str:
-    """Hexadecimal sha256."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def digest(metadata: dict[str, str]) -> str:
-    """One checksum over all metadata but itself."""
-    rest = {name: text for name, text in metadata.items() if name != "sha256"}
-    return sha256(json.dumps(rest, sort_keys=True).encode())
-
-
-def own_version() -> str:
-    """The installed version of this package, "unknown" in a bare source tree."""
-    try:
-        return version("diffusionlab")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file by new bytes, as a whole or not at all; the temporary is always removed."""
-    _sweep(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sweep(path: Path, seconds: float = 86_400) -> None:
-    """Remove what killed writers of this very file left behind, more than a day ago."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        if left.stat().st_mtime < time.time() - seconds:
-            left.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def in_memory(trace: Trace) -> Trace:
+    """The trace with the arrays read that lie in a file."""
+    packer = Packer()
+    record = packer.pack(trace)
+    tensors = {name: np.array(array) for name, array in packer.tensors.items()}
+    return unpack(record, tensors, "trace")
 
 
 # ---- reading ----------------------------------------------------------------------------------
-def load(path: str | Path) -> Trace:
+def load(path: str | Path, *, mapped: bool = False) -> Trace:
     """Read a trace; see `Trace.load`."""
-    return from_bytes(_read(Path(path)), shown(str(path)))
+    path = Path(path)
+    name = shown(str(path))
+    try:
+        data = _mapped(path) if mapped else _read(path, name)
+    except OSError as error:
+        raise TraceError(f"{name} cannot be read: {error.strerror}") from None
+    return from_bytes(data, name)
 
 
-def from_bytes(data: bytes, name: str = "trace") -> Trace:
+def from_bytes(data: Data, name: str = "trace") -> Trace:
     """The trace in a file's bytes, every checksum compared before a record is built."""
     header = checked_header(data, name)
     metadata = header.get("__metadata__", {})
@@ -170,14 +125,22 @@ def _check_arrays(trace: Trace, name: str) -> None:
         raise TraceError(f"{name}: a text embedding or an attention map is no array")
 
 
-def _read(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise TraceError(f"{shown(str(path))} has {size} bytes; at most {MOST_BYTES} are read")
-        return path.read_bytes()
-    except OSError as error:
-        raise TraceError(f"{shown(str(path))} cannot be read: {error.strerror}") from None
+def _read(path: Path, name: str) -> bytes:
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise TraceError(
+            f"{name} has {size} bytes; at most {MOST_BYTES} are read into memory: "
+            "Trace.load(path, mapped=True) leaves them in the file"
+        )
+    return path.read_bytes()
+
+
+def _mapped(path: Path) -> Data:
+    """The file as memory that is read from the disk when it is looked at; never changed."""
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return b""
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _check_version(metadata: dict[str, str], name: str) -> None:
@@ -196,23 +159,48 @@ def _check_version(metadata: dict[str, str], name: str) -> None:
         )
 
 
-def _checked_tensors(data: bytes, header: dict, metadata: dict, name: str) -> dict[str, np.ndarray]:
+def _checked_tensors(data: Data, header: dict, metadata: dict, name: str) -> dict[str, np.ndarray]:
+    """Views of the tensors inside the file's bytes, each compared with its checksum."""
     if metadata.get("sha256") != digest(metadata):
         raise TraceError(f"{name} is damaged: its header does not fit its checksum; copy it again")
     manifest = strict_json(metadata.get("tensors", ""), f"{name}: its list of tensors")
-    try:
-        tensors = safetensors.load(data)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise TraceError(f"{name} is damaged: {shown(str(error))}; copy it again") from None
-    for tensor in set(manifest) | set(tensors):
-        array, known = tensors.get(tensor), manifest.get(tensor, {})
-        fits = array is not None and known == {
-            "dtype": str(NUMPY_TYPES[header[tensor]["dtype"]]),
-            "shape": list(array.shape),
-            "sha256": sha256(array.tobytes()),
-        }
-        if not fits:
+    start = 8 + int.from_bytes(data[:8], "little")
+    entries = {tensor: entry for tensor, entry in header.items() if tensor != "__metadata__"}
+    if not isinstance(manifest, dict):
+        raise TraceError(f"{name} is damaged: its list of tensors is none; copy it again")
+    for tensor in set(manifest) | set(entries):
+        if not _fits(data, start, entries.get(tensor), manifest.get(tensor)):
             raise TraceError(
                 f"{name} is damaged: tensor {shown(tensor)} does not fit its checksum; copy again"
             )
-    return tensors
+    return {tensor: _view(data, start, entry) for tensor, entry in entries.items()}
+
+
+def _fits(data: Data, start: int, entry: dict | None, known: Any) -> bool:
+    """Whether a tensor's type, shape and bytes are those that were written."""
+    if entry is None:
+        return False
+    begin, end = (start + offset for offset in entry["data_offsets"])
+    return known == {
+        "dtype": str(NUMPY_TYPES[entry["dtype"]]),
+        "shape": entry["shape"],
+        "sha256": _sha256(data, begin, end),
+    }
+
+
+def _sha256(data: Data, begin: int, end: int) -> str:
+    """Hexadecimal sha256 of a part; of a mapped file no more than a piece stays in memory."""
+    found = hashlib.sha256()
+    with memoryview(data) as whole:
+        for place in range(begin, end, CHUNK):
+            with whole[place : min(end, place + CHUNK)] as piece:
+                found.update(piece)
+            if isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                data.madvise(mmap.MADV_DONTNEED)
+    return found.hexdigest()
+
+
+def _view(data: Data, start: int, entry: dict) -> np.ndarray:
+    dtype, shape = NUMPY_TYPES[entry["dtype"]].newbyteorder("<"), entry["shape"]
+    begin = start + entry["data_offsets"][0]
+    return np.frombuffer(data, dtype, math.prod(shape), begin).reshape(shape)

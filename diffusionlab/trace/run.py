@@ -87,21 +87,25 @@ class Trace(Shown):
         """Write the run into one safetensors file, replaced as a whole or not at all.
 
         `redact_prompt=True` leaves out prompts, tokens, text embeddings and notices; the picture
-        and the attention maps stay, and can tell what the prompt was.
+        and the attention maps stay, and can tell what the prompt was. The file is written piece by
+        piece, without a copy of everything in memory. Errors: TraceError for what a file cannot
+        hold, OSError.
         """
         from diffusionlab.trace.file import save
 
         return save(self, path, redact_prompt=redact_prompt)
 
     @classmethod
-    def load(cls, path: str | Path) -> Trace:
+    def load(cls, path: str | Path, *, mapped: bool = False) -> Trace:
         """Read what `save` wrote; needs neither torch nor a model, and runs nothing of the file's.
 
+        `mapped=True` leaves the arrays in the file and reads what is looked at: for a trace that is
+        larger than the memory; do not change the file while the trace is in use.
         Errors: TraceError for a file that is damaged, foreign, or of a newer major version.
         """
         from diffusionlab.trace.file import load
 
-        return load(path)
+        return load(path, mapped=mapped)
 
     def __repr__(self) -> str:
         done, asked = len(self.steps), self.settings.num_steps
