@@ -325,7 +325,7 @@ CONFIG_FAULTS = [
     ("text_encoder/config.json", {"auto_map": {"AutoModel": "modeling.X"}}, "has auto_map"),
     ("tokenizer/tokenizer_config.json", {"auto_map": {"A": "b"}}, "has auto_map"),
     ("vae/config.json", {"_class_name": "AsymmetricAutoencoderKL"}, "supported: AutoencoderKL"),
-    ("vae/config.json", {"_class_name": "AutoencoderTiny"}, "which is not known here"),
+    ("vae/config.json", {"_class_name": "AutoencoderTiny"}, "act_fn = 'silu'; only 'relu'"),
     ("text_encoder/config.json", {"model_type": "t5"}, "only 'clip_text_model'"),
     ("text_encoder/config.json", {"hidden_act": "swish"}, "hidden_act 'swish' is not supported"),
     ("text_encoder/config.json", {"hidden_size": "32"}, "hidden_size is '32'; a int"),

@@ -37,6 +37,38 @@ class LatentDiffusion:
     path: Path
     tokenizer_2: Any = None
 
+    @classmethod
+    def from_diffusers(cls, pipe: Any) -> LatentDiffusion:
+        """A pipeline of diffusers as a model: Stable Diffusion, SDXL or a latent consistency one.
+
+        The weights are shared, not copied: what changes them there changes them here. The schedule
+        comes from the pipeline's scheduler; the safety checker is not taken along.
+        Errors: InputError for another pipeline, or one whose parts lie in different places.
+        """
+        from .wrapping import from_diffusers
+
+        return from_diffusers(pipe)
+
+    def with_parts(
+        self,
+        *,
+        vae: Any = None,
+        unet: Any = None,
+        text_encoder: Any = None,
+        text_encoder_2: Any = None,
+        variant: str | None = None,
+    ) -> LatentDiffusion:
+        """The same model with other parts in the place of its own, sharing all the rest.
+
+        Each is a folder, a hub id, a name of `checkpoints()` such as "taesd", another model (its
+        part of that name), or a network. Errors: CheckpointError for widths that do not fit,
+        InputError for what is no such part.
+        """
+        from .swapping import with_parts
+
+        return with_parts(self, vae=vae, unet=unet, text_encoder=text_encoder,
+                          text_encoder_2=text_encoder_2, variant=variant)  # fmt: skip
+
     @property
     def name(self) -> str:
         """What was loaded: "toyland", a hub id, or the folder's name."""

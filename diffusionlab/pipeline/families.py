@@ -123,8 +123,8 @@ def configs_of(family: Family, shapes: Shapes, prediction_type: str, where: str)
     configs["scheduler"] = _scheduler(shapes, prediction_type)
     for part, config in configs.items():
         check_bounds(config, f"{where}, {part}")
-    index = {"_class_name": family.pipeline}
-    configs["model_index"] = index | ({"force_zeros_for_empty_prompt": True} * (family is SDXL))
+    zeros = {"force_zeros_for_empty_prompt": family is SDXL}
+    configs["model_index"] = {"_class_name": family.pipeline} | zeros
     return configs
 
 

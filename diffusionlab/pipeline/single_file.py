@@ -23,10 +23,17 @@ from .folder import assembled, encoders_of, fit, read_schedule, read_tokenizers,
 from .hub import download_tokenizer
 from .parts import Part, Reader, State, empty_module, reading, shapes_of
 from .text import rename_text_keys
-from .weights import FLOATING, Entry, cast, compare_shapes, malformed, read_header, some
+from .weights import (
+    Entry,
+    cast,
+    compare_shapes,
+    declared,
+    malformed,
+    read_header,
+    some,
+    torch_dtype,
+)
 
-TYPES = dict(zip(FLOATING, (torch.float64, torch.float32, torch.float16, torch.bfloat16),
-                 strict=True))  # fmt: skip
 VOCABULARIES = (  # repositories with CLIP's vocabulary, which all three families share
     "openai/clip-vit-large-patch14",
     "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -122,12 +129,12 @@ class _Share:
         """Headers only; CheckpointError unless names and shapes fit, once renamed."""
         where = place(self.path)
         with reading(where), torch.device("meta"):
-            empty = {n: torch.empty(e.shape, dtype=TYPES.get(e.dtype, torch.int8))
+            empty = {n: torch.empty(e.shape, dtype=torch_dtype(e))
                      for n, e in self.entries.items()}  # fmt: skip
             renamed = self.converted(dict(empty))
         if self.part == "unet":
             _refuse_unused(where, empty, renamed)
-        compare_shapes(f"{where} ({self.part})", _declared(renamed), shapes_of(self.module))
+        compare_shapes(f"{where} ({self.part})", declared(renamed), shapes_of(self.module))
         return self.read
 
     def converted(self, state: State) -> State:
@@ -167,15 +174,6 @@ def _refuse_unused(where: str, given: State, made: State) -> None:
             f"{where}: the U-Net has {some(unused)}, which Stable Diffusion's does not; "
             "use a file of such a model"
         )
-
-
-def _declared(state: State) -> dict[str, Entry]:
-    """Converted empty tensors as entries, for the comparison with a module's shapes."""
-    names = {kind: name for name, kind in TYPES.items()}
-    return {
-        name: Entry(name, Path(), names.get(t.dtype, "no float"), tuple(t.shape), 0, 0)
-        for name, t in state.items()
-    }
 
 
 def converted(

@@ -39,7 +39,7 @@ BYTES = {
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
     **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
 }
-FLOATING = ("F64", "F32", "F16", "BF16")
+FLOATING = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -191,6 +191,22 @@ def compare_shapes(
                 f"wants floating point of shape {list(wanted[name])}; take weights and config of "
                 "the same model"
             )
+
+
+def torch_dtype(entry: Entry) -> torch.dtype:
+    """The dtype of an entry in floating point; int8 stands for every other."""
+    import torch
+
+    return getattr(torch, FLOATING.get(entry.dtype, "int8"))
+
+
+def declared(state: Mapping[str, torch.Tensor]) -> dict[str, Entry]:
+    """Tensors as the header of a file would declare them."""
+    names = {f"torch.{kind}": name for name, kind in FLOATING.items()}
+    return {
+        name: Entry(name, Path(), names.get(str(t.dtype), str(t.dtype)), tuple(t.shape), 0, 0)
+        for name, t in state.items()
+    }
 
 
 def some(names: Iterable[str], count: int = 3) -> str:
