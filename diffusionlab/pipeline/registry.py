@@ -69,11 +69,11 @@ _LISTED = (
     ),
     Checkpoint(
         "sd-turbo", "stabilityai/sd-turbo", "SD 2", 512, (5.2, 2.6),
-        "Stability AI's own: see its page", TURBO, note="one step, without guidance",
+        "Stability AI (see its page)", TURBO, note="one step, without guidance",
     ),
     Checkpoint(
         "sdxl-turbo", "stabilityai/sdxl-turbo", "SDXL", 512, (13.9, 6.9),
-        "Stability AI non-commercial: see its page", TURBO, note="one step, without guidance",
+        "Stability AI non-commercial", TURBO, note="one step, without guidance",
     ),
     Checkpoint(
         "bk-sdm-small", "nota-ai/bk-sdm-small", "SD 1", 512, (2.8, 1.4), OPENRAIL_M, USUAL,
@@ -124,7 +124,7 @@ def elsewhere(repo: str) -> tuple[str, ...]:
 
 
 class Checkpoints:
-    """The checkpoints that `load` knows by name; shows itself as a table."""
+    """The checkpoints that `load` knows by name; shows itself as a table (notes in notebooks)."""
 
     columns = (
         "name",
@@ -151,7 +151,8 @@ class Checkpoints:
         return [_row(entry) for entry in self]
 
     def __repr__(self) -> str:
-        table = [self.columns, *self.rows()]
+        shown = [row[:-2] + row[-1:] for row in (self.columns, *self.rows())]  # without the note
+        table = [tuple(cell.split(", unet:")[0] for cell in row) for row in shown]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = (
             "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in table
@@ -169,6 +170,7 @@ def _row(entry: Checkpoint) -> tuple[str, ...]:
     said = [f"{value:g}" if isinstance(value, (int, float)) else value
             for value in entry.settings.values()]  # fmt: skip
     begin = "{}, {} steps, guidance {}".format(*said) if said else ""
+    begin = begin.replace(" 1 steps", " 1 step")
     where = ", ".join([entry.repo, *(f"{k}: {v}" for k, v in entry.parts.items())])
     gigabytes = f"{full:g} / {half:g}"
     return (entry.name, entry.family, str(entry.size), gigabytes, entry.licence, begin,
