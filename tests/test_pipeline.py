@@ -255,6 +255,22 @@ def test_wrong_arguments_are_named(arguments, what):
         load(**arguments)
 
 
+def test_float16_on_the_cpu_is_told_to_be_slow_and_refused_where_it_cannot_be(
+    tiny_folder, monkeypatch, capsys
+):
+    assert load(tiny_folder, device="cpu", dtype="float16").dtype == torch.float16
+    assert capsys.readouterr().err.count("float16 is computed slowly on a CPU") == 1
+    load(tiny_folder, device="cpu", dtype="bfloat16")
+    assert not capsys.readouterr().err
+
+    def lacking(*given, **options):
+        raise RuntimeError("\"slow_conv2d_cpu\" not implemented for 'Half'")
+
+    monkeypatch.setattr("torch.nn.functional.conv2d", lacking)
+    with pytest.raises(InputError, match="dtype float16 cannot be computed with on cpu"):
+        load(tiny_folder, device="cpu", dtype="float16")
+
+
 # ---- folders that are none --------------------------------------------------------------------
 def test_absent_and_empty_folders(tmp_path):
     with pytest.raises(CheckpointError, match="there is no folder"):
@@ -306,7 +322,11 @@ def test_a_ckpt_pickle_is_refused_with_the_reason_and_never_run(tmp_path):
 
 # ---- folders that are wrong -------------------------------------------------------------------
 CONFIG_FAULTS = [
-    ("model_index.json", {"_class_name": "StableDiffusion3Pipeline"}, "supported: StableDiff"),
+    ("model_index.json", {"_class_name": "StableDiffusion3Pipeline"}, "Stable Diffusion 3, a diff"),
+    ("model_index.json", {"_class_name": "FluxPipeline"}, "Flux, a diffusion.*supported: Stable"),
+    ("model_index.json", {"_class_name": "PixArtSigmaPipeline"}, "PixArt, a diffusion transform"),
+    ("model_index.json", {"_class_name": "StableDiffusionInpaintPipeline"}, "inpainting"),
+    ("model_index.json", {"_class_name": "OddPipeline"}, "'OddPipeline'; supported: StableDiff"),
     ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "text_encoder_2 is None"),
     ("model_index.json", {"_class_name": ["a", "b"]}, "is of class"),
     ("model_index.json", {"_class_name": ...}, "is of class None"),

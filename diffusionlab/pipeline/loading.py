@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from ..errors import CheckpointError, InputError, close_matches, notice, shown
 from ..levels import PREDICTION_TYPES
@@ -57,6 +58,7 @@ def load(
     Nothing is unpickled and no code of a checkpoint runs.
     """
     where, kind = checked_device(device), checked_dtype(dtype)
+    check_computes(where, kind)
     _check_words(variant, prediction_type)
     asked = {"vae": vae, "unet": unet, "text_encoder": text_encoder,
              "text_encoder_2": text_encoder_2}  # fmt: skip
@@ -68,7 +70,6 @@ def load(
     others = {name: other_part(name, given, variant, hub) for name, given in asked.items()}
     options = dict(device=where, dtype=kind, others=others, prediction_type=prediction_type)
     options["tokenizer_folder"] = _tokenizer_folder(tokenizer, hub)
-    _tell_slow(where, kind)
     if (path := local(source)) and not path.is_dir():
         return read_single_file(path, hub=hub, **options)
     if path:
@@ -92,10 +93,22 @@ def _check_words(variant: Any, prediction_type: Any) -> None:
         )
 
 
-def _tell_slow(device: torch.device, dtype: torch.dtype) -> None:
-    """Half precision saves memory on every CPU, but most have no instructions for it."""
+def check_computes(device: torch.device, dtype: torch.dtype) -> None:
+    """InputError unless the device convolves and attends in this dtype; a notice if it is slow.
+
+    Some builds of torch have no float16 on the CPU, and some accelerators no float64.
+    """
+    try:
+        ones = torch.ones(1, 1, 2, 2, dtype=dtype, device=device)
+        F.scaled_dot_product_attention(F.group_norm(F.conv2d(ones, ones, padding=1), 1), ones, ones)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(
+            f"dtype {str(dtype).removeprefix('torch.')} cannot be computed with on {device} here "
+            f"({shown(str(error))}); float32 always can; leave dtype out"
+        ) from None
+    # half the memory on every CPU, but few have instructions for it
     if device.type == "cpu" and dtype == torch.float16:
-        notice("float16 on a CPU is computed slowly: float32 is faster, bfloat16 as small")
+        notice("float16 is computed slowly on a CPU: float32 is faster, bfloat16 as small")
 
 
 def checked_device(device: str | torch.device | None) -> torch.device:
