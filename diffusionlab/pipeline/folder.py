@@ -109,7 +109,7 @@ def read_tokenizers(
         below = _tokenizer_place(folder, part)
         made.append(read_tokenizer(folder, configs.get(part, {}), context, below))
         check_vocabulary(made[-1], encoder)
-    if any(tokenizer.get_vocab() != made[0].get_vocab() for tokenizer in made):
+    if any(tokenizer.get_vocab() != made[0].get_vocab() for tokenizer in made[1:]):
         raise CheckpointError(
             "tokenizer/ and tokenizer_2/ have different vocabularies; only their padding may "
             f"differ; {AGAIN}"

@@ -54,6 +54,9 @@ def load(
     `checkpoints()`; "taesd" is a tiny VAE. tokenizer: where its vocabulary lies. prediction_type
     ("eps", "v" or "x0") overrules the checkpoint's; a single file does not say it.
 
+    On the CPU, weights whose dtype is the wanted one stay mapped from their file: replace that
+    file, but do not write into it, while the model is used.
+
     Errors: InputError for a wrong argument, CheckpointError for anything wrong with the files.
     Nothing is unpickled and no code of a checkpoint runs.
     """
@@ -100,7 +103,8 @@ def check_computes(device: torch.device, dtype: torch.dtype) -> None:
     """
     try:
         ones = torch.ones(1, 1, 2, 2, dtype=dtype, device=device)
-        F.scaled_dot_product_attention(F.group_norm(F.conv2d(ones, ones, padding=1), 1), ones, ones)
+        made = F.group_norm(F.conv2d(ones, ones[..., :1, :1]), 1)
+        F.scaled_dot_product_attention(made, ones, ones)
     except (RuntimeError, TypeError) as error:
         raise InputError(
             f"dtype {str(dtype).removeprefix('torch.')} cannot be computed with on {device} here "

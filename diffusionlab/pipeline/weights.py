@@ -238,20 +238,27 @@ def read_tensors(
     return tensors
 
 
+def _finite(tensor: torch.Tensor) -> bool:
+    """Whether all numbers are finite, in one pass and without a temporary tensor."""
+    if not tensor.numel():
+        return True
+    low, high = tensor.aminmax()  # NaN anywhere makes both NaN
+    return bool(low.isfinite() & high.isfinite())
+
+
 def cast(
     tensors: dict[str, torch.Tensor], where: str, device: torch.device, dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
-    """Mapped tensors as copies on the device, one after the other: none rests on a file.
+    """Mapped tensors on the device and in the dtype, one after the other.
 
-    A file may change under a model that was loaded from it. CheckpointError, naming the tensors,
-    if one holds NaN or infinity, or does after the cast.
+    What already is so stays mapped: it takes no memory of its own, is read when it is first used,
+    and is copied by the system should anyone write to it. CheckpointError, naming the tensors, if
+    one holds NaN or infinity, or does after the cast.
     """
-    import torch
-
     made = {}
-    for name in list(tensors):  # each is let go as soon as it is copied
-        made[name] = tensors.pop(name).to(device, dtype, copy=True).contiguous()
-    wrong = [name for name, tensor in made.items() if not torch.isfinite(tensor).all()]
+    for name in list(tensors):  # each is let go as soon as it is cast
+        made[name] = tensors.pop(name).to(device, dtype).contiguous()
+    wrong = [name for name, tensor in made.items() if not _finite(tensor)]
     if wrong:
         raise CheckpointError(
             f"{where}: not finite in {str(dtype).removeprefix('torch.')}: {some(wrong)}; weights "
