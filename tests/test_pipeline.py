@@ -177,6 +177,27 @@ def test_importing_the_module_loads_no_heavy_third_party():
     assert not loaded & {"transformers", "diffusers", "matplotlib", "huggingface_hub", "tokenizers"}
 
 
+def mapped(path: Path) -> bool:
+    """Whether this process has a file in its memory map."""
+    return str(path.resolve()) in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux shows its memory map")
+def test_weights_of_the_wanted_dtype_are_mapped_and_their_file_is_never_written_to(folder):
+    half = load(folder, device="cpu", dtype="float16")
+    assert half.dtype == torch.float16 and not mapped(folder / UNET)  # cast: nothing stays
+    model = load(folder, device="cpu")
+    assert mapped(folder / UNET)
+    before = (folder / UNET).read_bytes()
+    with torch.no_grad():
+        model.unet.conv_in.weight += 1
+    assert (folder / UNET).read_bytes() == before
+    changed = states(model)["unet.conv_in.weight"].clone()
+    save(half, folder)  # replaces the file; the model keeps the one that it was loaded from
+    assert torch.equal(states(model)["unet.conv_in.weight"], changed)
+    assert load(folder, device="cpu", dtype="float16").dtype == torch.float16
+
+
 # ---- save -------------------------------------------------------------------------------------
 def test_save_and_load_give_the_same_model(tiny_model, tmp_path):
     model = dataclasses.replace(

@@ -152,7 +152,8 @@ def _vocabulary(folder: Path, part: str) -> tuple[dict[str, int], list[tuple[str
     ids = set(vocab.values()) if all(type(i) is int for i in vocab.values()) else set()
     if ids != set(range(len(vocab))):
         raise _bad_vocabulary(whole, f"the ids are not 0 … {len(vocab) - 1}")
-    if not all(len(m) == 2 and all(isinstance(s, str) for s in m) for m in merges):
+    kinds = {(len(m), type(m[0]), type(m[-1])) if m else () for m in merges}
+    if kinds - {(2, str, str)}:
         raise _bad_vocabulary(whole, "a merge is not two pieces")
     return vocab, merges
 
