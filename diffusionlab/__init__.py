@@ -60,7 +60,7 @@ NAMES = {
     "inside.noising": ["fit_preview", "noise_image"],
     "inside.text": ["embed_images", "embed_layers"],
     "noise": ["BrownianPath", "Sequential"],
-    "pipeline": ["LatentDiffusion", "load", "save"],
+    "pipeline": ["LatentDiffusion", "checkpoints", "load", "save"],
     "pipeline.offload": ["offloaded"],
     "samplers": ["SAMPLERS", "Sampler", "make_plan", "translate_name"],
     "schedule": ["NoiseLevel", "NoiseSchedule", "SPACINGS", "custom_spacing", "flow_levels"],

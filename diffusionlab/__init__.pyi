@@ -60,6 +60,7 @@ from .noise import (
 )
 from .pipeline import (
     LatentDiffusion as LatentDiffusion,
+    checkpoints as checkpoints,
     load as load,
     save as save,
 )

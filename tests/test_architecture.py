@@ -74,6 +74,7 @@ HOMES: dict[str, set[str]] = {
     "torch": TORCH,
     "transformers": {"pipeline", "inside", "training"},
     "huggingface_hub": {"pipeline", "cli"},
+    "diffusers": {"pipeline"},  # an optional extra: its key names for single files
     "tqdm": {"generate", "training"},
     "matplotlib": {"plots", "views", "training"},  # training: the curves of its report
     "anywidget": {"views"},
