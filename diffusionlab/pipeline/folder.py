@@ -13,8 +13,10 @@ from torch import nn
 from ..errors import CheckpointError, notice
 from ..images import Preview
 from ..schedule import NoiseSchedule
+from ..scheduler_config import modernised
 from .bundle import LatentDiffusion
 from .configs import CONFIGS, read_configs
+from .devices import best_dtype
 from .files import AGAIN, inside, read_json
 from .hub import STEMS
 from .parts import Part, check_fit, check_vocabulary, open_part, reading
@@ -27,14 +29,15 @@ def read_folder(
     *,
     variant: str | None,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     others: Mapping[str, Part],
     tokenizer_folder: Path | None = None,
     prediction_type: str | None = None,
 ) -> LatentDiffusion:
     """The model in a folder; `others` are parts that take the place of the folder's own."""
     configs = read_configs(folder)
-    schedule = read_schedule(configs["scheduler"], prediction_type)
+    published = modernised(configs["scheduler"], configs["model_index"]["_class_name"])
+    schedule = read_schedule(published, prediction_type)
     parts = {
         part: others[part] if part in others else open_part(part, folder, configs[part], variant)
         for part in STEMS
@@ -86,9 +89,10 @@ def assembled(
     configs: dict[str, Any],
     path: Path,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
 ) -> LatentDiffusion:
     """The bundle, after the weights of one part after the other were read."""
+    dtype = dtype or best_dtype(device, parts["unet"].module)
     readers = {name: part.match() for name, part in parts.items()}  # every header, then weights
     for name, read in readers.items():
         parts[name].fill(read, device, dtype)

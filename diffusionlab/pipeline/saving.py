@@ -11,9 +11,9 @@ import torch
 from ..errors import CheckpointError, InputError, shown
 from .bundle import LatentDiffusion
 from .configs import CLASSES, CONFIGS, PIPELINES, SECOND
+from .devices import checked_dtype
 from .files import replacing, write_json, write_text
 from .hub import STEMS
-from .loading import checked_dtype
 from .swapping import own_parts
 from .text import published_text_keys, tokenizer_files
 
@@ -49,7 +49,7 @@ def save(
     Errors: InputError for a dtype or a folder that holds something else, CheckpointError if a file
     cannot be written.
     """
-    kind = None if dtype is None else checked_dtype(dtype)
+    kind = checked_dtype(dtype)
     target = checked_target(folder)
     for part, module in own_parts(model).items():
         state, text = module.state_dict(), part.startswith("text_encoder")
