@@ -185,6 +185,16 @@ def is_watched(module: nn.Module) -> bool:
     return any(tap.watched for tap in find_taps(module).values())
 
 
+class Tape:
+    """The watcher that only keeps, and so can change nothing."""
+
+    def __init__(self) -> None:
+        self.record: dict[str, list[torch.Tensor]] = {}
+
+    def __call__(self, name: str, value: torch.Tensor) -> None:
+        self.record.setdefault(name, []).append(value.detach())
+
+
 @contextmanager
 def recording(
     module: nn.Module, patterns: Iterable[str], heads: bool = False
@@ -197,13 +207,14 @@ def recording(
         raise InputError(
             f"patterns is {shown(patterns)}; a list of tap names is allowed: write it in brackets"
         )
-    record: dict[str, list[torch.Tensor]] = {}
+    tape = Tape()
+    with watching(module, dict.fromkeys(patterns, tape), heads):
+        yield tape.record
 
-    def keep(name: str, value: torch.Tensor) -> None:
-        record.setdefault(name, []).append(value.detach())
 
-    with watching(module, dict.fromkeys(patterns, keep), heads):
-        yield record
+def selected_rows() -> slice:
+    """The rows of the batch that watchers are shown in this thread."""
+    return _selected.get()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1] / "diffusionlab"
 
 # ---- the table -------------------------------------------------------------------------------
 RECORDS = {"schedule", "plan", "images", "trace"}
-MACHINE = RECORDS | {"samplers", "noise", "taps", "models", "pipeline"}
+MACHINE = RECORDS | {"samplers", "noise", "taps", "models", "graphs", "pipeline"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "vocabulary": set(),
@@ -32,8 +32,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "taps": set(),
     "noise": {"schedule"},
     "models": {"taps"},
+    "graphs": {"taps", "models"},
     "toyland": {"images"},
-    "pipeline": {"schedule", "models", "images", "toyland"},
+    "pipeline": {"schedule", "models", "graphs", "images", "toyland"},
     "stages": MACHINE,
     "generate": MACHINE | {"stages"},
     "inside": MACHINE | {"stages"},
@@ -52,6 +53,7 @@ PART_OF = {
     "betas": "schedule",
     "levels": "schedule",
     "spacings": "schedule",
+    "packing": "taps",
     "budget": "generate",
     "memory_limit": "generate",
     "recordable": "generate",
@@ -62,7 +64,18 @@ PART_OF = {
     "conditioning": "stages",
 }
 
-TORCH = {"taps", "noise", "models", "pipeline", "stages", "generate", "inside", "training", "cli"}
+TORCH = {
+    "taps",
+    "noise",
+    "models",
+    "graphs",
+    "pipeline",
+    "stages",
+    "generate",
+    "inside",
+    "training",
+    "cli",
+}
 HOMES: dict[str, set[str]] = {
     "numpy": set(MAY_IMPORT),
     "PIL": {"images", "toyland", "trace", "stages", "inside", "training", "cli"},
