@@ -56,6 +56,7 @@ PART_OF = {
     "packing": "taps",
     "budget": "generate",
     "memory_limit": "generate",
+    "outbox": "generate",
     "recordable": "generate",
     "recorder": "generate",
     "side_by_side": "generate",
