@@ -38,12 +38,15 @@ def packing(monkeypatch):
 @pytest.mark.parametrize("sampler", ["ddim", "heun", "ddpm"])
 def test_a_packed_record_is_the_record(tiny_model, packing, monkeypatch, sampler, tmp_path):
     options = FAST | dict(sampler=sampler, record=RECORD)
-    made = generate(tiny_model, "a red car", **options)
-    filed = generate(tiny_model, "a red car", save_to=tmp_path / "a.safetensors", **options)
+
+    def both(folder):
+        folder.mkdir()
+        file = folder / "a.safetensors"
+        return [generate(tiny_model, "a car", save_to=place, **options) for place in (None, file)]
+
+    packed = both(tmp_path / "packed")
     monkeypatch.setattr(recorder, "Outbox", Outbox)
-    plain = generate(tiny_model, "a red car", **options)
-    assert same(made, plain)
-    assert same(filed, plain)
+    assert same(packed, both(tmp_path / "plain"))
 
 
 def test_each_step_is_one_copy_for_each_dtype(tiny_model, packing, monkeypatch):
