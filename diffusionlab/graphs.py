@@ -48,7 +48,8 @@ class CUDACapture:
                 call()
         here.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
+        # thread_local: the thread that delivers the record may ask the device for its copies
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
             results = call()
         return graph.replay, results
 
