@@ -227,6 +227,7 @@ def main(arguments: list[str] | None = None) -> Path:
         gc.collect()
         if given.device != "cpu":
             torch.accelerator.empty_cache()
+    write(path, result)
     print(f"written: {path.name}; left out: {result['left_out'] or 'nothing'}")
     return path
 
