@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "stages": MACHINE,
     "generate": MACHINE | {"stages"},
     "inside": MACHINE | {"stages"},
-    "analysis": {"schedule", "plan", "trace", "samplers", "ideal"},
+    "analysis": {"schedule", "plan", "images", "trace", "samplers", "ideal"},
     "plots": RECORDS | {"samplers", "ideal", "analysis"},
     "views": RECORDS | {"samplers", "ideal", "analysis", "plots"},
     "display": RECORDS | {"samplers", "ideal", "analysis", "plots", "views"},
