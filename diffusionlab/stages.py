@@ -23,7 +23,7 @@ from .conditioning import (
     tensor_of,
 )
 from .errors import InputError, NumericsError, shown
-from .finite import all_finite, first_not_finite
+from .finite import all_finite, origin
 from .images import to_image, to_pixels
 from .models.conditioning import PreparedText
 from .noise import BrownianPath, Sequential
@@ -253,8 +253,7 @@ def _not_finite(model, values, level, text) -> NumericsError:
         what = f"{bad[0]} that it was given already holds such values: look where it was made"
     else:
         sample, timestep = unet_inputs(model, values, level, len(text))
-        part = first_not_finite(model.unet, sample, timestep, text)
-        what = f"first non-finite module: {part}; use float32, or check the weights"
+        what = origin(model.unet, sample, timestep, text)
     step = "" if current_step() is None else f"in step {current_step()}, "
     return NumericsError(
         f"the U-Net returned NaN or infinity {step}at timestep {level.timestep:g}; {what}"

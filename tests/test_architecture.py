@@ -54,6 +54,7 @@ PART_OF = {
     "levels": "schedule",
     "spacings": "schedule",
     "packing": "taps",
+    "compiling": "graphs",
     "budget": "generate",
     "memory_limit": "generate",
     "outbox": "generate",
