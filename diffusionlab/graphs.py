@@ -19,6 +19,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from .compiling import compiled
 from .errors import notice
 from .models import UNet, UNetConfig
 from .models.conditioning import PreparedText, TimeExtras
@@ -63,6 +64,16 @@ def graphed(unet: UNet, capture: Capture | None = None) -> GraphedUNet:
         made = GraphedUNet(unet.config, capture)
     made.load_state_dict(unet.state_dict(), strict=True, assign=True)
     return made.train(unet.training).requires_grad_(False)
+
+
+def quickened(unet: UNet, *, graphs: bool = False, compile: bool = False) -> UNet:  # noqa: A002
+    """The U-Net as `load(graphs=…, compile=…)` asks for it; what cannot be done here is told."""
+    device = unet.conv_in.weight.device
+    if graphs and device.type != "cuda":
+        notice(f"graphs=True works on a CUDA device; on {device.type} the network runs as ever")
+    elif graphs:
+        unet = graphed(unet)
+    return compiled(unet) if compile else unet
 
 
 class GraphedUNet(UNet):

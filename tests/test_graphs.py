@@ -16,7 +16,7 @@ from parity import shaken
 
 import diffusionlab as dl
 from diffusionlab import graphs
-from diffusionlab.graphs import MOST_GRAPHS, GraphedUNet, graphed
+from diffusionlab.graphs import MOST_GRAPHS, GraphedUNet, graphed, quickened
 from diffusionlab.inside.interventions import zero_heads
 from diffusionlab.models import UNet, UNetConfig
 from diffusionlab.models.conditioning import TextInput
@@ -216,6 +216,14 @@ def test_without_a_capture_the_cpu_runs_as_ever(pair):
     with torch.no_grad():
         assert torch.equal(fast(*inputs()), plain(*inputs()))
     assert not fast.replays.graphs
+
+
+def test_what_was_asked_for_is_made_or_told(pair, monkeypatch, capsys):
+    plain, made = pair[0], []
+    monkeypatch.setattr(graphs, "compiled", lambda unet: made.append(unet) or unet)
+    assert quickened(plain) is plain and not made
+    assert quickened(plain, graphs=True, compile=True) is plain and made == [plain]
+    assert "graphs=True works on a CUDA device; on cpu the" in "".join(capsys.readouterr())
 
 
 # ---- weights -----------------------------------------------------------------------------------
