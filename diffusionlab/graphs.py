@@ -35,23 +35,27 @@ Capture = Callable[[Call], tuple[Callable[[], None], list[torch.Tensor]]]
 
 
 class CUDACapture:
-    """Captures calls as CUDA graphs that share one pool of memory (torch.cuda.graph)."""
+    """Captures calls as CUDA graphs (torch.cuda.graph) that share one pool of memory.
+
+    They may: each result is copied out before another graph is replayed. The pool belongs to the
+    last graph, which is held so that the pool is alive when the next one asks for it.
+    """
 
     def __init__(self) -> None:
-        self.pool = None
+        self.last: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, call: Call) -> tuple[Callable[[], None], list[torch.Tensor]]:
-        self.pool = self.pool or torch.cuda.graph_pool_handle()
         side, here = torch.cuda.Stream(), torch.cuda.current_stream()
         side.wait_stream(here)
         with torch.cuda.stream(side):
             for _ in range(WARM_UPS):
                 call()
         here.wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
+        graph, pool = torch.cuda.CUDAGraph(), self.last and self.last.pool()
         # thread_local: the thread that delivers the record may ask the device for its copies
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             results = call()
+        self.last = graph
         return graph.replay, results
 
 
@@ -142,7 +146,7 @@ class Replays:
 
     def __call__(self, forward, sample, timestep, text: PreparedText) -> torch.Tensor | None:
         """The replayed result; None where this call cannot be captured."""
-        with self.lock:
+        with self.lock, torch.cuda.device_of(sample):  # no device is entered on the CPU
             return self._made(forward, sample, timestep, text)
 
     def _made(self, forward, sample, timestep, text: PreparedText) -> torch.Tensor | None:
@@ -257,9 +261,13 @@ def intercepted(
 
 # ---- static tensors ----------------------------------------------------------------------------
 def still(value: torch.Tensor) -> torch.Tensor:
-    """A copy of its own, made so that it may be written to in and out of inference mode."""
+    """A copy of its own, made so that it may be written to in and out of inference mode.
+
+    Strides are kept, but for rows that are one row expanded: those are laid out one by one.
+    """
+    kept = torch.preserve_format if 0 not in value.stride() else torch.contiguous_format
     with torch.inference_mode(False), torch.no_grad():
-        return torch.empty_like(value).copy_(value)
+        return torch.empty_like(value, memory_format=kept).copy_(value)
 
 
 def still_text(text: PreparedText) -> PreparedText:

@@ -22,10 +22,10 @@ BUFFERS = 2  # one is delivered while the other is filled
 
 
 class Outbox:
-    """What is on its way into rows of a record."""
+    """What is on its way into rows of a record; `packs_all` packs on other devices too."""
 
-    def __init__(self, device: torch.device):
-        self.packs = device.type == "cuda"
+    def __init__(self, packs_all: bool = False):
+        self.packs_all = packs_all
         self.waiting: list[tuple[Rows | StoredRows, Any, torch.Tensor]] = []
         self.buffers: list[dict[torch.dtype, torch.Tensor]] = [{} for _ in range(BUFFERS)]
         self.sent: deque[Future] = deque()
@@ -34,7 +34,7 @@ class Outbox:
     def keep(self, rows: Rows | StoredRows, value: Any) -> Any:
         """The next row, which holds the value now or, at the latest, after `wait`."""
         row = rows.reserve()
-        if self.packs and isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor) and (value.is_cuda or self.packs_all):
             value = value.detach()
             value = value.float() if value.dtype == torch.bfloat16 else value  # NumPy has none
             self.waiting.append((rows, row, value))
@@ -69,7 +69,8 @@ class Outbox:
         buffer, made = self.buffers[-1], {}
         for dtype, flat in packed.items():
             if dtype not in buffer or len(buffer[dtype]) < len(flat):
-                buffer[dtype] = torch.empty(len(flat), dtype=dtype, pin_memory=flat.is_cuda)
+                with torch.inference_mode(False):  # to be written to in and out of that mode
+                    buffer[dtype] = torch.empty(len(flat), dtype=dtype, pin_memory=flat.is_cuda)
             made[dtype] = buffer[dtype][: len(flat)]
             made[dtype].copy_(flat, non_blocking=True)
         return made

@@ -65,7 +65,7 @@ class Recorder:
         self.stack = ExitStack()
         self.tape: dict[str, list[torch.Tensor]] = {}
         self.store = Memory() if save_to is None else Spool(save_to)
-        self.outbox = Outbox(model.device)
+        self.outbox = Outbox()
         self._make_room(Counts.of(plan, settings.guidance))
 
     def _make_room(self, count: Counts) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,12 +21,7 @@ RECORD = {"predictions", "attention", "blocks", "time", "frames"}
 generating = importlib.import_module("diffusionlab.generate")
 
 
-class Packing(Outbox):
-    """An outbox that packs on the CPU as it does on a CUDA device."""
-
-    def __init__(self, device):
-        super().__init__(device)
-        self.packs = True
+Packing = partial(Outbox, packs_all=True)  # as everything on a CUDA device is
 
 
 @pytest.fixture
@@ -98,7 +94,7 @@ def test_a_late_error_comes_out(monkeypatch):
         box.keep(Full(), torch.ones(2))
         box.send()
 
-    box = Packing(torch.device("cpu"))
+    box = Packing()
     send(), send()
     with pytest.raises(OSError, match="No space left"):
         send()
@@ -107,11 +103,21 @@ def test_a_late_error_comes_out(monkeypatch):
     box.wait()  # told, and gone
 
 
+def test_a_buffer_is_written_to_in_and_out_of_inference_mode():
+    rows, box = Memory().room(2, (2,)), Packing()
+    with torch.inference_mode():
+        box.keep(rows, torch.ones(2))
+        box.wait(), box.buffers.reverse()  # the same buffer again
+    box.keep(rows, torch.zeros(2))
+    box.wait()
+    assert np.array_equal(rows.array, [[1, 1], [0, 0]])
+
+
 def test_bfloat16_and_arrays_find_their_place(tmp_path):
     with Spool(tmp_path / "a") as spool:
         for store in (Memory(), spool):
             rows = store.room(3, (2,))
-            box = Packing(torch.device("cpu"))
+            box = Packing()
             first = box.keep(rows, torch.tensor([1.5, 2.5], dtype=torch.bfloat16))
             box.keep(rows, np.array([3.0, 4.0]))
             box.keep(rows, torch.tensor([5.0, 6.0]))
