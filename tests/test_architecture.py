@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1] / "diffusionlab"
 
 # ---- the table -------------------------------------------------------------------------------
 RECORDS = {"schedule", "plan", "images", "trace"}
-MACHINE = RECORDS | {"samplers", "noise", "taps", "models", "pipeline", "running"}
+MACHINE = RECORDS | {"samplers", "noise", "taps", "models", "graphs", "pipeline", "running"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "vocabulary": set(),
@@ -32,9 +32,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "taps": set(),
     "noise": {"schedule"},
     "models": {"taps"},
+    "graphs": {"taps", "models"},
     "toyland": {"images"},
     "running": set(),
-    "pipeline": {"schedule", "models", "images", "toyland", "running"},
+    "pipeline": {"schedule", "models", "graphs", "images", "toyland", "running"},
     "stages": MACHINE,
     "generate": MACHINE | {"stages"},
     "inside": MACHINE | {"stages", "generate"},
@@ -55,8 +56,11 @@ PART_OF = {
     "spacings": "schedule",
     "timesteps": "schedule",
     "scheduler_config": "schedule",
+    "packing": "taps",
+    "compiling": "graphs",
     "budget": "generate",
     "memory_limit": "generate",
+    "outbox": "generate",
     "recordable": "generate",
     "recorder": "generate",
     "side_by_side": "generate",
@@ -65,8 +69,18 @@ PART_OF = {
     "conditioning": "stages",
 }
 
-TORCH = {"taps", "noise", "models", "pipeline", "running", "stages", "generate", "inside",
-         "training", "cli"}  # fmt: skip
+TORCH = {
+    "taps",
+    "noise",
+    "models",
+    "graphs",
+    "pipeline",
+    "stages",
+    "generate",
+    "inside",
+    "training",
+    "cli",
+}
 HOMES: dict[str, set[str]] = {
     "numpy": set(MAY_IMPORT),
     "PIL": {"images", "toyland", "trace", "stages", "inside", "training", "cli"},

@@ -34,6 +34,8 @@ class Attention(nn.Module):
 
     The fused product never forms the probabilities; watched, they are computed beside it. `keys`
     and `values` are taps on what the context offers, (batch, heads, tokens, width of a head).
+    Query, key and value are three products: side by side in one they were measured to win nothing
+    (CPU, Stable Diffusion 1.5's widths: 0.98 to 1.02 of the time).
     """
 
     def __init__(

@@ -75,6 +75,7 @@ class PreparedText:
         rows: int = 1,
     ):
         self.pairs, self.extras, self.rows = pairs, extras, rows
+        self.fewer: dict[int, PreparedText] = {}
 
     def __getitem__(self, attention: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
         return self.pairs[attention]
@@ -83,5 +84,7 @@ class PreparedText:
         """The same of the last rows of the batch only: of the prompt's branch alone for 1."""
         if rows == self.rows:
             return self
-        pairs = {part: (k[-rows:], v[-rows:]) for part, (k, v) in self.pairs.items()}
-        return PreparedText(pairs, self.extras.last(rows), rows)
+        if rows not in self.fewer:
+            pairs = {part: (k[-rows:], v[-rows:]) for part, (k, v) in self.pairs.items()}
+            self.fewer[rows] = PreparedText(pairs, self.extras.last(rows), rows)
+        return self.fewer[rows]

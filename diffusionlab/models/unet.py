@@ -197,6 +197,8 @@ class UNet(nn.Module):
         """Keys and values of every cross-attention for a text (batch, tokens, width).
 
         They do not change from step to step: computed once, they stand in for `text` in `forward`.
+        What depends on the timestep stays in `forward`: all timesteps in one product would round
+        differently, and a run would no longer equal its stages run one by one.
         """
         hidden = text.hidden if isinstance(text, TextInput) else text
         layers = [part.attn2 for part in self.modules() if hasattr(part, "attn2")]
