@@ -74,6 +74,7 @@ TORCH = {
     "noise",
     "models",
     "graphs",
+    "running",
     "pipeline",
     "stages",
     "generate",

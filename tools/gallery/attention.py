@@ -41,7 +41,7 @@ def untrained(lab: Any) -> Honesty:
 
 def named_scenes(model: Any, count: int) -> list[tuple[Any, str, str]]:
     """(scene, prompt, word) of scenes that hold one thing whose kind the caption names."""
-    share = SHARES[model.config["toyland"]["share"]]
+    share = SHARES[model.config.get("toyland", {}).get("share", "small")]
     found, seed = [], FIRST
     while len(found) < count:
         shown, seed = scene(seed, share), seed + 1
