@@ -44,6 +44,11 @@ def to_rgb(image: Image.Image, background: tuple[int, int, int] = PAPER) -> Imag
         raise InputError(f"image {shown(image)}: a PIL image is needed; see images.open_image")
     if image.mode == "RGB":
         return image.copy()
+    if image.mode.startswith("I;16"):  # 65535 is white; `convert` would cut at 255
+        return to_image(np.asarray(image).astype(np.float64) / 65535)
+    if image.mode in ("I", "F"):
+        what = "8 or 16 bits a channel are needed; divide by its white and use images.to_image"
+        raise InputError(f"image of mode {image.mode!r}, whose white is not known: {what}")
     if not image.has_transparency_data:
         return image.convert("RGB")
     layer = image.convert("RGBA")
@@ -65,11 +70,8 @@ def to_image(array: np.ndarray) -> Image.Image:
     black picture would hide it).
     """
     array = np.asarray(array)
-    if (
-        array.ndim not in (2, 3)
-        or array.shape[2:] not in ((), (3,))
-        or array.dtype.kind not in "uf"
-    ):
+    kind = array.dtype == np.uint8 or array.dtype.kind == "f"
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)) or not kind:
         what = "uint8 or float (height, width, 3) is needed; drop the batch axis, channels go last"
         raise InputError(f"array {array.dtype} {array.shape}: {what}")
     if array.dtype != np.uint8:

@@ -120,18 +120,23 @@ def too_much(model, settings: Settings, sizes: list[RecordingSize]) -> MemoryExc
 
 
 def cheaper(model, settings: Settings, most: int) -> list[tuple[str, RecordingSize]]:
-    """Up to three ways to keep less of this very run, each with its size; in order of merit."""
-    now = size_of(model, settings, _plan(model, settings)).total
-    found = {}
-    for changed in (
+    """Up to three ways to keep less of this very run that fit, with their sizes, in order of merit.
+
+    A way that alone does not fit is tried with fewer steps.
+    """
+    ways = [
         *_fewer_kinds(model, settings, most),
         *_one_block(model, settings, most),
         *_fewer_steps(model, settings, most),
         *_half_the_size(model, settings),
-    ):
-        size = size_of(model, changed, _plan(model, changed))
-        if size.total < now:
-            found.setdefault(_difference(settings, changed), size)
+    ]
+    found = {}
+    for way in ways:
+        for changed in (way, *_fewer_steps(model, way, most)):
+            size = size_of(model, changed, _plan(model, changed))
+            if size.total <= most:
+                found.setdefault(_difference(settings, changed), size)
+                break
     return list(found.items())[:3]
 
 
@@ -145,11 +150,13 @@ def _plan(model, settings: Settings) -> Plan:
 def _difference(settings: Settings, changed: Settings) -> str:
     """What one would type: `record={"attention"}` or `num_steps=12`."""
     names = ("num_steps", "height", "width")
-    other = [n for n in names if getattr(settings, n) != getattr(changed, n)]
-    if other:
-        return ", ".join(f"{name}={getattr(changed, name)}" for name in other)
-    inside = ", ".join(f'"{name}"' for name in changed.record)
-    return f"record={{{inside}}}" if inside else "record=()"
+    told = [
+        f"{n}={getattr(changed, n)}" for n in names if getattr(settings, n) != getattr(changed, n)
+    ]
+    if changed.record != settings.record:
+        inside = ", ".join(f'"{name}"' for name in changed.record)
+        told.insert(0, f"record={{{inside}}}" if inside else "record=()")
+    return ", ".join(told)
 
 
 def _fewer_kinds(model, settings: Settings, most: int) -> Iterator[Settings]:

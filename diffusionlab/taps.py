@@ -25,6 +25,7 @@ from torch import nn
 from .errors import InputError, close_matches, shown
 
 Watcher = Callable[[str, torch.Tensor], torch.Tensor | None]
+MOST_AT_ONCE = 2**26  # attention probabilities of all heads together: 268 MB in float32
 _selected: ContextVar[slice] = ContextVar("rows", default=slice(None))
 
 
@@ -105,19 +106,36 @@ class AttentionTap(Tap):
         query, key = query[rows].float(), key[rows].float()
         if not len(query):
             return None
-        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-        probabilities = scores.softmax(dim=-1)  # (rows, heads, height · width, tokens)
+        whole = any(watch.heads for watch in self.watches)
+        probabilities = probabilities_of(query, key, whole)  # (rows, heads or 1, places, tokens)
         replaced = False
         for watch in self.watches:
             chosen = watch.rows if wide else slice(None)
             seen = probabilities[chosen] if watch.heads else probabilities[chosen].mean(dim=1)
             answer = watch(seen.half().unflatten(-2, size)) if len(seen) else None
             if answer is not None:
-                flat = answer.to(scores).flatten(-3, -2)
+                flat = answer.to(probabilities).flatten(-3, -2)
                 probabilities = probabilities.clone()
                 probabilities[chosen] = flat if watch.heads else flat[:, None]
                 replaced = True
         return (rows, probabilities) if replaced else None
+
+
+def probabilities_of(query: torch.Tensor, key: torch.Tensor, heads: bool) -> torch.Tensor:
+    """softmax(Q Kᵀ / √d), float32 (rows, heads, places, tokens), of (rows, heads, …, head width).
+
+    Where the heads are not asked for and all of them together would be large (self-attention of a
+    large picture), their mean (rows, 1, places, tokens), taken one by one.
+    """
+    key, scale = key.transpose(-1, -2), query.shape[-1] ** -0.5
+    count = query.shape[1]
+    if heads or query.shape[:-1].numel() * key.shape[-1] <= MOST_AT_ONCE:
+        return (query @ key * scale).softmax(dim=-1)
+    mean = 0.0
+    for head in range(count):
+        scores = query[:, head : head + 1] @ key[:, head : head + 1] * scale
+        mean = mean + scores.softmax(dim=-1) / count
+    return mean
 
 
 def find_taps(module: nn.Module) -> dict[str, Tap]:
@@ -178,6 +196,19 @@ def watching(
     finally:
         for tap, watch in placed:
             tap.watches = tuple(w for w in tap.watches if w is not watch)
+
+
+@contextmanager
+def unwatched(module: nn.Module) -> Iterator[None]:
+    """Nobody looks at any tap of a module inside the block; the watchers are back after it."""
+    kept = [(tap, tap.watches) for tap in find_taps(module).values()]
+    try:
+        for tap, _ in kept:
+            tap.watches = ()
+        yield
+    finally:
+        for tap, watches in kept:
+            tap.watches = watches
 
 
 def is_watched(module: nn.Module) -> bool:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1] / "diffusionlab"
 
 # ---- the table -------------------------------------------------------------------------------
 RECORDS = {"schedule", "plan", "images", "trace"}
-MACHINE = RECORDS | {"samplers", "noise", "taps", "models", "pipeline"}
+MACHINE = RECORDS | {"samplers", "noise", "taps", "models", "pipeline", "running"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "vocabulary": set(),
@@ -33,11 +33,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "noise": {"schedule"},
     "models": {"taps"},
     "toyland": {"images"},
-    "pipeline": {"schedule", "models", "images", "toyland"},
+    "running": set(),
+    "pipeline": {"schedule", "models", "images", "toyland", "running"},
     "stages": MACHINE,
     "generate": MACHINE | {"stages"},
-    "inside": MACHINE | {"stages"},
-    "analysis": {"schedule", "plan", "trace", "samplers", "ideal"},
+    "inside": MACHINE | {"stages", "generate"},
+    "analysis": {"schedule", "plan", "images", "trace", "samplers", "ideal"},
     "plots": RECORDS | {"samplers", "ideal", "analysis"},
     "views": RECORDS | {"samplers", "ideal", "analysis", "plots"},
     "display": RECORDS | {"samplers", "ideal", "analysis", "plots", "views"},
@@ -52,6 +53,8 @@ PART_OF = {
     "betas": "schedule",
     "levels": "schedule",
     "spacings": "schedule",
+    "timesteps": "schedule",
+    "scheduler_config": "schedule",
     "budget": "generate",
     "memory_limit": "generate",
     "recordable": "generate",
@@ -62,7 +65,8 @@ PART_OF = {
     "conditioning": "stages",
 }
 
-TORCH = {"taps", "noise", "models", "pipeline", "stages", "generate", "inside", "training", "cli"}
+TORCH = {"taps", "noise", "models", "pipeline", "running", "stages", "generate", "inside",
+         "training", "cli"}  # fmt: skip
 HOMES: dict[str, set[str]] = {
     "numpy": set(MAY_IMPORT),
     "PIL": {"images", "toyland", "trace", "stages", "inside", "training", "cli"},

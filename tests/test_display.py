@@ -9,6 +9,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import traces
+from runs_of_x0 import noising
+from test_interior import small_anatomy as anatomy
+from test_text import layers
 
 from diffusionlab.display import TABLE, escaped, html_of
 from diffusionlab.plan import PlannedStep
@@ -41,6 +44,9 @@ def records(prompt: str = "a red sky scraper") -> list:
         Latent(run.latents[0], None, prompt, run.preview),
         replace(traces.schedule(), name=prompt),
         Comparison(prompt, (prompt, 2), (run, replace(run, image=None))),
+        replace(noising(), prompt=prompt),
+        replace(layers(), tokens=replace(layers().tokens, prompt=prompt)),
+        replace(anatomy(), model=prompt),
     ]
 
 
@@ -82,7 +88,7 @@ def test_hostile_texts_change_no_element_and_no_attribute():
 
 @pytest.mark.parametrize("payload", traces.HOSTILE)
 def test_each_payload_alone_is_text(payload):
-    settings = next(record for record in records(payload) if hasattr(record, "seed"))
+    settings = next(record for record in records(payload) if hasattr(record, "sampler_text"))
     page = Structure(html_of(settings))
     assert {tag for tag, _ in page.found} == {"div", "table", "tr", "th", "td", "bdi", "pre"}
     assert payload in page.text

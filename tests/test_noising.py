@@ -69,11 +69,15 @@ def test_a_path_an_array_and_a_drawn_scene_are_pictures(tiny_model, tmp_path):
     assert dl.noise_image(tiny_model, drawn, [500], decoded=False).x0.shape == (4, 8, 8)
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16", "F", "YCbCr"])
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16", "YCbCr"])
 def test_odd_modes_are_made_rgb(tiny_model, mode):
     source = picture() if mode != "LA" else picture(mode="L")
-    image = Image.new(mode, (64, 48)) if mode == "I;16" else source.convert(mode)
-    assert dl.noise_image(tiny_model, image, [0], decoded=False).image.mode == "RGB"
+    grey = np.asarray(picture().convert("L"))
+    image = source.convert(mode) if mode != "I;16" else Image.fromarray(grey.astype("u2") * 257)
+    found = dl.noise_image(tiny_model, image, [0], decoded=False).image
+    assert found.mode == "RGB"
+    if mode in ("L", "I;16"):
+        assert np.array_equal(np.asarray(found)[..., 0], grey)
 
 
 def test_transparent_parts_are_white_and_not_what_they_hide(tiny_model):
@@ -84,7 +88,8 @@ def test_transparent_parts_are_white_and_not_what_they_hide(tiny_model):
 @pytest.mark.parametrize(
     ("size", "fits"),
     [((64, 48), (64, 48)), ((63, 41), (64, 40)), ((200, 100), (64, 32)), ((7000, 3000), (64, 24)),
-     ((65, 64), (64, 64)), ((7, 7), (8, 8)), ((8, 8), (8, 8))],
+     ((65, 64), (64, 64)), ((7, 7), (8, 8)), ((4, 4), (8, 8)),
+     ((20, 12), (24, 16)), ((8, 8), (8, 8))],
 )  # fmt: skip
 def test_sizes_are_fitted_with_a_notice(tiny_model, capsys, size, fits):
     found = fitted(tiny_model, Image.new("RGB", size, (10, 200, 30)))
@@ -114,6 +119,10 @@ def test_pictures_without_room_for_a_cell_are_refused(tiny_model, size):
         (np.zeros((3, 3)), None),
         (np.zeros((8, 8, 7), np.uint8), "array uint8"),
         (np.full((64, 64, 3), np.nan), "NaN or infinite"),
+        (np.full((64, 64, 3), 200.0), "floats from 0 to 1"),
+        (np.full((64, 64, 3), 200, np.uint16), "array uint16"),
+        (Image.new("I", (64, 64)), "whose white is not known"),
+        (Image.new("F", (64, 64)), "whose white is not known"),
     ],
 )
 def test_what_is_no_picture_is_refused(tiny_model, image, told):
@@ -121,7 +130,7 @@ def test_what_is_no_picture_is_refused(tiny_model, image, told):
         dl.noise_image(tiny_model, image, [0])
 
 
-@pytest.mark.parametrize("timesteps", [[], 3, "12", [1000], [-2], [None], [float("nan")]])
+@pytest.mark.parametrize("timesteps", [[], 3, "12", [1000], [-2], [None], [True], [float("nan")]])
 def test_timesteps_outside_the_table_are_refused(tiny_model, timesteps):
     with pytest.raises(InputError, match="timestep"):
         dl.noise_image(tiny_model, picture(), timesteps)

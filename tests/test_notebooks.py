@@ -293,7 +293,7 @@ def test_the_snippet_of_the_readme_runs(tiny_folder, tmp_path):
     assert (tmp_path / "run.safetensors").is_file()
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 def test_the_other_snippets_of_the_readme_run(number, tmp_path):
     snippet = re.findall(r"```python\n(.+?)```", README.read_text(encoding="utf-8"), re.S)[number]
     done = subprocess.run(

@@ -25,10 +25,8 @@ from test_plots_text import RECORDS as TEXT_RECORDS
 from test_trace import same
 
 from diffusionlab import plots
-from diffusionlab.analysis.attention import CROSS, token_maps
 from diffusionlab.analysis.latents import branch_eps, branch_x0, residual_of, spread_over_steps
 from diffusionlab.analysis.updates import coefficients, equation, invariants, replay
-from diffusionlab.errors import InputError
 from diffusionlab.plan import Stage, Step, Term, Update
 from diffusionlab.plots.figure import SMALL, drawable
 from diffusionlab.trace import Latent, TextEmbedding, statistics
@@ -36,7 +34,6 @@ from diffusionlab.trace import Latent, TextEmbedding, statistics
 RUN = traces.trace(5)
 LATENT = Latent(RUN.latents[0], RUN.steps[0].level, "draw_noise", RUN.preview)
 RECORDS = {
-    "plot_attention": RUN,
     "plot_latent": LATENT,
     "plot_prediction": replace(RUN.predictions[1], preview=RUN.preview),
     "plot_schedule": traces.schedule(),
@@ -297,30 +294,6 @@ def test_text_embedding_rows_are_the_tokens_rows():
     assert names[1:6] == ["a", "red", "sky", "scra", "per"] and names[-1] == "<pad> (1 of 5)"
     bare = plots.plot_text_embedding(TextEmbedding(record.hidden))
     assert bare.axes[0].images[0].get_array().shape == (12, 8)
-
-
-def test_attention_maps_are_means_and_their_sums_are_checked():
-    found = token_maps(RUN)
-    assert found.maps.shape == (12, 3, 4) and found.rows.holds
-    assert found.maps[2] == pytest.approx(0.5) and found.maps[1] == pytest.approx(
-        0.5 / 11, rel=1e-3
-    )
-    finer = traces.attention(5).repeat(2, axis=1).repeat(2, axis=2)
-    heads = np.stack([finer, finer], axis=1)  # (calls, heads, height, width, tokens)
-    both = replace(
-        RUN, attention=RUN.attention | {f"finer.{CROSS}": finer, f"heads.{CROSS}": heads}
-    )
-    assert token_maps(both).maps.shape == (12, 6, 8)
-    other = {"attn1.probabilities": finer, "down_blocks.0.output": finer}  # of the same shape
-    assert np.array_equal(
-        token_maps(replace(RUN, attention=RUN.attention | other)).maps, found.maps
-    )
-    axes = plots.plot_attention(RUN).axes[0]
-    assert len(axes.images) == 5 and np.all(axes.images[1].get_array() == found.maps[2])
-    wrong = replace(RUN, attention={CROSS: traces.attention(5) * np.float16(1.5)})
-    assert "CHECK FAILED" in texts(plots.plot_attention(wrong))
-    with pytest.raises(InputError, match="attention"):
-        plots.plot_attention(replace(RUN, attention={}))
 
 
 def test_spread_over_steps_is_the_standard_deviation():

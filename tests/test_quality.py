@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import diffusionlab as dl
-from diffusionlab.analysis.attention import token_maps
+from diffusionlab.analysis.attention import attention_maps
 from diffusionlab.errors import CheckpointError, InputError
 from diffusionlab.toyland import COLOURS, SMALL, Share, held_out, is_true
 from diffusionlab.training import card, quality
@@ -164,7 +164,8 @@ def test_drawing_many_is_drawing_each_alone(tiny_model):
         off = np.asarray(trace.image).astype(int) - drawn.pictures[i]
         assert np.abs(off).max() <= 1
         weights = token_weights(tiny_model, [text], [[(6, 9), (7, 11)][i]])[0].numpy()
-        expected = np.tensordot(weights, token_maps(trace).maps, 1)
+        tokens = attention_maps(trace, [f"token {i}" for i in range(len(weights))])
+        expected = np.tensordot(weights, tokens.maps[:, 0], 1)
         np.testing.assert_allclose(drawn.every[i] / 3, expected, atol=2e-3)
     assert np.abs(drawn.pictures[0].astype(int) - drawn.pictures[1]).max() > 5
 

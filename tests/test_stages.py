@@ -14,9 +14,11 @@ from PIL import Image
 import diffusionlab.stages as stages
 from diffusionlab.errors import InputError, NumericsError
 from diffusionlab.generate import generate
+from diffusionlab.inside.interventions import freeze_attention
 from diffusionlab.pipeline import load
 from diffusionlab.samplers import make_plan
 from diffusionlab.schedule import NoiseLevel
+from diffusionlab.taps import is_watched, watching
 from diffusionlab.trace import Latent, TextEmbedding
 
 
@@ -204,6 +206,28 @@ def test_nan_in_a_weight_is_reported_with_the_module_where_it_arises(tiny_model,
     wanted = f"in step 0, at timestep 999; first non-finite module: {name};"
     assert wanted in str(told.value) and told.value.trace.steps == ()
     assert not any(part._forward_hooks for part in tiny_model.unet.modules())
+
+
+@pytest.mark.parametrize("name", ["mid_block.resnets.0.conv1", "conv_out"])
+def test_nan_is_named_the_same_inside_an_intervention(tiny_model, name):
+    record = {"predictions", "attention", "heads"}
+    first = generate(tiny_model, "a red car", num_steps=2, record=record, progress=False)
+    with (
+        spoilt(tiny_model.unet, name),
+        freeze_attention(tiny_model, first),
+        pytest.raises(NumericsError, match=f"first non-finite module: {name};"),
+    ):
+        generate(tiny_model, "a red car", num_steps=2, progress=False)
+
+
+def test_nan_of_a_watcher_is_told_from_that_of_the_network(tiny_model):
+    broken = {"mid_block.output": lambda tap, value: value * float("nan")}
+    with (
+        watching(tiny_model.unet, broken),
+        pytest.raises(NumericsError, match="what a watcher put there: 1 taps .*mid_block.output"),
+    ):
+        generate(tiny_model, "a red car", num_steps=2, progress=False)
+    assert not is_watched(tiny_model.unet)
 
 
 def test_nan_that_goes_in_is_not_blamed_on_the_network(tiny_model, level, texts):

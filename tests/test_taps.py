@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from diffusionlab import taps
 from diffusionlab.errors import InputError
 from diffusionlab.models import VAE, UNet, UNetConfig, VAEConfig
 from diffusionlab.taps import Tap, find_taps, recording, rows, watching
@@ -276,3 +277,21 @@ def test_a_raising_watcher_is_passed_on_and_taken_away(unet):
             run(unet)
         assert torch.equal(run(unet), plain)
     assert len(record["time"]) == 2 and free(unet)
+
+
+def test_heads_of_a_large_layer_are_taken_one_by_one_with_the_same_mean(unet, monkeypatch):
+    names = ["*probabilities"]
+    with recording(unet, names) as at_once:
+        plain = run(unet)
+    monkeypatch.setattr(taps, "MOST_AT_ONCE", 1)
+    with recording(unet, names) as one_by_one:
+        again = run(unet)
+    assert torch.equal(plain, again)
+    for name, (maps,) in one_by_one.items():
+        torch.testing.assert_close(maps, at_once[name][0], atol=1e-3, rtol=0)
+    change = {FIRST: lambda name, maps: torch.ones_like(maps) / maps.shape[-1]}
+    with watching(unet, change):
+        flat = run(unet)
+    monkeypatch.undo()
+    with watching(unet, change):
+        assert torch.allclose(run(unet), flat, atol=1e-5)

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from diffusionlab.errors import InputError, shown
 from diffusionlab.schedule import NoiseLevel, to_eps, to_x0
-from diffusionlab.trace import Prediction, Trace, statistics, to_numpy
+from diffusionlab.trace import Latent, Prediction, Trace, statistics, to_numpy
 
-__all__ = ["Residual", "branch_x0", "numbers", "residual", "residual_of", "spread_over_steps"]
+__all__ = [
+    "Normality",
+    "Residual",
+    "branch_eps",
+    "branch_x0",
+    "eps_spread",
+    "normality",
+    "numbers",
+    "residual",
+    "residual_of",
+    "spread_over_steps",
+    "worst",
+    "worst_residual",
+]
 
 
 @dataclass(frozen=True)
@@ -70,3 +86,113 @@ def branch_eps(prediction: Prediction, branch: str) -> np.ndarray | None:
 def spread_over_steps(trace: Trace) -> np.ndarray:
     """The standard deviation of the latent at every level of a run: (num_steps + 1,)."""
     return np.array([statistics(latent).std for latent in trace.latents])
+
+
+# ---- checks of a whole run --------------------------------------------------------------------
+def worst(checks: Iterable[Residual]) -> Residual:
+    """The check that is furthest off; one that is NaN counts as that."""
+    return max(checks, key=lambda check: (math.isnan(check.relative), check.relative))
+
+
+def worst_residual(trace: Trace) -> Residual:
+    """The worst residual of x_t = alpha · x0 + sigma · eps over all network calls of a run.
+
+    Errors: InputError for a run without recorded predictions.
+    """
+    if not trace.predictions:
+        _ = trace.x0s  # says what is missing
+    return worst(residual_of(call) for call in trace.predictions)
+
+
+EPS_SPREAD = (0.75, 1.25)  # the true noise has 1; an estimate may be a little off
+
+
+def eps_spread(trace: Trace) -> tuple[np.ndarray, str]:
+    """The standard deviation of eps-hat at each step, and a warning if it is far from 1.
+
+    The true noise has unit variance at every level. eps-hat is an estimate of it, and guidance
+    moves it: 0.75 to 1.25 passes.
+    """
+    found = numbers(trace.eps).reshape(len(trace.steps), -1).std(axis=1)
+    low, high = EPS_SPREAD
+    good = bool(((found >= low) & (found <= high)).all())
+    told = f"WARNING: the std of eps-hat leaves {low} … {high}, that of true noise is 1"
+    return found, "" if good else told
+
+
+# ---- is it Gaussian? --------------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class Normality:
+    """The values of a latent beside N(0, 1), channel by channel.
+
+    `densities` (channels, bins) between `edges`; `means`, `stds`, `distances` (channels,), the last
+    being Kolmogorov–Smirnov distances: the largest gap between the values' cumulative distribution
+    and that of N(0, 1). `distance` is that of all `count` values together and `bound` what it stays
+    below in 95 % of all draws of as many Gaussian numbers.
+    """
+
+    edges: np.ndarray
+    densities: np.ndarray
+    means: np.ndarray
+    stds: np.ndarray
+    distances: np.ndarray
+    distance: float
+    bound: float
+    count: int
+    bad: int
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether the values pass for independent draws of N(0, 1) at the 5 % level."""
+        return bool(self.distance <= self.bound) and not self.bad
+
+    def __str__(self) -> str:
+        sign, word = ("≤", "passes for") if self.distance <= self.bound else (">", "is not")
+        told = f"{word} N(0, 1): distance {self.distance:.3f} {sign} {self.bound:.3f}"
+        return f"{told} (5 % bound for n = {self.count})"
+
+
+def normality(latent: Latent | np.ndarray, bins: int = 24) -> Normality:
+    """How the values (channels, h, w) of a latent are distributed, against N(0, 1).
+
+    The bound is Stephens' for a fully known distribution (JASA 69, 1974, table 1A):
+    1.358 / (√n + 0.12 + 0.11 / √n). Errors: InputError for another shape.
+    """
+    values = numbers(latent.values if isinstance(latent, Latent) else latent)
+    if values.ndim != 3 or not values.size:
+        raise InputError(
+            f"latent of shape {shown(values.shape)}; (channels, h, w) is allowed: take one latent"
+        )
+    rows = [row[np.isfinite(row)] for row in values.reshape(len(values), -1)]
+    good = np.concatenate(rows)
+    reach = max(4.0, float(np.abs(good).max(initial=0.0)))
+    edges = np.linspace(-reach, reach, bins + 1)
+    return Normality(
+        edges=edges,
+        densities=np.stack([_density(row, edges) for row in rows]),
+        means=np.array([row.mean() if row.size else np.nan for row in rows]),
+        stds=np.array([row.std() if row.size else np.nan for row in rows]),
+        distances=np.array([_distance_from_gaussian(row) for row in rows]),
+        distance=_distance_from_gaussian(good),
+        bound=_bound(good.size),
+        count=good.size,
+        bad=values.size - good.size,
+    )
+
+
+def _density(row: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    counts, _ = np.histogram(row, edges)
+    return counts / (max(row.size, 1) * np.diff(edges))
+
+
+def _distance_from_gaussian(row: np.ndarray) -> float:
+    if not row.size:
+        return math.nan
+    expected = np.array([0.5 + 0.5 * math.erf(x / math.sqrt(2)) for x in np.sort(row)])
+    places = np.arange(row.size) / row.size
+    return float(max((expected - places).max(), (places + 1 / row.size - expected).max()))
+
+
+def _bound(count: int) -> float:
+    root = math.sqrt(max(count, 1))
+    return 1.358 / (root + 0.12 + 0.11 / root)

@@ -1,5 +1,7 @@
 """The path of a run through the space of latents: how bent it is, and where two of them part.
 
+The paths of x_t and of x0-hat are two things: a picture of the first is often only the noise scale.
+
 Paths are looked at in flow coordinates, z = x / (alpha + sigma) at the time sigma / (alpha +
 sigma), which are finite at both ends: between a noise and a data point the path is a straight line
 there, at constant speed, for every kind of pair.
@@ -27,6 +29,155 @@ def path_of(run: Trace | Sequence[Step]) -> tuple[tuple[NoiseLevel, ...], np.nda
     levels = (*(step.level for step in steps), steps[-1].next_level)
     points = [numbers(step.latent) for step in steps] + [numbers(steps[-1].next_latent)]
     return levels, np.stack(points)
+
+
+def ending(trace: Trace) -> tuple[np.ndarray, str]:
+    """What a run ended in, (channels, h, w) in float64, and which of its latents that is.
+
+    The last latent if it is clean, else (a stopped run, or one that leaves a little noise) the last
+    x0-hat. Errors: InputError for a run without steps or without recorded predictions.
+    """
+    guesses, last = trace.x0s, trace.steps[-1]
+    if last.next_level.sigma == 0:
+        return numbers(last.next_latent), "the final latent"
+    return numbers(guesses[-1]), "the last x0-hat (the run is unfinished)"
+
+
+def for_good(holds: np.ndarray) -> np.ndarray:
+    """The first step from which on something holds, along axis 0; the number of steps if never."""
+    lasting = np.logical_and.accumulate(holds[::-1], axis=0)
+    return len(holds) - lasting.sum(axis=0)
+
+
+# ---- how much x0-hat moves --------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """How far x0-hat moved from the step before: one entry for each step but the first.
+
+    `absolute` is a root mean square in units of the latent, `relative` the same over that of x0-hat
+    itself; `calls` are the numbers of the network calls that are compared, the first of each step.
+    """
+
+    steps: np.ndarray
+    karras_sigmas: np.ndarray
+    absolute: np.ndarray
+    relative: np.ndarray
+    calls: np.ndarray
+
+
+def changes(trace: Trace) -> Changes:
+    """The move of x0-hat at each step. Raises InputError for a run of fewer than two steps."""
+    guesses = numbers(trace.x0s)
+    count = len(guesses)
+    if count < 2:
+        raise InputError("a run of 1 step was given; x0-hat moves between steps: use 2 or more")
+    moves = _rms(np.diff(guesses, axis=0))
+    sizes = _rms(guesses[1:])
+    first = np.cumsum([0, *(step.network_calls for step in trace.steps)])
+    return Changes(
+        steps=np.arange(1, count),
+        karras_sigmas=np.array([step.level.karras_sigma for step in trace.steps[1:]]),
+        absolute=moves,
+        relative=moves / np.where(sizes > 0, sizes, 1.0),
+        calls=first[1:count],
+    )
+
+
+def _rms(arrays: np.ndarray) -> np.ndarray:
+    """Over all axes but the first."""
+    return np.sqrt((arrays.reshape(len(arrays), -1) ** 2).mean(axis=1))
+
+
+# ---- the path as a picture --------------------------------------------------------------------
+ONLY_NOISE = 0.99  # from this correlation on, a first component is called the noise scale
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """One path of points: how far each is from its chord, and where along two main directions.
+
+    `off` is each point's distance from the line through both ends, over the length of the chord;
+    `scores` (points, 2) are the points along the two main directions (PCA), NaN where a point is
+    infinite, and `shares` the parts of the variance that these explain. 0 if nothing moves.
+    """
+
+    karras_sigmas: np.ndarray
+    off: np.ndarray
+    scores: np.ndarray
+    shares: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """The paths of x_t and of x0-hat through a run.
+
+    `noise_scale` is the correlation, without its sign, of the first component of x_t with
+    karras_sigma: near 1, a picture of that path shows the falling noise level and nothing else.
+    """
+
+    latent: Path
+    x0: Path
+    noise_scale: float
+
+    @property
+    def only_noise(self) -> bool:
+        """Whether the first component of x_t is only the noise scale."""
+        return bool(self.noise_scale > ONLY_NOISE)
+
+
+def trajectory(trace: Trace) -> Trajectory:
+    """Both paths of a run.
+
+    Distances of x_t are taken in flow coordinates, its main directions of x_t / alpha (as samplers
+    in karras_sigma hold it, and as such pictures are usually made); x0-hat is clean, so that it is
+    the same in all. Errors: InputError for fewer than two steps, or without recorded predictions.
+    """
+    guesses = numbers(trace.x0s).reshape(len(trace.steps), -1)
+    levels, points = path_of(trace)
+    if len(levels) < 3:
+        raise InputError("a run of 1 step was given, whose path is two points; use 2 or more")
+    points = points.reshape(len(levels), -1)
+    sigmas = np.array([level.karras_sigma for level in levels])
+    alphas, sums = np.array([(level.alpha, level.alpha + level.sigma) for level in levels]).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scores, shares = _main_directions(points / alphas[:, None])
+    latent = Path(sigmas, _off_chord(points / sums[:, None]), scores, shares)
+    x0 = Path(sigmas[:-1], _off_chord(guesses), *_main_directions(guesses))
+    return Trajectory(latent, x0, _same_line(scores[:, 0], sigmas))
+
+
+def _moves(points: np.ndarray) -> bool:
+    return bool(np.ptp(points, axis=0).max() > 1e-5 * np.abs(points).max())
+
+
+def _off_chord(points: np.ndarray) -> np.ndarray:
+    """Distances of points (n, numbers) from the line through the first and the last one."""
+    from_start, chord = points - points[0], points[-1] - points[0]
+    length = float(np.linalg.norm(chord))
+    if length == 0 or not _moves(points):
+        return np.zeros(len(points)) if np.isfinite(points).all() else np.full(len(points), np.nan)
+    across = (from_start**2).sum(axis=1) - (from_start @ chord / length) ** 2
+    return np.sqrt(np.maximum(across, 0)) / length
+
+
+def _main_directions(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (n, 2) and shares (2,) of the first two principal components of finite points."""
+    good = np.isfinite(points).all(axis=1)
+    scores, shares = np.where(good[:, None], np.zeros((len(points), 2)), np.nan), np.zeros(2)
+    if good.sum() >= 2 and _moves(points[good]):
+        centred = points[good] - points[good].mean(axis=0)
+        left, strengths, _ = np.linalg.svd(centred, full_matrices=False)
+        scores[good] = (left * strengths)[:, :2]
+        shares = (strengths**2 / (strengths**2).sum())[:2]
+    return scores, shares
+
+
+def _same_line(scores: np.ndarray, scale: np.ndarray) -> float:
+    """The size of the correlation; 0 where one of them does not vary."""
+    good = np.isfinite(scores) & np.isfinite(scale)
+    if good.sum() < 3 or scores[good].std() == 0 or scale[good].std() == 0:
+        return 0.0
+    return float(abs(np.corrcoef(scores[good], scale[good])[0, 1]))
 
 
 # ---- curvature --------------------------------------------------------------------------------

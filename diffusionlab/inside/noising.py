@@ -83,7 +83,8 @@ def _kept(live: Prediction) -> Prediction:
 def _levels(model: LatentDiffusion, timesteps: Iterable[float]) -> tuple[NoiseLevel, ...]:
     listed = isinstance(timesteps, Iterable) and not isinstance(timesteps, str)
     given = list(timesteps) if listed else []
-    if not given or not all(isinstance(t, (int, float, np.number)) for t in given):
+    numbers = all(isinstance(t, (int, float, np.number)) and t is not True for t in given)
+    if not given or not numbers:
         last = model.schedule.num_train_steps - 1
         raise InputError(
             f"timesteps is {shown(timesteps)}; a list of numbers from 0 to {last} is allowed, "
@@ -103,7 +104,7 @@ def as_image(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
         return to_rgb(image)
     if isinstance(image, np.ndarray):
-        return to_image(image)
+        return _drawn_array(image)
     if getattr(image, "image", None) is not None:
         return as_image(image.image)
     raise InputError(
@@ -112,11 +113,22 @@ def as_image(image: Any) -> Image.Image:
     )
 
 
+def _drawn_array(array: np.ndarray) -> Image.Image:
+    """An array as a picture; floats far outside 0…1 are no pixels of ours."""
+    good = array[np.isfinite(array)] if array.dtype.kind == "f" else array[:0]
+    if good.size and (good.min() < -0.01 or good.max() > 1.01):
+        raise InputError(
+            f"image is an array from {good.min():.3g} to {good.max():.3g}; floats from 0 to 1 or "
+            "uint8 are allowed: divide by the value of white"
+        )
+    return to_image(array)
+
+
 def fitted(model: LatentDiffusion, image: Image.Image) -> Image.Image:
     """The picture no larger than the model's own, its sides multiples of the latent's cell."""
     factor, most = model.size_factor, model.size
     shrink = min(1.0, most / max(image.size))
-    sides = [round(side * shrink / factor) * factor for side in image.size]
+    sides = [int(side * shrink / factor + 0.5) * factor for side in image.size]
     if min(sides) < factor:
         raise InputError(
             f"image of {image.size} pixels: its shorter side would have "

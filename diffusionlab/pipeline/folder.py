@@ -15,6 +15,7 @@ from ..images import Preview
 from ..schedule import NoiseSchedule
 from .bundle import LatentDiffusion
 from .configs import CONFIGS, read_configs
+from .devices import best_dtype
 from .files import AGAIN, inside, read_json
 from .hub import STEMS
 from .parts import Part, check_fit, check_vocabulary, open_part, reading
@@ -27,7 +28,7 @@ def read_folder(
     *,
     variant: str | None,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     others: Mapping[str, Part],
     tokenizer_folder: Path | None = None,
     prediction_type: str | None = None,
@@ -86,9 +87,13 @@ def assembled(
     configs: dict[str, Any],
     path: Path,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
 ) -> LatentDiffusion:
-    """The bundle, after the weights of one part after the other were read."""
+    """The bundle, after the weights of one part after the other were read.
+
+    dtype None is what fits the U-Net to the device.
+    """
+    dtype = dtype or best_dtype(device, parts["unet"].module)
     readers = {name: part.match() for name, part in parts.items()}  # every header, then weights
     for name, read in readers.items():
         parts[name].fill(read, device, dtype)

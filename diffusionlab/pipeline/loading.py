@@ -13,6 +13,7 @@ from ..errors import CheckpointError, InputError, close_matches, notice, shown
 from ..levels import PREDICTION_TYPES
 from .bundle import LatentDiffusion
 from .configs import read_index
+from .devices import checked_device, checked_dtype
 from .files import PICKLED_SUFFIXES, place
 from .folder import read_folder
 from .hub import HUB_ID, download, download_part, download_tokenizer
@@ -20,7 +21,6 @@ from .parts import Part, open_other
 from .registry import CHECKPOINTS, Checkpoint
 from .single_file import read_single_file
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _FILE_SUFFIXES = (*PICKLED_SUFFIXES, ".safetensors")
 
 
@@ -45,8 +45,9 @@ def load(
 
     A folder is in diffusers' layout; a single `.safetensors` file in the original one, for which
     the optional package diffusers renames the weights. device: None takes the accelerator if there
-    is one, else the CPU. dtype: None is float32 on every device, whatever the files hold; they are
-    cast once. variant: e.g. "fp16" reads `….fp16.safetensors`. revision, cache_dir,
+    is one, else the CPU. dtype: None is float32 on the CPU and for small models such as Toyland,
+    half precision for large ones on an accelerator (`best_dtype`); the weights are cast once,
+    whatever the files hold. variant: e.g. "fp16" reads `….fp16.safetensors`. revision, cache_dir,
     local_files_only and token matter for hub ids only; a local path never touches the network, and
     an existing path wins over a name and a hub id.
 
@@ -60,8 +61,10 @@ def load(
     Errors: InputError for a wrong argument, CheckpointError for anything wrong with the files.
     Nothing is unpickled and no code of a checkpoint runs.
     """
-    where, kind = checked_device(device), checked_dtype(dtype)
-    check_computes(where, kind)
+    where = checked_device(device)
+    kind = checked_dtype(dtype, where)
+    if kind is not None:
+        check_computes(where, kind)
     _check_words(variant, prediction_type)
     asked = {"vae": vae, "unet": unet, "text_encoder": text_encoder,
              "text_encoder_2": text_encoder_2}  # fmt: skip
@@ -113,38 +116,6 @@ def check_computes(device: torch.device, dtype: torch.dtype) -> None:
     # half the memory on every CPU, but few have instructions for it
     if device.type == "cpu" and dtype == torch.float16:
         notice("float16 is computed slowly on a CPU: float32 is faster, bfloat16 as small")
-
-
-def checked_device(device: str | torch.device | None) -> torch.device:
-    """A device that this machine has; InputError names those it has."""
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if device is None:
-        return accelerator or torch.device("cpu")
-    try:
-        wanted = torch.device(device)
-    except (RuntimeError, TypeError):
-        wanted = None
-    here = [torch.device("cpu"), *([accelerator] if accelerator else [])]
-    if wanted is None or wanted.type not in [d.type for d in here] or _beyond(wanted):
-        names = ", ".join(repr(d.type) for d in here)
-        raise InputError(f"device {shown(device)} is not on this machine; allowed are {names}")
-    return wanted
-
-
-def _beyond(device: torch.device) -> bool:
-    count = 1 if device.type == "cpu" else torch.accelerator.device_count()
-    return device.index is not None and device.index >= count
-
-
-def checked_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    """A floating dtype, by torch object or name; InputError names the allowed ones."""
-    names = {str(known).removeprefix("torch."): known for known in DTYPES}
-    if dtype is None:
-        return torch.float32
-    wanted = names.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
-    if wanted not in DTYPES:
-        raise InputError(f"dtype {shown(dtype)} is not supported; allowed are {', '.join(names)}")
-    return wanted
 
 
 # --- where it lies -----------------------------------------------------------------------------

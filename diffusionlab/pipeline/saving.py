@@ -11,9 +11,9 @@ import torch
 from ..errors import CheckpointError, InputError, shown
 from .bundle import LatentDiffusion
 from .configs import CLASSES, CONFIGS, PIPELINES, SECOND
+from .devices import checked_dtype
 from .files import replacing, write_json, write_text
 from .hub import STEMS
-from .loading import checked_dtype
 from .swapping import own_parts
 from .text import published_text_keys, tokenizer_files
 

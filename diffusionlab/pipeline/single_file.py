@@ -45,7 +45,7 @@ def read_single_file(
     path: Path,
     *,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     others: Mapping[str, Part],
     tokenizer_folder: Path | None,
     prediction_type: str | None,

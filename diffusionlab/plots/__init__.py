@@ -10,7 +10,7 @@ from typing import Any
 
 PLACES = {
     "Figure": "figure",
-    "plot_ablation": "interior",
+    "plot_ablation": "ablations",
     "plot_attention": "attention",
     "plot_attention_heads": "attention_grids",
     "plot_attention_layers": "attention_grids",

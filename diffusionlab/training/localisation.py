@@ -1,9 +1,7 @@
 """Does a word's cross-attention point at the thing that the word names?
 
 Teacher-forced: a rendered scene is encoded and noised, so the exact mask is known. On generated
-pictures the segmenter's mask stands in. Pointing: more than half of the map's peak cell is mask.
-IoU: the map enlarged to the mask's size, at 0.4 of its maximum, against the mask at 1/2 (after
-DAAM, Tang et al. 2022, arXiv 2210.04885).
+pictures the segmenter's mask stands in. `analysis.pointing` says what pointing and IoU are.
 """
 
 from __future__ import annotations
@@ -12,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
+from ..analysis.pointing import overlaps, points_inside
 from ..pipeline import LatentDiffusion
 from ..recorder import CROSS
 from ..taps import watching
@@ -23,29 +21,11 @@ from .pictures import Drawn, WordMaps, hidden_states, latents_of, token_weights
 from .prompted import Prompt
 
 SIGMAS = (1.0, 2.0, 4.0)  # karras_sigma
-THRESHOLD = 0.4  # of a map's maximum
 LEAST = 0.01  # share of the picture that a segmenter's mask must cover to be compared
 WORDS = {"object": "kind_span", "colour": "colour_span"}
 
 
-# ---- one map against one mask ----------------------------------------------------------------
-def points_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """bool (n,): more than half of the peak cell of a map (n, h, w) is mask (n, H, W), H = k·h."""
-    cells = F.adaptive_avg_pool2d(torch.from_numpy(masks)[:, None], maps.shape[1:]).flatten(1)
-    peaks = torch.from_numpy(maps).flatten(1).argmax(dim=1, keepdim=True)
-    return (cells.gather(1, peaks)[:, 0] > 0.5).numpy()
-
-
-def overlaps(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """float (n,): intersection over union of the map at THRESHOLD and the mask at 1/2."""
-    large = torch.from_numpy(maps)[:, None]
-    large = F.interpolate(large, masks.shape[1:], mode="bilinear")[:, 0].numpy()
-    found = large > THRESHOLD * large.max(axis=(1, 2), keepdims=True)
-    true = masks > 0.5
-    both, either = (found & true).sum(axis=(1, 2)), (found | true).sum(axis=(1, 2))
-    return both / np.maximum(either, 1)
-
-
+# ---- maps against masks ----------------------------------------------------------------------
 def scores(maps: np.ndarray, masks: np.ndarray) -> dict[str, float]:
     """Pointing and IoU, and both against the masks of the next scene, which is chance."""
     others = np.roll(masks, 1, axis=0)

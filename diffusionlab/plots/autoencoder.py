@@ -1,0 +1,175 @@
+"""What the autoencoder keeps, and what the numbers of a latent do to the picture."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from diffusionlab.analysis.autoencoder import Edited, LatentEdits, Roundtrip
+from diffusionlab.plots.figure import (
+    HEAT,
+    INK,
+    LINE,
+    SIGNED,
+    TEXT,
+    Figure,
+    canvas,
+    colour,
+    finish,
+    label,
+)
+from diffusionlab.plots.panel import bar_beside, boxed, logarithmic, named, title
+
+
+# ---- there and back ---------------------------------------------------------------------------
+def plot_roundtrip(record: Roundtrip, *, ax: Axes | None = None) -> Figure | Axes:
+    """A picture, the same after encoding and decoding, what changed, and what is lost by frequency.
+
+    The residual is the mean over the colours, signed; squares mark its worst places.
+    """
+    high = 3.8 * min(max(record.before.shape[0] / record.before.shape[1], 0.8), 1.4) + 0.5
+    axes = canvas(ax, (17, high + 0.5))
+    below = 0.95 / high  # room for the labels of the curve
+    *pictures, curve = boxed(
+        axes, [(0.0, 0.0, 0.22, 0.91), (0.23, 0.0, 0.22, 0.91), (0.46, 0.0, 0.22, 0.91),
+               (0.81, below, 0.185, 0.91 - below)]
+    )  # fmt: skip
+    _side_by_side(pictures, record)
+    _lost(curve, record)
+    told = f"there and back: PSNR {record.psnr:.1f} dB"
+    title(axes, f"{told}; {record.compression:.3g} numbers became 1", record.parseval)
+    return finish(ax, axes, _roundtrip_alt(record))
+
+
+def _side_by_side(pictures: list[Axes], record: Roundtrip) -> None:
+    residual = record.residual.mean(axis=2)
+    before, after, off = pictures
+    before.imshow(record.before)
+    after.imshow(np.clip(record.after, 0, 1))
+    most = float(np.quantile(np.abs(residual), 0.995)) or 1.0
+    drawn = off.imshow(residual, cmap=SIGNED, vmin=-most, vmax=most)
+    for top, left, _ in record.worst:
+        off.add_patch(
+            Rectangle((left - 0.5, top - 0.5), record.cell, record.cell, fill=False, linewidth=3)
+        )
+    changed = f"what changed, cut at ±{most:.2g}"
+    titles = ("the picture", "after the roundtrip", changed)
+    for panel, name in zip(pictures, titles, strict=True):
+        named(panel, name)
+        panel.axis("off")
+        panel.set_anchor("N")
+    bar_beside(off, drawn, "after − before, mean of RGB")
+
+
+def _lost(panel: Axes, record: Roundtrip) -> None:
+    values = np.where(record.lost > 0, record.lost, np.nan)[1:-1]
+    panel.plot(np.arange(1, len(values) + 1), values, color=colour("blue"), linewidth=LINE)
+    panel.axhline(1, color=colour("vermilion"), linewidth=2.5, linestyle="--")
+    label(panel, len(values), 1, "nothing kept", color=colour("vermilion"), ha="right", va="bottom")
+    half = record.latent.shape[1] / record.before.shape[0] * len(values)
+    panel.axvline(half, color=INK, linewidth=2, linestyle=":")
+    logarithmic(panel, values, np.array([0.05, 1.0]))
+    panel.set_ylim(top=4)
+    panel.grid(alpha=0.3)
+    named(panel, "what is lost", "cycles per longer side\n(dotted: the latent's finest)",
+          "residual / picture (power)")  # fmt: skip
+
+
+def _roundtrip_alt(record: Roundtrip) -> str:
+    height, width = record.before.shape[:2]
+    coarse, fine = (np.nanmean(part) for part in np.array_split(record.lost[1:-1], 2))
+    where = "; ".join(f"{off:.2f} at row {top}, column {left}" for top, left, off in record.worst)
+    return (
+        f"A picture of {width} × {height} pixels before and after the autoencoder: PSNR "
+        f"{record.psnr:.1f} dB; lost of the coarse half of the frequencies {coarse:.2g}, of the "
+        f"fine half {fine:.2g}; largest residuals {where}."
+    )
+
+
+LEFT = 0.62  # room for the names of the channels, in widths of a picture
+
+
+# ---- edits ------------------------------------------------------------------------------------
+def plot_latent_edits(record: LatentEdits, *, ax: Axes | None = None) -> Figure | Axes:
+    """The pictures of an edited latent, a row per channel, and the reach of a single position.
+
+    On the right: the latent as it is, and for the first edit of a single place its picture and
+    where it differs, with the box around every pixel that changed by 2/255 or more.
+    """
+    rows: dict = {}
+    for edited in record.edits:
+        if edited.edit.place is None:
+            rows.setdefault(edited.edit.channel, []).append(edited)
+    places = [edited for edited in record.edits if edited.edit.place is not None]
+    across = max((len(row) for row in rows.values()), default=0)
+    units = 1.2 * max(len(rows), 2)  # of one picture's width
+    axes = canvas(ax, (1.62 * (1.06 * across + LEFT + units / 3) + 0.3, 1.62 * units + 0.7))
+    share = (1.06 * across + LEFT) / (1.06 * across + LEFT + units / 3)
+    table, reach = boxed(axes, [(0.0, 0.0, share, 1.0), (share + 0.02, 0.0, 0.98 - share, 1.0)])
+    _table(table, rows, across)
+    _reach(reach, record, places[:1])
+    title(axes, _edits_title(places), record.repeats)
+    told = "; ".join(f"{e.edit}: pixels change by {e.root_mean_square:.2g}" for e in record.edits)
+    return finish(ax, axes, f"A latent edited and decoded: {told}. {_edits_title(places)}.")
+
+
+def _edits_title(places: list[Edited]) -> str:
+    told = "single numbers of the latent, changed and decoded"
+    if not places:
+        return told
+    if places[0].box is None:
+        return "one position: no pixel changes that could be seen"
+    one = places[0]
+    return f"one position of the latent: {one.share:.0%} of the change stays in its own square"
+
+
+def _table(panel: Axes, rows: dict, across: int) -> None:
+    panel.axis("off")
+    if not rows:
+        return
+    tall = next(iter(rows.values()))[0].picture.shape
+    tall = tall[0] / tall[1]
+    for n, (channel, row) in enumerate(rows.items()):
+        y = -n * (tall + 0.2)
+        for i, edited in enumerate(row):
+            panel.imshow(edited.picture, extent=(i * 1.06, i * 1.06 + 1, y - tall, y))
+            short = str(edited.edit).removeprefix(f"channel {channel} ").removeprefix("all ")
+            label(panel, i * 1.06 + 0.5, y + 0.02, short, va="bottom")
+        name = "all" if channel is None else f"channel\n{channel}"
+        label(panel, -0.05, y - tall / 2, name, ha="right", fontsize=TEXT)
+    panel.set_xlim(-LEFT, across * 1.06 - 0.06)
+    panel.set_ylim(-(len(rows) - 1) * (tall + 0.2) - tall - 0.02, 0.2)
+    panel.set_aspect("equal", anchor="W")
+
+
+def _reach(panel: Axes, record: LatentEdits, places: list[Edited]) -> None:
+    height, width = record.picture.shape[:2]
+    shown = [("as it is", record.picture, {})]
+    for one in places:
+        most = float(np.quantile(one.change, 0.995)) or 1.0
+        top = {"cmap": HEAT, "vmin": 0, "vmax": most}
+        shown += [(str(one.edit), one.picture, {})]
+        _, _, tall, wide = one.box or (0, 0, 0, 0)
+        shown += [(f"≥ 2/255 in {wide} × {tall} px", one.change, top)]
+    step = height + 0.17 * width
+    for n, (name, array, options) in enumerate(shown):
+        y = n * step
+        panel.imshow(array, extent=(0, width, y + height, y), **options)
+        label(panel, width / 2, y - 2, name, va="bottom")
+        if places and n:
+            _boxes(panel, places[0], y, record.cell, n == 2)
+    panel.set_xlim(-0.01 * width, 1.01 * width)
+    panel.set_ylim((len(shown) - 1) * step + height + 1, -0.17 * width)
+    panel.set_aspect("equal", anchor="E")
+    panel.axis("off")
+
+
+def _boxes(panel: Axes, one: Edited, y: float, cell: int, told: bool) -> None:
+    row, column = one.edit.place
+    panel.add_patch(Rectangle((column * cell, y + row * cell), cell, cell, fill=False,
+                              edgecolor=colour("vermilion"), linewidth=3))  # fmt: skip
+    if one.box is not None and told:
+        top, left, height, width = one.box
+        panel.add_patch(Rectangle((left, y + top), width, height, fill=False, edgecolor="white",
+                                  linewidth=2.5, linestyle="--"))  # fmt: skip
