@@ -5,7 +5,7 @@
 a temporary folder. Every load happens in a fresh process, alternating with diffusers', after the
 files were read once. In each process, everything that loading needs is imported first; then the
 clock runs until every weight of the model was touched: a mapped weight that nobody has read yet is
-not loaded. Memory is RssAnon, sampled every 2 ms, above what it was before.
+not loaded. Memory is RssAnon above what it was before, sampled every 2 ms in a process of its own.
 It prints a table and writes results/checkpoints.json (checkpoints_small.json for --size small).
 """
 
@@ -54,7 +54,8 @@ def watch():
 folder, dtype = sys.argv[1], getattr(torch, sys.argv[2])
 before = anonymous()
 watcher = threading.Thread(target=watch, daemon=True)
-watcher.start()
+if watched := sys.argv[4] == "watched":
+    watcher.start()
 start = time.perf_counter()
 {load}
 returned = time.perf_counter() - start
@@ -62,7 +63,6 @@ weights = [p for part in parts for p in part.parameters()]
 touched = sum(float(p.detach().flatten()[::512].sum()) for p in weights)
 seconds = time.perf_counter() - start
 done.set()
-watcher.join()
 size = sum(p.numel() * p.element_size() for p in weights)
 print(json.dumps(dict(seconds=seconds, returned=returned, peak=max(peak, anonymous()) - before,
                       size=size, touched=touched)))
@@ -164,9 +164,10 @@ def write(path: Path, content: dict) -> None:
 
 
 # ---- measuring ---------------------------------------------------------------------------------
-def measured(script: str, folder: Path, dtype: str) -> dict:
-    """What one fresh process reports of one load."""
-    command = [sys.executable, "-c", script, str(folder), dtype, str(folder.parent / "float32")]
+def measured(script: str, folder: Path, dtype: str, watch: str = "") -> dict:
+    """What one fresh process reports of one load, with its memory "watched" or not."""
+    words = folder.parent / "float32"
+    command = [sys.executable, "-c", script, str(folder), dtype, str(words), watch]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "DIFFUSERS_VERBOSITY": "error"}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
@@ -183,7 +184,7 @@ def compared(folder: Path, dtype: str, rounds: int) -> dict:
     size = runs["diffusionlab"][0]["size"]
     seconds = {name: [run["seconds"] for run in found] for name, found in runs.items()}
     returned = {name: [run["returned"] for run in found] for name, found in runs.items()}
-    peaks = {name: max(run["peak"] for run in found) for name, found in runs.items()}
+    peaks = {name: measured(scripts[name], folder, dtype, "watched")["peak"] for name in scripts}
     return {
         "weights_gb": round(size / 1e9, 3),
         "median_seconds": {k: round(statistics.median(v), 3) for k, v in seconds.items()},

@@ -91,7 +91,10 @@ def assembled(
     device: torch.device,
     dtype: torch.dtype | None,
 ) -> LatentDiffusion:
-    """The bundle, after the weights of one part after the other were read."""
+    """The bundle, after the weights of one part after the other were read.
+
+    dtype None is what fits the U-Net to the device.
+    """
     dtype = dtype or best_dtype(device, parts["unet"].module)
     readers = {name: part.match() for name, part in parts.items()}  # every header, then weights
     for name, read in readers.items():

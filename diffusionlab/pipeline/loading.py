@@ -47,11 +47,11 @@ def load(
 
     A folder is in diffusers' layout; a single `.safetensors` file in the original one, for which
     the optional package diffusers renames the weights. device: None takes the accelerator if there
-    is one, else the CPU. dtype: None is float32 on the CPU and for small models (Toyland), float16
-    on an accelerator for a U-Net of over 100 million parameters, or bfloat16 where its config says
-    that float16 overflows; whatever the files hold, they are cast once. variant: e.g. "fp16" reads
-    `….fp16.safetensors`. revision, cache_dir, local_files_only and token matter for hub ids only; a
-    local path never touches the network, and an existing path wins over a name and a hub id.
+    is one, else the CPU. dtype: None is float32 on the CPU and for small models such as Toyland,
+    half precision for large ones on an accelerator (`best_dtype`); the weights are cast once,
+    whatever the files hold. variant: e.g. "fp16" reads `….fp16.safetensors`. revision, cache_dir,
+    local_files_only and token matter for hub ids only; a local path never touches the network, and
+    an existing path wins over a name and a hub id.
 
     vae, unet, text_encoder, text_encoder_2: another such part, as a folder, a hub id or a name of
     `checkpoints()`; "taesd" is a tiny VAE. tokenizer: where its vocabulary lies. prediction_type
@@ -65,7 +65,8 @@ def load(
     """
     where = checked_device(device)
     kind = checked_dtype(dtype, where)
-    check_computes(where, kind or torch.float32)
+    if kind is not None:
+        check_computes(where, kind)
     _check_words(variant, prediction_type)
     asked = {"vae": vae, "unet": unet, "text_encoder": text_encoder,
              "text_encoder_2": text_encoder_2}  # fmt: skip
