@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from parity import shaken
 
 import diffusionlab as dl
 from diffusionlab import graphs
-from diffusionlab.graphs import MOST_GRAPHS, GraphedUNet, graphed, quickened
+from diffusionlab.graphs import MOST_GRAPHS, CUDACapture, GraphedUNet, graphed, quickened
 from diffusionlab.inside.interventions import zero_heads
 from diffusionlab.models import UNet, UNetConfig
 from diffusionlab.models.conditioning import TextInput
@@ -277,6 +279,52 @@ def test_memory_that_runs_out_is_no_reason_to_go_on(pair):
     fast = graphed(pair[0], run_out)
     with torch.no_grad(), pytest.raises(torch.OutOfMemoryError):
         fast(*inputs())
+
+
+def test_a_capture_follows_torch_s_protocol(monkeypatch):
+    """Warm up on a side stream that waits and is waited for; capture; share a live graph's pool."""
+    said, options = [], inspect.signature(torch.cuda.graph.__init__).parameters
+
+    class Stream:
+        def __init__(self, name="side"):
+            self.name = name
+
+        def wait_stream(self, other):
+            said.append(f"{self.name} waits for {other.name}")
+
+    class Graph:
+        def __init__(self):
+            self.number = sum(word == "captured" for word in said)
+
+        def pool(self):
+            return f"pool of {self.number}"
+
+        def replay(self):
+            said.append("replayed")
+
+    @contextmanager
+    def on(stream):
+        said.append(f"on {stream.name}")
+        yield
+
+    @contextmanager
+    def capturing(graph, **given):
+        assert set(given) <= set(options)
+        said.append(given["pool"])
+        yield
+        said.append("captured")
+
+    for name, stand_in in dict(Stream=Stream, current_stream=lambda: Stream("here"), stream=on,
+                               CUDAGraph=Graph, graph=capturing).items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    capture = CUDACapture()
+    for _ in range(2):
+        repeat, results = capture(lambda: said.append("called") or ["result"])
+    repeat()
+    once = ["side waits for here", "on side", *["called"] * 3, "here waits for side"]
+    assert said == [*once, None, "called", "captured", *once, "pool of 0", "called", "captured",
+                    "replayed"]  # fmt: skip
+    assert results == ["result"]
 
 
 # ---- whole runs --------------------------------------------------------------------------------
