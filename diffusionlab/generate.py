@@ -15,6 +15,7 @@ from .pipeline import LatentDiffusion
 from .plan import denoise, denoise_many
 from .recordable import check_record, check_taps
 from .recorder import Recorder
+from .running.memory import memory_told
 from .samplers import Sampler, as_sampler, make_plan
 from .schedule import one_of
 from .stages import (
@@ -33,6 +34,7 @@ __all__ = ["denoise", "denoise_many", "generate"]
 NOISES = {"sequential": Sequential, "brownian": BrownianPath}
 
 
+@memory_told("generate")
 def generate(
     model: LatentDiffusion,
     prompt: str,

@@ -17,6 +17,7 @@ from .pipeline import LatentDiffusion
 from .plan import Plan, denoise_many
 from .recordable import tap_patterns
 from .recorder import Recorder
+from .running.memory import memory_told
 from .samplers import Sampler
 from .schedule import NoiseLevel
 from .stages import decode, draw_noise, embed, predict_many, tokenize
@@ -39,6 +40,7 @@ DEFAULTS = dict(negative_prompt="", seed=0, num_steps=20, sampler="ddim", spacin
                 noise="brownian")  # fmt: skip
 
 
+@memory_told("compare")
 def compare(
     model: LatentDiffusion,
     prompt: str | None = None,

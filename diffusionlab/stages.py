@@ -30,6 +30,9 @@ from .noise import BrownianPath, Sequential
 from .pipeline import LatentDiffusion
 from .plan import Update, combine, current_step
 from .prompts import check_prompt, pieces_of, token_notices, words_of
+from .running.lending import safe_precision
+from .running.memory import memory_told
+from .running.tiles import in_pieces
 from .schedule import NoiseLevel
 from .taps import rows
 from .trace import Guidance, Latent, Prediction, TextEmbedding, Tokens, as_guidance
@@ -76,6 +79,7 @@ def tokenize(model: LatentDiffusion, prompt: str) -> Tokens:
     )
 
 
+@memory_told("embed")
 @torch.inference_mode()
 def embed(
     model: LatentDiffusion,
@@ -162,6 +166,7 @@ def values_of(latent):
 
 
 # ---- one step --------------------------------------------------------------------------------
+@memory_told("predict")
 @torch.inference_mode()
 def predict(
     model: LatentDiffusion,
@@ -204,6 +209,7 @@ def predict(
 Asked = tuple[torch.Tensor, NoiseLevel, TextEmbedding, TextEmbedding | None, float | Guidance]
 
 
+@memory_told("predict_many")
 def predict_many(model: LatentDiffusion, asked: Sequence[Asked]) -> list[Prediction]:
     """`predict` for several runs at once, each (latent, level, text, uncond, guidance_scale).
 
@@ -274,12 +280,23 @@ def update(latent, update: Update, predictions: Sequence[Prediction], noises: Se
 
 
 # ---- pictures --------------------------------------------------------------------------------
-def decode(model: LatentDiffusion, latent: Latent | torch.Tensor | np.ndarray) -> Image.Image:
+@memory_told("decode")
+def decode(
+    model: LatentDiffusion,
+    latent: Latent | torch.Tensor | np.ndarray,
+    *,
+    tile: int | None = None,
+) -> Image.Image:
     """The VAE's decoder: a latent to a picture, pixel = round(255 · clamp(y/2 + 0.5, 0, 1)).
 
-    Errors: NumericsError where the decoder gives NaN or infinity.
+    Half precision is left for float32 where the VAE's config says that it overflows. `tile` is the
+    side in pixels of overlapping pieces that are decoded one by one and blended, for large pictures
+    on small devices; None decodes the picture whole, and in pieces of 512 pixels (with a notice)
+    only where that does not fit into memory.
+    Errors: InputError for a tile that cannot be; NumericsError where the decoder gives NaN or
+    infinity; MemoryExceeded.
     """
-    pixels = decode_pixels(model, tensor_of(values_of(latent), model.device))
+    pixels = decode_pixels(model, tensor_of(values_of(latent), model.device), tile)
     if not bool(torch.isfinite(pixels).all()):
         raise NumericsError(
             f"decode made NaN or infinity from a latent of shape {tuple(values_of(latent).shape)}; "
@@ -289,19 +306,22 @@ def decode(model: LatentDiffusion, latent: Latent | torch.Tensor | np.ndarray) -
 
 
 @torch.inference_mode()
-def decode_pixels(model: LatentDiffusion, values: torch.Tensor) -> torch.Tensor:
+def decode_pixels(
+    model: LatentDiffusion, values: torch.Tensor, tile: int | None = None
+) -> torch.Tensor:
     """The decoder's raw output (3, height, width), about -1…1, of a latent (channels, h, w)."""
-    config = model.vae.config
-    raw = values.to(model.device, model.dtype) / config.scaling_factor + (
-        config.shift_factor or 0.0
-    )
-    return model.vae.decode(raw[None])[0]
+    config, factor = model.vae.config, model.size_factor
+    with safe_precision(model.vae) as dtype:
+        raw = values.to(model.device, dtype) / config.scaling_factor + (config.shift_factor or 0.0)
+        return in_pieces(model.vae, model.vae.decode, raw[None], tile, (1, factor))[0]
 
 
-def encode(model: LatentDiffusion, image: Image.Image) -> Latent:
+@memory_told("encode")
+def encode(model: LatentDiffusion, image: Image.Image, *, tile: int | None = None) -> Latent:
     """The VAE's encoder: a picture to the mean of its clean latent, scaled as the U-Net expects it.
 
-    Errors: InputError for what is not a PIL image, or for sizes that are no multiple of the factor.
+    `tile` and half precision as in `decode`. Errors: InputError for what is not a PIL image, or for
+    sizes that are no multiple of the factor; MemoryExceeded.
     """
     if not isinstance(image, Image.Image):
         raise InputError(
@@ -309,13 +329,17 @@ def encode(model: LatentDiffusion, image: Image.Image) -> Latent:
         )
     check_size(model, "image width", image.width), check_size(model, "image height", image.height)
     pixels = torch.from_numpy(to_pixels(image)).permute(2, 0, 1) * 2 - 1  # (3, height, width)
-    values = encode_pixels(model, pixels.to(model.device, torch.float32))
+    values = encode_pixels(model, pixels.to(model.device, torch.float32), tile)
     return Latent(values, model.schedule.level_at(timestep=-1), "encode", model.preview)
 
 
 @torch.inference_mode()
-def encode_pixels(model: LatentDiffusion, pixels: torch.Tensor) -> torch.Tensor:
+def encode_pixels(
+    model: LatentDiffusion, pixels: torch.Tensor, tile: int | None = None
+) -> torch.Tensor:
     """The scaled mean latent (channels, h, w), float32, of pixels (3, height, width) in -1…1."""
-    config = model.vae.config
-    mean, _ = model.vae.encode(pixels[None].to(model.dtype))
+    config, vae = model.vae.config, model.vae
+    with safe_precision(vae) as dtype:
+        given, sizes = pixels[None].to(model.device, dtype), (model.size_factor, 1)
+        mean = in_pieces(vae, lambda part: vae.encode(part)[0], given, tile, sizes)
     return ((mean[0] - (config.shift_factor or 0.0)) * config.scaling_factor).float()

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1] / "diffusionlab"
 
 # ---- the table -------------------------------------------------------------------------------
 RECORDS = {"schedule", "plan", "images", "trace"}
-MACHINE = RECORDS | {"samplers", "noise", "taps", "models", "graphs", "pipeline"}
+MACHINE = RECORDS | {"samplers", "noise", "taps", "models", "graphs", "pipeline", "running"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "vocabulary": set(),
@@ -34,10 +34,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"taps"},
     "graphs": {"taps", "models"},
     "toyland": {"images"},
-    "pipeline": {"schedule", "models", "graphs", "images", "toyland"},
+    "running": set(),
+    "pipeline": {"schedule", "models", "graphs", "images", "toyland", "running"},
     "stages": MACHINE,
     "generate": MACHINE | {"stages"},
-    "inside": MACHINE | {"stages"},
+    "inside": MACHINE | {"stages", "generate"},
     "analysis": {"schedule", "plan", "images", "trace", "samplers", "ideal"},
     "plots": RECORDS | {"samplers", "ideal", "analysis"},
     "views": RECORDS | {"samplers", "ideal", "analysis", "plots"},
@@ -53,6 +54,8 @@ PART_OF = {
     "betas": "schedule",
     "levels": "schedule",
     "spacings": "schedule",
+    "timesteps": "schedule",
+    "scheduler_config": "schedule",
     "packing": "taps",
     "compiling": "graphs",
     "budget": "generate",
@@ -71,6 +74,7 @@ TORCH = {
     "noise",
     "models",
     "graphs",
+    "running",
     "pipeline",
     "stages",
     "generate",
@@ -85,6 +89,7 @@ HOMES: dict[str, set[str]] = {
     "torch": TORCH,
     "transformers": {"pipeline", "inside", "training"},
     "huggingface_hub": {"pipeline", "cli"},
+    "diffusers": {"pipeline"},  # an optional extra: its key names for single files
     "tqdm": {"generate", "training"},
     "matplotlib": {"plots", "views", "training"},  # training: the curves of its report
     "anywidget": {"views"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
@@ -21,6 +22,7 @@ from diffusionlab.images import (
     to_array,
     to_image,
     to_pixels,
+    to_png,
     to_rgb,
     to_webp,
 )
@@ -180,3 +182,14 @@ def test_files_for_pages():
     assert to_webp(image)[8:12] == b"WEBP"
     with pytest.raises(OSError, match="cannot identify"):
         smaller_png(b"nothing")
+
+
+def test_a_rare_colour_of_a_drawing_stays_true():
+    array = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
+    array[..., 2] = array[..., 1] = array[..., 0]  # greys
+    array[:3, :3] = (213, 94, 0)
+    again = Image.open(io.BytesIO(to_png(to_image(array))))
+    off = np.abs(np.asarray(again.convert("RGB"))[1, 1].astype(int) - (213, 94, 0)).max()
+    assert len(again.getcolors()) <= 256 and off <= 4
+    many = to_image(np.random.default_rng(1).random((100, 100, 3)))
+    assert len(Image.open(io.BytesIO(to_png(many))).getcolors()) == 256

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure as PlainFigure
 from matplotlib.patches import FancyBboxPatch
 from test_plots_attention import RECORDS as ATTENTION_RECORDS
 from test_plots_guidance import RECORDS as GUIDANCE_RECORDS
+from test_plots_guidance import on_the_page
 from test_plots_latents import RECORDS as LATENT_RECORDS
 from test_plots_samplers import RECORDS as SAMPLER_RECORDS
 from test_plots_text import RECORDS as TEXT_RECORDS
@@ -28,7 +29,8 @@ from diffusionlab import plots
 from diffusionlab.analysis.latents import branch_eps, branch_x0, residual_of, spread_over_steps
 from diffusionlab.analysis.updates import coefficients, equation, invariants, replay
 from diffusionlab.plan import Stage, Step, Term, Update
-from diffusionlab.plots.figure import SMALL, drawable
+from diffusionlab.plots.figure import SMALL, Figure, canvas, colour, drawable, heading, text_width
+from diffusionlab.plots.sheets import Cell, Sheet
 from diffusionlab.trace import Latent, TextEmbedding, statistics
 
 RUN = traces.trace(5)
@@ -70,7 +72,7 @@ def test_without_axes_our_figure_shows_itself(name):
     figure = plot(RECORDS[name])
     page = figure._repr_html_()
     assert isinstance(figure, plots.Figure) and same(before, RECORDS[name])
-    assert page.startswith("<figure") and 'src="data:image/png;base64,' in page
+    assert page.startswith("<figure") and 'src="data:image/' in page
     assert len(figure.alt) > 30 and figure.alt.endswith(".") and len(page) < 120_000
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()
@@ -105,6 +107,53 @@ def test_text_is_large_lines_are_thick_and_no_setting_is_touched(name):
         if len(line.get_xdata()) > 2 and line.get_linestyle() != "None"
     ]
     assert all(line.get_linewidth() >= 2.5 for line in curves)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_text_leaves_the_page(name):
+    assert on_the_page(getattr(plots, name)(RECORDS[name]))
+
+
+def test_a_heading_wraps_and_failed_checks_stand_on_their_own_lines():
+    calm, failed = canvas(None, (8, 3)), canvas(None, (8, 3))
+    heading(calm, "a short title", "")
+    heading(failed, "words " * 20, "CHECK FAILED: off by 1", "3 of 4 values are NaN")
+    title = failed.get_title(loc="left").split("\n")
+    assert calm.get_title(loc="left") == "a short title" and calm.figure.get_figheight() == 3
+    assert title[-2:] == ["CHECK FAILED: off by 1", "3 of 4 values are NaN"] and len(title) > 3
+    assert max(text_width(line, 20) for line in title) < 8
+    assert failed.figure.get_figheight() == pytest.approx(3 + (len(title) - 1) / 3)
+    assert on_the_page(failed.figure) and failed.title.get_color() != colour("vermilion")
+    reds = [t for t in failed.findobj(matplotlib.text.Text) if t.get_color() == colour("vermilion")]
+    assert [t.get_text() for t in reds] == ["\n".join(title)]
+
+
+def test_a_page_of_photographs_is_webp_and_one_of_lines_is_png():
+    ramp = np.add.outer(np.linspace(0.1, 0.5, 400), np.linspace(0, 0.4, 400))[..., None]
+    noise = ramp + np.random.default_rng(0).normal(0, 0.02, (400, 400, 3))
+    photographs, lines = Figure(figsize=(9, 9)), Figure(figsize=(9, 9))
+    photographs.add_axes((0, 0, 1, 1)).imshow(noise)
+    lines.add_subplot().plot([0, 1, 0], linewidth=3)
+    assert photographs.encoded()[1] == "image/webp" and lines.encoded()[1] == "image/png"
+    assert photographs.encoded(most=10**9)[1] == "image/png"
+    assert photographs.to_png()[:4] == b"\x89PNG" and photographs.dpi == Figure().dpi
+
+
+def test_a_sheet_places_names_captions_notes_and_gaps():
+    wide, high = np.zeros((2, 4)), np.ones((6, 4))
+    sheet = Sheet(["one", "two"], ["a", "b"], [
+        [Cell(wide, note="below"), Cell(note="missing")],
+        [Cell(high, caption="above"), Cell()],
+    ])  # fmt: skip
+    axes = sheet.axes(None)
+    first, second = sheet.draw(axes)
+    assert sheet.tall == 1.5 and first.get_extent() == [0, 1, -0.5, 0]
+    left, right, low, top = second.get_extent()
+    assert (left, right) == (0, 1) and top - low == pytest.approx(1.5) and top < -1.5
+    places = {t.get_text(): t.get_position() for t in axes.texts}
+    assert set(places) == {"one", "two", "a", "b", "below", "missing", "above"}
+    assert places["below"][1] < -0.5 and places["above"][1] > top and places["one"][0] < 0
+    assert places["missing"] == (1.56, -0.75) and on_the_page(axes.figure)
 
 
 def _undrawn(axes) -> list:

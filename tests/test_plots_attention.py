@@ -193,7 +193,7 @@ def test_the_table_of_layers_follows_the_network():
     down = f"down_blocks.0.attentions.1.{CROSS}"
     run = replace(MIXED, attention=mixed | {down: MIXED.attention[MID]})
     axes = plots.plot_attention_layers(run, words="red").axes[0]
-    headings = [t.get_text() for t in axes.texts][1:]
+    headings = [t.get_text() for t in axes.texts][:3]
     assert headings == ["down 0.1\n3×4", "mid\n3×4", "up 1.2\n6×8"]
     wanted = attention_maps(run, "red", layers="up 1.2").maps[0, 0]
     assert np.array_equal(axes.images[2].get_array(), wanted)

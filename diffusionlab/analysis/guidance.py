@@ -15,6 +15,7 @@ import numpy as np
 
 from diffusionlab.analysis.ladder import distance
 from diffusionlab.analysis.latents import Residual, branch_eps, branch_x0, numbers
+from diffusionlab.analysis.similarity import angle
 from diffusionlab.analysis.updates import replay
 from diffusionlab.errors import InputError, shown
 from diffusionlab.schedule import NoiseLevel
@@ -127,12 +128,8 @@ def _ratio(cond: np.ndarray, uncond: np.ndarray) -> float:
 
 
 def degrees(a: np.ndarray, b: np.ndarray) -> float:
-    """The angle between two arrays read as vectors, in degrees; exact for small angles (Kahan)."""
-    length_a, length_b = float(np.linalg.norm(a)), float(np.linalg.norm(b))
-    if length_a == 0 or length_b == 0:
-        return 0.0
-    a, b = a / length_a, b / length_b
-    return math.degrees(2 * math.atan2(np.linalg.norm(a - b), np.linalg.norm(a + b)))
+    """The angle between two arrays read as vectors, in degrees."""
+    return math.degrees(angle(a, b))
 
 
 def recombined(trace: Trace) -> Residual:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,18 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     """
     size = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float((a * b).sum() / size) if size > 0 else float("nan")
+
+
+def angle(a: np.ndarray, b: np.ndarray) -> float:
+    """Between two arrays read as vectors, in radians; exact for small angles too (Kahan).
+
+    0 where one of them is 0.
+    """
+    length_a, length_b = float(np.linalg.norm(a)), float(np.linalg.norm(b))
+    if length_a == 0 or length_b == 0:
+        return 0.0
+    a, b = a / length_a, b / length_b
+    return 2 * math.atan2(float(np.linalg.norm(a - b)), float(np.linalg.norm(a + b)))
 
 
 def structural_similarity(pictures: Sequence[np.ndarray], other: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 
 from diffusionlab.analysis.convergence import steps_of
 from diffusionlab.analysis.latents import numbers
+from diffusionlab.analysis.similarity import angle
 from diffusionlab.errors import InputError, shown
 from diffusionlab.levels import NoiseLevel
 from diffusionlab.plan import Step
@@ -220,17 +221,8 @@ def curvature(run: Trace | Sequence[Step]) -> Curvature:
     mean = chord / gaps.sum()
     off = ((moves / gaps[:, None] - mean) ** 2).sum(axis=1)
     straightness = float((off * gaps).sum() / gaps.sum() / (mean @ mean))
-    turns = tuple(_angle(a, b) for a, b in zip(moves, moves[1:], strict=False))
+    turns = tuple(angle(a, b) for a, b in zip(moves, moves[1:], strict=False))
     return Curvature(turns, float(lengths.sum() / distance), straightness)
-
-
-def _angle(a: np.ndarray, b: np.ndarray) -> float:
-    """Between two vectors, in radians; exact for small angles too (Kahan)."""
-    length_a, length_b = float(np.linalg.norm(a)), float(np.linalg.norm(b))
-    if length_a == 0 or length_b == 0:
-        return 0.0
-    a, b = a / length_a, b / length_b
-    return 2 * math.atan2(float(np.linalg.norm(a - b)), float(np.linalg.norm(a + b)))
 
 
 # ---- where two runs part ----------------------------------------------------------------------

@@ -11,8 +11,10 @@ from torch import nn
 
 from ..errors import shown
 from ..images import Preview
-from ..models import VAE, UNet
+from ..models import VAE, TinyVAE, UNet
 from ..schedule import NoiseSchedule
+
+CELLS = 64  # the side of Stable Diffusion's latents, where no config says another
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,12 +30,44 @@ class LatentDiffusion:
     tokenizer: Any
     text_encoders: tuple[nn.Module, ...]
     unet: UNet
-    vae: VAE
+    vae: VAE | TinyVAE
     schedule: NoiseSchedule
     preview: Preview | None
     config: dict[str, Any]
     path: Path
     tokenizer_2: Any = None
+
+    @classmethod
+    def from_diffusers(cls, pipe: Any) -> LatentDiffusion:
+        """A pipeline of diffusers as a model: Stable Diffusion, SDXL or a latent consistency one.
+
+        The weights are shared, not copied: what changes them there changes them here. The schedule
+        comes from the pipeline's scheduler; the safety checker is not taken along.
+        Errors: InputError for another pipeline, or one whose parts lie in different places.
+        """
+        from .wrapping import from_diffusers
+
+        return from_diffusers(pipe)
+
+    def with_parts(
+        self,
+        *,
+        vae: Any = None,
+        unet: Any = None,
+        text_encoder: Any = None,
+        text_encoder_2: Any = None,
+        variant: str | None = None,
+    ) -> LatentDiffusion:
+        """The same model with other parts in the place of its own, sharing all the rest.
+
+        Each is a folder, a hub id, a name of `checkpoints()` such as "taesd", another model (its
+        part of that name), or a network. Errors: CheckpointError for widths that do not fit,
+        InputError for what is no such part.
+        """
+        from .swapping import with_parts
+
+        return with_parts(self, vae=vae, unet=unet, text_encoder=text_encoder,
+                          text_encoder_2=text_encoder_2, variant=variant)  # fmt: skip
 
     @property
     def name(self) -> str:
@@ -87,7 +121,9 @@ class LatentDiffusion:
     def size(self) -> int:
         """The default side of a picture in pixels: the U-Net's sample size, else the VAE's."""
         cells = self.unet.config.sample_size
-        return cells * self.size_factor if cells else self.vae.config.sample_size
+        if cells or self.vae.config.sample_size is None:
+            return (cells or CELLS) * self.size_factor
+        return self.vae.config.sample_size
 
     def __repr__(self) -> str:
         latent = self.size // self.size_factor

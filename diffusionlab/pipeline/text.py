@@ -140,19 +140,22 @@ def _vocabulary(folder: Path, part: str) -> tuple[dict[str, int], list[tuple[str
         model, added = contents.get("model"), contents.get("added_tokens") or []
         try:
             vocab = model["vocab"] | {token["content"]: token["id"] for token in added}
-            merges = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
+            merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
         except (TypeError, KeyError, AttributeError) as error:
             raise _bad_vocabulary(whole, error) from None
     else:
         whole = inside(folder, f"{part}/vocab.json")
         vocab = read_json(whole)
         lines = read_text(inside(folder, f"{part}/merges.txt")).split("\n")
-        merges = [line.split() for line in lines if line and not line.startswith("#version")]
-    if sorted(vocab.values(), key=str) != sorted(range(len(vocab)), key=str):
+        # tuples: Python's collector, which lists keep busy for half a second, leaves them alone
+        merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+    ids = set(vocab.values()) if all(type(i) is int for i in vocab.values()) else set()
+    if ids != set(range(len(vocab))):
         raise _bad_vocabulary(whole, f"the ids are not 0 … {len(vocab) - 1}")
-    if not all(len(m) == 2 and all(isinstance(s, str) for s in m) for m in merges):
+    kinds = {(len(m), type(m[0]), type(m[-1])) if m else () for m in merges}
+    if kinds - {(2, str, str)}:
         raise _bad_vocabulary(whole, "a merge is not two pieces")
-    return vocab, [tuple(m) for m in merges]
+    return vocab, merges
 
 
 def _bad_vocabulary(path: Path, reason: object) -> CheckpointError:

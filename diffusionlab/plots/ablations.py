@@ -10,21 +10,23 @@ from matplotlib.axes import Axes
 from diffusionlab.analysis.ablations import Ablation, Changed
 from diffusionlab.analysis.anatomy import short_name
 from diffusionlab.analysis.latents import numbers
+from diffusionlab.images import spread
 from diffusionlab.plots.figure import (
-    HEAT,
     SMALL,
     Figure,
+    amounts,
     axis_labels,
     canvas,
     drawable,
+    ending_picture,
     finish,
     heading,
-    latent_picture,
+    largest,
     not_finite,
     panels,
 )
-from diffusionlab.plots.sheets import Cell, Sheet, bar_beside, largest
-from diffusionlab.trace import Trace
+from diffusionlab.plots.panel import bar_beside
+from diffusionlab.plots.sheets import Cell, Sheet
 
 
 def plot_ablation(record: Ablation, *, most: int = 7, ax: Axes | None = None) -> Figure | Axes:
@@ -34,13 +36,12 @@ def plot_ablation(record: Ablation, *, most: int = 7, ax: Axes | None = None) ->
     apart at each level. At most `most` of them are drawn.
     """
     chosen = record.changed[:most]
-    base = _ending(record.base)
+    base = ending_picture(record.base)
     offs = [_picture_off(record, changed) for changed in chosen]
-    top = max([largest(off) for off in offs]) or 1.0
-    options = {"cmap": HEAT, "vmin": 0.0, "vmax": top}
-    pictures = [Cell(*base), *(Cell(*_ending(c.trace), _change(c)) for c in chosen)]
+    top = max(map(largest, offs))
+    pictures = [Cell(*base), *(Cell(*ending_picture(c.trace), _change(c)) for c in chosen)]
     blank = Cell(None, {}, f"difference →\n{_off_unit(record)}\n(yellow: {top:.2g})")
-    below = [blank, *(Cell(off, options) for off in offs)]
+    below = [blank, *(Cell(off, amounts(top)) for off in offs)]
     columns = ["whole", *(drawable(short_name(c.name)[:14]) for c in chosen)]
     grid = Sheet(["", ""], columns, [pictures, below], min(2.1, 15 / len(columns)))
     wide, tall = grid.size
@@ -56,12 +57,6 @@ def plot_ablation(record: Ablation, *, most: int = 7, ax: Axes | None = None) ->
     bad = not_finite(ends, "in a changed run's end")
     heading(axes, f"what is missed without each {record.what}{shown_of}", bad, record.start)
     return finish(ax, axes, _ablation_alt(record))
-
-
-def _ending(trace: Trace) -> tuple[np.ndarray, dict]:
-    if trace.image is not None:
-        return np.asarray(trace.image), {}
-    return latent_picture(numbers(trace.steps[-1].next_latent), trace.preview)
 
 
 def _in_pixels(record: Ablation) -> bool:
@@ -91,13 +86,11 @@ def _change(changed: Changed) -> str:
 def _apart(panel: Axes, chosen: Sequence[Changed]) -> None:
     values = np.stack([c.differences for c in chosen])
     levels = values.shape[1]
-    top = max(largest(values), 1e-9)
-    drawn = panel.imshow(values, aspect="auto", interpolation="nearest", cmap=HEAT, vmin=0,
-                         vmax=top)  # fmt: skip
+    drawn = panel.imshow(values, aspect="auto", interpolation="nearest", **amounts(largest(values)))
     bar_beside(panel, drawn, "difference / size")
     panel.set_yticks(np.arange(len(chosen)), [drawable(short_name(c.name)[:20]) for c in chosen],
                      parse_math=False)  # fmt: skip
-    ticks = sorted({int(i) for i in np.linspace(0, levels - 1, 8).round()})
+    ticks = spread(levels, 8)
     sigmas = chosen[0].parting.karras_sigmas
     panel.set_xticks(ticks, [f"{sigmas[i]:.2g}" for i in ticks])
     axis_labels(panel, "karras_sigma of the latents, in the order of the run", "", SMALL)

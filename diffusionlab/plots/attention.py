@@ -7,26 +7,23 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 
 from diffusionlab.analysis.attention import AttentionMaps, attention_maps
 from diffusionlab.analysis.attention_choice import listed
-from diffusionlab.analysis.latents import numbers
 from diffusionlab.errors import InputError, shown
 from diffusionlab.images import to_array
-from diffusionlab.plots.attention_grids import word_names_of
+from diffusionlab.plots.attention_grids import guesses, word_names_of
 from diffusionlab.plots.figure import (
-    HEAT,
     Figure,
+    amounts,
     canvas,
-    colour_bar,
     contact_sheet,
     finish,
-    latent_picture,
+    heading,
+    largest,
     not_finite,
 )
-from diffusionlab.plots.picture_grid import Grid, titled, top_of
+from diffusionlab.plots.sheets import Cell, Sheet, scale_bar
 from diffusionlab.trace import Trace
 
 SCALINGS = {
@@ -75,7 +72,7 @@ def plot_attention(
     drawn = _sheet(axes, names, maps, scales, below, columns)
     _bar(axes, drawn, scaling)
     bad = not_finite(maps, "in the recorded attention")
-    titled(axes, f"cross-attention, {found.reduction}{remark}", bad, found.rows)
+    heading(axes, f"cross-attention, {found.reduction}{remark}", bad, found.rows)
     return finish(ax, axes, _alt(found, scaling, over))
 
 
@@ -93,9 +90,8 @@ def _one_of(what: str, given: Any, allowed: Iterable) -> None:
 
 def _scales(maps: np.ndarray, scaling: str) -> list[dict]:
     """The `imshow` options of each map."""
-    tops = {"common": [top_of(maps)] * len(maps), "raw": [1.0] * len(maps)}
-    chosen = tops.get(scaling) or [top_of(one) for one in maps]
-    return [{"cmap": HEAT, "vmin": 0.0, "vmax": top} for top in chosen]
+    tops = {"common": [largest(maps)] * len(maps), "raw": [1.0] * len(maps)}
+    return [amounts(top) for top in tops.get(scaling) or map(largest, maps)]
 
 
 def _below(record: Trace, over: str | None, steps: tuple[int, ...]) -> np.ndarray | None:
@@ -115,14 +111,13 @@ def _below(record: Trace, over: str | None, steps: tuple[int, ...]) -> np.ndarra
 
 def _guess(record: Trace, step: int) -> np.ndarray:
     """x0-hat of one step as a uint8 picture."""
-    if len(record.frames) == len(record.steps):
-        return to_array(record.frames[step])
-    if not record.steps[step].predictions or record.preview is None:
+    decoded = len(record.frames) == len(record.steps)
+    if not decoded and (not record.steps[step].predictions or record.preview is None):
         raise InputError(
             "over='x0' needs the predictions and a preview map, or decoded frames; run again with "
             'record={"predictions", "attention", "frames"}'
         )
-    return latent_picture(numbers(record.steps[step].predictions[0].x0), record.preview)[0]
+    return guesses(record, [step])[0].array
 
 
 def _sheet(
@@ -142,7 +137,7 @@ def _sheet(
 def _bar(axes: Axes, drawn: list, scaling: str) -> None:
     """The colour bar; in full colour also where the maps are transparent."""
     top = 1.0 if scaling == "word" else drawn[0].get_clim()[1]
-    colour_bar(axes, ScalarMappable(Normalize(0, top), HEAT), SCALINGS[scaling])
+    scale_bar(axes, top, SCALINGS[scaling])
 
 
 def _alt(found: AttentionMaps, scaling: str, over: str | None) -> str:
@@ -176,19 +171,23 @@ def plot_attention_scalings(
     options = {"layers": layers, "resolution": resolution, "heads": heads}
     found = attention_maps(record, words, steps=steps, **options)
     maps = found.maps[:, 0]
-    top = top_of(maps)
+    top = largest(maps)
     kinds = {"common": f"one scale\n0 to {top:.2g}", "word": "each its own\n0 to its largest",
              "raw": "raw\n0 to 1"}  # fmt: skip
-    cells = [list(zip(maps, _scales(maps, kind), strict=True)) for kind in kinds]
-    largest = [f"≤ {top_of(one):.2g}" for one in maps]
-    captions = [[""] * len(maps), largest, [""] * len(maps)]
-    grid = Grid.fitting(list(kinds.values()), [n[:12] for n in found.words], cells, captions)
-    axes = canvas(ax, (max(grid.size[0] + 1.6, 10.0), grid.size[1] + 0.8))
-    drawn = grid.draw(axes)
-    text = "share of the row's scale"
-    colour_bar(axes, ScalarMappable(Normalize(0, 1), drawn[0].get_cmap()), text)
+    cells = [_row(maps, kind) for kind in kinds]
+    sheet = Sheet(list(kinds.values()), [n[:12] for n in found.words], cells).fitted()
+    axes = sheet.axes(ax, bar=True)
+    sheet.draw(axes)
+    scale_bar(axes, 1.0, "share of the row's scale")
     bad = not_finite(maps, "in the recorded attention")
-    titled(axes, f"the same maps on three scales, {found.reduction}{remark}", bad, found.rows)
-    low, high = min(map(top_of, maps)), top
+    heading(axes, f"the same maps on three scales, {found.reduction}{remark}", bad, found.rows)
+    low, high = min(map(largest, maps)), top
     alt = f"{len(maps)} attention maps, each on one common scale, on its own, and from 0 to 1; "
     return finish(ax, axes, alt + f"their largest values reach from {low:.2g} to {high:.2g}.")
+
+
+def _row(maps: np.ndarray, kind: str) -> list[Cell]:
+    """The maps on one of the scales; where each has its own, its largest value stands above it."""
+    told = [f"≤ {largest(one):.2g}" if kind == "word" else "" for one in maps]
+    rows = zip(maps, _scales(maps, kind), told, strict=True)
+    return [Cell(one, scale, caption=caption) for one, scale, caption in rows]

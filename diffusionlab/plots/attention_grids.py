@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,17 @@ from diffusionlab.analysis.attention_choice import (
 )
 from diffusionlab.analysis.honesty import correlation
 from diffusionlab.analysis.latents import numbers
-from diffusionlab.images import spread
+from diffusionlab.images import spread, to_array
 from diffusionlab.plots.figure import (
-    HEAT,
     Figure,
-    canvas,
+    amounts,
     finish,
+    heading,
+    largest,
     latent_picture,
     not_finite,
 )
-from diffusionlab.plots.picture_grid import Grid, Picture, scale_bar, titled, top_of
+from diffusionlab.plots.sheets import Cell, Sheet, scale_bar
 from diffusionlab.trace import Trace
 
 MOST_ROWS, MOST_COLUMNS = 8, 8
@@ -74,44 +76,41 @@ def plot_attention_steps(
         f"step {i}\n{'σ̂ ' if n == 0 else ''}{record.steps[i].level.karras_sigma:.3g}"
         for n, i in enumerate(found.steps)
     ]
-    guesses = _guesses(record, found.steps)
-    return _word_table(record, found, headings, guesses, f"by step{remark} (σ̂: karras_sigma)", ax)
+    above = guesses(record, found.steps)
+    return _word_table(found, headings, above, f"by step{remark} (σ̂: karras_sigma)", ax)
 
 
-def _guesses(record: Trace, steps: Sequence[int]) -> list[Picture] | None:
-    """x0-hat of each step, decoded if the run kept frames, else by the preview map."""
+def guesses(record: Trace, steps: Sequence[int]) -> list[Cell]:
+    """x0-hat of each step, decoded if the run kept frames, else by the preview map; or none."""
     if len(record.frames) == len(record.steps):
-        return [(np.asarray(record.frames[i]), {}) for i in steps]
+        return [Cell(to_array(record.frames[i])) for i in steps]
     if not all(record.steps[i].predictions for i in steps):
-        return None
-    return [
-        latent_picture(numbers(record.steps[i].predictions[0].x0), record.preview) for i in steps
-    ]
+        return []
+    found = [numbers(record.steps[i].predictions[0].x0) for i in steps]
+    return [Cell(*latent_picture(x0, record.preview)) for x0 in found]
 
 
 def _word_table(
-    record: Trace, found: AttentionMaps, headings: Sequence[str], guesses: Any, what: str,
-    ax: Axes | None,
-) -> Figure | Axes:  # fmt: skip
+    found: AttentionMaps, columns: Sequence[str], above: list[Cell], what: str, ax: Axes | None
+) -> Figure | Axes:
     """Rows of words on one scale, a row of pictures above them if there is one."""
-    top = top_of(found.maps)
-    scale = {"cmap": HEAT, "vmin": 0.0, "vmax": top}
-    cells: list = [[(m, scale) for m in maps] for maps in found.maps]
+    top = largest(found.maps)
+    cells = [[Cell(one, amounts(top)) for one in maps] for maps in found.maps]
     names = [name[:16] for name in found.words]
-    if guesses:
-        cells, names = [guesses, *cells], ["x0-hat", *names]
-    grid = Grid.fitting(names, headings, cells)
-    axes = canvas(ax, (max(grid.size[0] + 1.6, 9.0), grid.size[1] + 0.8))
-    grid.draw(axes)
+    if above:
+        cells, names = [above, *cells], ["x0-hat", *names]
+    sheet = Sheet(names, columns, cells).fitted()
+    axes = sheet.axes(ax, bar=True)
+    sheet.draw(axes)
     scale_bar(axes, top, "probability, one scale")
     bad = not_finite(found.maps, "in the recorded attention")
-    titled(axes, f"cross-attention {what}, {found.reduction}", bad, found.rows)
+    heading(axes, f"cross-attention {what}, {found.reduction}", bad, found.rows)
     peaks = found.maps.max(axis=(2, 3))
     told = "; ".join(
         f"{word} peaks at {peak.max():.2g} in {found.entries[int(peak.argmax())]}"
         for word, peak in zip(found.words[:5], peaks, strict=False)
     )
-    alt = f"Attention maps of {len(names)} words, {what}, {len(headings)} columns: {told}."
+    alt = f"Attention maps of {len(names)} words, {what}, {len(columns)} columns: {told}."
     return finish(ax, axes, alt)
 
 
@@ -144,7 +143,7 @@ def plot_attention_layers(
         found.rows, found.reduction, found.steps, tuple(found.layers[i] for i in order),
     )  # fmt: skip
     headings = [f"{name}\n{sizes[name]}" for name in ordered.layers]
-    return _word_table(record, ordered, headings, None, f"by layer{remark}", ax)
+    return _word_table(ordered, headings, [], f"by layer{remark}", ax)
 
 
 def _in_order(layers: Sequence[Any]) -> list:
@@ -171,24 +170,25 @@ def plot_attention_heads(
     known = _in_order(cross_layers(record.attention))
     layers = [y.tap for y in known][:MOST_COLUMNS] if layers is None else layers
     found = attention_maps(record, [word], steps=steps, layers=layers, by="head")
-    top, columns = top_of(found.maps), _by_layer(found)
-    scale = {"cmap": HEAT, "vmin": 0.0, "vmax": top}
-    most = max(len(heads) for heads in columns.values())
-    cells = [[(c[n], scale) if n < len(c) else None for c in columns.values()] for n in range(most)]
+    top, columns = largest(found.maps), _by_layer(found)
     likes = {name: _likeness(heads) for name, heads in columns.items()}
-    captions = [
-        [f"r {like[n]:.2f}" if n < len(like) else "" for like in likes.values()]
-        for n in range(most)
+    cells = [
+        [
+            Cell(one, amounts(top), caption=f"r {like:.2f}")
+            for one, like in zip(heads, likes[name], strict=True)
+        ]
+        for name, heads in columns.items()
     ]
+    rows = list(zip_longest(*cells, fillvalue=Cell()))
     sizes = {y.name: size_of(y.shape) for y in known}
     headings = [f"{name}\n{sizes[name]}" for name in columns]
-    grid = Grid.fitting([f"head {n}" for n in range(most)], headings, cells, captions)
-    axes = canvas(ax, (max(grid.size[0] + 1.6, 9.0), grid.size[1] + 0.8))
-    grid.draw(axes)
+    sheet = Sheet([f"head {n}" for n in range(len(rows))], headings, rows).fitted()
+    axes = sheet.axes(ax, bar=True)
+    sheet.draw(axes)
     scale_bar(axes, top, "probability, one scale")
     bad = not_finite(found.maps, "in the recorded attention")
     told = f"{found.words[0][:20]!r} head by head, {found.reduction}"
-    titled(axes, f"{told} (r: likeness to the layer's mean)", bad, found.rows)
+    heading(axes, f"{told} (r: likeness to the layer's mean)", bad, found.rows)
     every = [like for some in likes.values() for like in some]
     alt = f"Attention of {found.words[0]!r} in {len(every)} heads of {len(likes)} layers; "
     return finish(ax, axes, alt + f"correlation with the layer's mean {min(every):.2f} to "

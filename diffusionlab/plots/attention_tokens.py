@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
 from diffusionlab.analysis.attention_tokens import (
@@ -19,29 +17,28 @@ from diffusionlab.analysis.attention_tokens import (
     self_attention_at,
     words_at,
 )
-from diffusionlab.analysis.latents import numbers
-from diffusionlab.images import to_array
 from diffusionlab.plots.figure import (
-    HEAT,
     INK,
     LINE,
     QUIET,
-    SMALL,
     TEXT,
     Figure,
+    amounts,
     axis_labels,
     canvas,
     colour,
-    colour_bar,
     contact_sheet,
     drawable,
+    ending_picture,
     finish,
+    heading,
     label,
-    latent_picture,
+    largest,
     not_finite,
     panels,
 )
-from diffusionlab.plots.picture_grid import titled, top_of
+from diffusionlab.plots.panel import bar_beside
+from diffusionlab.plots.sheets import scale_bar
 from diffusionlab.trace import Trace
 
 STYLES = (
@@ -73,7 +70,7 @@ def plot_attention_mass(
     axis_labels(left, "step", "mean probability", TEXT)
     _word_rows(right, found)
     bad = not_finite(found.shares, "in the recorded attention")
-    titled(axes, f"who gets the attention, {found.reduction}", bad, found.rows)
+    heading(axes, f"who gets the attention, {found.reduction}", bad, found.rows)
     told = ", ".join(f"{name} {line.mean():.2f}" for name, line in lines.items())
     first = max(found.words, key=lambda word: found.of(word).mean())
     return finish(ax, axes, f"Mean attention over {len(found.steps)} steps: {told}. Of the words, "
@@ -98,7 +95,7 @@ def _lines(
     for line, (hue, marker, dash) in zip(lines, STYLES, strict=False):
         panel.plot(steps, line, dash, marker=marker, color=colour(hue), linewidth=LINE,
                    markersize=8, markevery=max(1, len(steps) // 10))  # fmt: skip
-    top = top or 1.12 * max(top_of(line) for line in lines)
+    top = top or 1.12 * max(largest(line) for line in lines) or 1.0
     panel.set_ylim(0, top)
     panel.set_xlim(steps[0] - 0.3, steps[-1] + 0.3)
     ends = _apart([line[-1] for line in lines], 0.075 * top)
@@ -126,20 +123,16 @@ def _word_rows(panel: Axes, found: AttentionMass) -> None:
     """A picture of words × steps on one scale."""
     words = found.words[:MOST_WORDS]
     shares = np.stack([found.of(word) for word in words])
-    top = top_of(shares)
     edges = (found.steps[0] - 0.5, found.steps[-1] + 0.5, len(words) - 0.5, -0.5)
-    drawn = panel.imshow(shares, cmap=HEAT, vmin=0, vmax=top, aspect="auto", extent=edges,
-                         interpolation="nearest")  # fmt: skip
+    drawn = panel.imshow(shares, aspect="auto", extent=edges, interpolation="nearest",
+                         **amounts(largest(shares)))  # fmt: skip
     panel.set_yticks(range(len(words)), [drawable(word[:14]) for word in words], parse_math=False)
     axis_labels(panel, "step", "", TEXT)
     panel.xaxis.get_major_locator().set_params(integer=True)
     more = len(found.words) - len(words)
     title = f"first {len(words)} of {len(found.words)} words" if more else "word by word"
     panel.set_title(title, fontsize=TEXT, color=INK)
-    bar = panel.figure.colorbar(drawn, cax=panel.inset_axes((1.04, 0.0, 0.04, 1.0)))
-    bar.set_label("mean probability", fontsize=SMALL, color=INK)
-    bar.ax.tick_params(labelsize=SMALL, width=1.5)
-    bar.outline.set_visible(False)
+    bar_beside(panel, drawn, "mean probability")
 
 
 # ---- the words of one pixel -------------------------------------------------------------------
@@ -174,7 +167,7 @@ def plot_pixel_words(
     bad = not_finite(found.probabilities, "in the recorded attention")
     x, y = found.pixel
     title = f"what pixel ({x}, {y}) looks up, {found.reduction}"
-    titled(axes, title, bad, found.rows)
+    heading(axes, title, bad, found.rows)
     told = ", ".join(f"{w} {m:.2g}" for w, m in zip(found.words[:count], means, strict=False))
     return finish(ax, axes, f"Pixel {found.pixel}, cell {found.cell} of {found.size}, looks up, "
                   f"mean of {len(found.steps)} steps: {told}. {rest}.")  # fmt: skip
@@ -186,17 +179,10 @@ def _rest_told(found: PixelWords) -> str:
     return f"not drawn: {', '.join(parts)}" if parts else "every token is drawn as a word"
 
 
-def _picture(record: Trace) -> tuple[np.ndarray, dict]:
-    """The final picture, or the last latent's preview where a run has none."""
-    if record.image is not None:
-        return to_array(record.image), {}
-    return latent_picture(numbers(record.steps[-1].next_latent), record.preview)
-
-
 def _marked(panel: Axes, record: Trace, cell: tuple[int, int], size: Sequence[int]) -> None:
     """The picture with the cell of a pixel framed."""
     settings = record.settings
-    array, options = _picture(record)
+    array, options = ending_picture(record)
     edges = (0, settings.width, settings.height, 0)
     panel.imshow(array, extent=edges, interpolation="nearest", **options)
     wide, tall = settings.width / size[1], settings.height / size[0]
@@ -229,12 +215,11 @@ def plot_self_attention(
     found = self_attention_at(record, pixel, steps=steps, layers=layers)
     maps = [*found.maps, found.mean] if len(found.maps) > 1 else list(found.maps)
     times = [one * one.size for one in maps]
-    top = top_of(np.concatenate([one.ravel() for one in times]))
-    scale = {"cmap": HEAT, "vmin": 0.0, "vmax": top}
+    top = max(map(largest, times))
     names = [_size_told(one, some) for one, some in zip(found.maps, found.layers, strict=True)]
     names += ["all layers"] if len(maps) > len(names) else []
-    entries = [("picture", *_picture(record))]
-    entries += [(name, one, scale) for name, one in zip(names, times, strict=True)]
+    entries = [("picture", *ending_picture(record))]
+    entries += [(name, one, amounts(top)) for name, one in zip(names, times, strict=True)]
     tall = record.settings.height / record.settings.width
     axes = canvas(ax, (max(3.3 * len(entries) + 1.8, 10.0), 3.2 * tall + 1.6))
     drawn = contact_sheet(axes, entries, columns=len(entries))
@@ -243,13 +228,13 @@ def plot_self_attention(
         row, column = cell_of(record, found.pixel, one.shape)
         across, down = (right - left) / one.shape[1], (high - low) / one.shape[0]
         _frame(axes, left + column * across, high - (row + 1) * down, across, down)
-    colour_bar(axes, ScalarMappable(Normalize(0, top), HEAT), "times the even share")
+    scale_bar(axes, top, "times the even share")
     bad = not_finite(np.concatenate([one.ravel() for one in maps]), "in the recorded attention")
     when = (
         f"step {found.steps[0]}" if len(found.steps) == 1 else f"mean of {len(found.steps)} steps"
     )
     title = f"where pixel {found.pixel} looks in the picture, {when}"
-    titled(axes, title, bad, found.rows)
+    heading(axes, title, bad, found.rows)
     told = "; ".join(f"{n.replace(chr(10), ', ')}: up to {one.max():.2g} times the even share"
                      for n, one in zip(names, times, strict=True))  # fmt: skip
     return finish(ax, axes, f"Self-attention of pixel {found.pixel}, {when}. {told}.")

@@ -12,14 +12,16 @@ from diffusionlab.plots.figure import (
     INK,
     LINE,
     SIGNED,
-    TEXT,
     Figure,
     canvas,
     colour,
     finish,
+    heading,
     label,
+    panels,
 )
-from diffusionlab.plots.panel import bar_beside, boxed, logarithmic, named, title
+from diffusionlab.plots.panel import bar_beside, logarithmic, named
+from diffusionlab.plots.sheets import Cell, Sheet
 
 
 # ---- there and back ---------------------------------------------------------------------------
@@ -31,14 +33,14 @@ def plot_roundtrip(record: Roundtrip, *, ax: Axes | None = None) -> Figure | Axe
     high = 3.8 * min(max(record.before.shape[0] / record.before.shape[1], 0.8), 1.4) + 0.5
     axes = canvas(ax, (17, high + 0.5))
     below = 0.95 / high  # room for the labels of the curve
-    *pictures, curve = boxed(
+    *pictures, curve = panels(
         axes, [(0.0, 0.0, 0.22, 0.91), (0.23, 0.0, 0.22, 0.91), (0.46, 0.0, 0.22, 0.91),
                (0.81, below, 0.185, 0.91 - below)]
     )  # fmt: skip
     _side_by_side(pictures, record)
     _lost(curve, record)
     told = f"there and back: PSNR {record.psnr:.1f} dB"
-    title(axes, f"{told}; {record.compression:.3g} numbers became 1", record.parseval)
+    heading(axes, f"{told}; {record.compression:.3g} numbers became 1", record.parseval)
     return finish(ax, axes, _roundtrip_alt(record))
 
 
@@ -87,9 +89,6 @@ def _roundtrip_alt(record: Roundtrip) -> str:
     )
 
 
-LEFT = 0.62  # room for the names of the channels, in widths of a picture
-
-
 # ---- edits ------------------------------------------------------------------------------------
 def plot_latent_edits(record: LatentEdits, *, ax: Axes | None = None) -> Figure | Axes:
     """The pictures of an edited latent, a row per channel, and the reach of a single position.
@@ -102,14 +101,15 @@ def plot_latent_edits(record: LatentEdits, *, ax: Axes | None = None) -> Figure 
         if edited.edit.place is None:
             rows.setdefault(edited.edit.channel, []).append(edited)
     places = [edited for edited in record.edits if edited.edit.place is not None]
-    across = max((len(row) for row in rows.values()), default=0)
-    units = 1.2 * max(len(rows), 2)  # of one picture's width
-    axes = canvas(ax, (1.62 * (1.06 * across + LEFT + units / 3) + 0.3, 1.62 * units + 0.7))
-    share = (1.06 * across + LEFT) / (1.06 * across + LEFT + units / 3)
-    table, reach = boxed(axes, [(0.0, 0.0, share, 1.0), (share + 0.02, 0.0, 0.98 - share, 1.0)])
-    _table(table, rows, across)
+    sheet = _edits_sheet(rows)
+    wide, high = sheet.size
+    tall = 0.3 * high + 1.3  # of the column on the right, whose pictures stand three deep
+    axes = canvas(ax, (wide + tall, max(high, 4.0) + 0.6))
+    share = wide / (wide + tall)
+    table, reach = panels(axes, [(0.0, 0.0, share, 1.0), (share + 0.02, 0.0, 0.98 - share, 1.0)])
+    sheet.draw(table)
     _reach(reach, record, places[:1])
-    title(axes, _edits_title(places), record.repeats)
+    heading(axes, _edits_title(places), record.repeats)
     told = "; ".join(f"{e.edit}: pixels change by {e.root_mean_square:.2g}" for e in record.edits)
     return finish(ax, axes, f"A latent edited and decoded: {told}. {_edits_title(places)}.")
 
@@ -124,23 +124,16 @@ def _edits_title(places: list[Edited]) -> str:
     return f"one position of the latent: {one.share:.0%} of the change stays in its own square"
 
 
-def _table(panel: Axes, rows: dict, across: int) -> None:
-    panel.axis("off")
-    if not rows:
-        return
-    tall = next(iter(rows.values()))[0].picture.shape
-    tall = tall[0] / tall[1]
-    for n, (channel, row) in enumerate(rows.items()):
-        y = -n * (tall + 0.2)
-        for i, edited in enumerate(row):
-            panel.imshow(edited.picture, extent=(i * 1.06, i * 1.06 + 1, y - tall, y))
-            short = str(edited.edit).removeprefix(f"channel {channel} ").removeprefix("all ")
-            label(panel, i * 1.06 + 0.5, y + 0.02, short, va="bottom")
-        name = "all" if channel is None else f"channel\n{channel}"
-        label(panel, -0.05, y - tall / 2, name, ha="right", fontsize=TEXT)
-    panel.set_xlim(-LEFT, across * 1.06 - 0.06)
-    panel.set_ylim(-(len(rows) - 1) * (tall + 0.2) - tall - 0.02, 0.2)
-    panel.set_aspect("equal", anchor="W")
+def _edits_sheet(rows: dict[int | None, list[Edited]]) -> Sheet:
+    """A row for each channel, each picture named by what was done to it."""
+    names = ["all" if channel is None else f"channel\n{channel}" for channel in rows]
+    cells = [[Cell(e.picture, caption=_short(e, c)) for e in row] for c, row in rows.items()]
+    columns = [""] * max(map(len, rows.values()), default=0)
+    return Sheet(names, columns, cells, 1.62)
+
+
+def _short(edited: Edited, channel: int | None) -> str:
+    return str(edited.edit).removeprefix(f"channel {channel} ").removeprefix("all ")
 
 
 def _reach(panel: Axes, record: LatentEdits, places: list[Edited]) -> None:
@@ -159,7 +152,7 @@ def _reach(panel: Axes, record: LatentEdits, places: list[Edited]) -> None:
         label(panel, width / 2, y - 2, name, va="bottom")
         if places and n:
             _boxes(panel, places[0], y, record.cell, n == 2)
-    panel.set_xlim(-0.01 * width, 1.01 * width)
+    panel.set_xlim(-0.04 * width, 1.04 * width)
     panel.set_ylim((len(shown) - 1) * step + height + 1, -0.17 * width)
     panel.set_aspect("equal", anchor="E")
     panel.axis("off")

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from diffusionlab.analysis.commitment import Commitment, commitment
 from diffusionlab.analysis.latents import numbers, worst_residual
 from diffusionlab.analysis.spectrum import RadialSpectrum, radial_spectrum
-from diffusionlab.images import spread
+from diffusionlab.images import spread, to_array
 from diffusionlab.plots.convergence_to_final import STEP
 from diffusionlab.plots.figure import (
     HEAT,
@@ -22,11 +22,13 @@ from diffusionlab.plots.figure import (
     canvas,
     colour,
     finish,
+    heading,
     label,
     latent_picture,
     not_finite,
+    panels,
 )
-from diffusionlab.plots.panel import bar_beside, boxed, logarithmic, named, step_axis, title
+from diffusionlab.plots.panel import bar_beside, logarithmic, named, step_axis
 from diffusionlab.trace import Trace
 
 
@@ -44,10 +46,11 @@ def plot_commitment(
     high = 4.6 * min(max(height / width, 0.85), 1.3) + 0.6
     axes = canvas(ax, (16, high + 0.5))
     below = 0.85 / high  # room for the labels of the curve
-    picture, places, curve = boxed(
+    picture, places, curve = panels(
         axes, [(0.0, 0.0, 0.29, 0.92), (0.31, 0.0, 0.29, 0.92), (0.735, below, 0.26, 0.92 - below)]
     )
-    picture.imshow(*_end(record)[:1], **_end(record)[1])
+    end, options = _end(record)
+    picture.imshow(end, **options)
     named(picture, "the end")
     _map(places, found)
     for panel in (picture, places):
@@ -55,13 +58,14 @@ def plot_commitment(
         panel.set_anchor("N")
     _share(curve, found)
     bad = not_finite(record.x0s, "in x0-hat")
-    title(axes, str(found), bad or worst_residual(record), found.never_falls)
+    heading(axes, str(found), bad or worst_residual(record), found.never_falls)
     return finish(ax, axes, _commitment_alt(found))
 
 
 def _end(record: Trace) -> tuple[np.ndarray, dict]:
+    """The image, or the last x0-hat: of a stopped run, what `commitment` takes for its end."""
     if record.image is not None:
-        return np.asarray(record.image), {}
+        return to_array(record.image), {}
     return latent_picture(numbers(record.x0s[-1]), record.preview)
 
 
@@ -111,11 +115,11 @@ def plot_spectrum(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     """
     found = radial_spectrum(record)
     axes = canvas(ax, (16, 6.6))
-    lines, wrong = boxed(axes, [(0.06, 0.15, 0.36, 0.77), (0.50, 0.15, 0.41, 0.77)])
+    lines, wrong = panels(axes, [(0.06, 0.15, 0.28, 0.77), (0.5, 0.15, 0.41, 0.77)])
     _lines(lines, found)
     _wrong(wrong, found)
     bad = not_finite(found.power, "in the spectrum of x0-hat")
-    title(axes, _order_told(found), bad or worst_residual(record), "" if bad else found.parseval)
+    heading(axes, _order_told(found), bad or worst_residual(record), "" if bad else found.parseval)
     right = ", ".join(f"{r}: {_step(found, r)}" for r in range(1, len(found.final) - 1))
     alt = f"Spectrum of x0-hat by step. {_order_told(found)}; frequency: step of coming right: "
     return finish(ax, axes, f"{alt}{right}.")
@@ -148,8 +152,8 @@ def _lines(panel: Axes, found: RadialSpectrum) -> None:
     panel.plot(places, final, "--", color=INK, linewidth=LINE, label="the end")
     logarithmic(panel, found.power[:, found.whole], final)
     panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    panel.legend(fontsize=SMALL, frameon=False, loc="upper right", title="step, karras_sigma",
-                 title_fontsize=SMALL)  # fmt: skip
+    panel.legend(fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0),
+                 title="step, karras_sigma", title_fontsize=SMALL)  # fmt: skip
     panel.grid(alpha=0.3)
     named(panel, "power of x0-hat", "frequency (cycles per longer side)", "power in the ring")
 

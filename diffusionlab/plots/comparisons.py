@@ -11,24 +11,26 @@ from diffusionlab.analysis.ladder import Rung, StepLadder, distance
 from diffusionlab.analysis.latents import numbers
 from diffusionlab.analysis.trajectories import Parting, parting
 from diffusionlab.errors import InputError
-from diffusionlab.images import Preview
+from diffusionlab.images import Preview, spread
 from diffusionlab.plots.figure import (
-    HEAT,
     INK,
     LINE,
     SMALL,
     TEXT,
     Figure,
+    amounts,
     axis_labels,
     canvas,
     colour,
     contact_sheet,
     drawable,
+    ending_picture,
     finish,
     heading,
     label,
     latent_picture,
 )
+from diffusionlab.plots.sheets import Cell, Sheet
 from diffusionlab.trace import Comparison, Trace
 
 
@@ -42,7 +44,7 @@ def plot_sampler_grid(record: Comparison, *, ax: Axes | None = None) -> Figure |
     if not record.traces:
         raise InputError("the comparison holds no run; compare at least one")
     pictures = [
-        (_caption(value, trace), *_ending(trace))
+        (_caption(value, trace), *ending_picture(trace))
         for value, trace in zip(record.values, record.traces, strict=True)
     ]
     columns = _columns([str(value) for value in record.values])
@@ -70,12 +72,6 @@ def _columns(values: list[str]) -> int:
     return min(5, len(values)) if len(values) != 6 else 3
 
 
-def _ending(trace: Trace) -> tuple[np.ndarray, dict]:
-    if trace.image is not None:
-        return np.asarray(trace.image), {}
-    return latent_picture(numbers(trace.steps[-1].next_latent), trace.preview)
-
-
 # ---- step k of N and k steps ------------------------------------------------------------------
 def plot_step_ladder(record: StepLadder, *, ax: Axes | None = None) -> Figure | Axes:
     """Three rows over k: step k of N stopped there, x0-hat at step k of N, and a run of k steps.
@@ -84,27 +80,16 @@ def plot_step_ladder(record: StepLadder, *, ax: Axes | None = None) -> Figure | 
     """
     total = record.num_steps
     rows = (
-        (f"step k of {total}, stopped", "stopped", lambda r: f"σ̂ {r.karras_sigma:.3g} left"),
-        (f"x0-hat at step k of {total}", "x0", lambda r: f"step {r.num_steps}"),
-        ("a run of k steps", "finished", _ending_told),
+        (f"step k of {total},\nstopped", "stopped", lambda r: f"σ̂ {r.karras_sigma:.3g} left"),
+        (f"x0-hat\nat step k\nof {total}", "x0", lambda r: f"step {r.num_steps}"),
+        ("a run\nof k steps", "finished", _ending_told),
     )
-    pictures = []
-    for _, what, caption in rows:
-        pictures += _row(record, what, caption)
     count = len(record.rungs)
-    tall = pictures[0][1].shape[0] / pictures[0][1].shape[1]
-    axes = canvas(ax, (2.15 * (1.08 * count + 1.27), 2.15 * (3 * tall + 0.84) + 0.6))
-    contact_sheet(axes, pictures, columns=count)
-    step = tall + 0.2
-    for n, (name, _, _) in enumerate(rows):
-        words = name.replace(", ", ",\n").replace(" at ", "\nat ").replace("run of", "run\nof")
-        label(axes, -0.06, -n * step - tall / 2, words, ha="right", fontsize=TEXT)
-    for n, rung in enumerate(record.rungs):
-        label(axes, n * 1.08 + 0.5, 0.2, f"k = {rung.num_steps}", fontsize=TEXT, va="bottom",
-              weight="bold")  # fmt: skip
-    left, right = axes.get_xlim()
-    axes.set_xlim(left - 1.25, right)
-    axes.set_ylim(axes.get_ylim()[0], 0.42)
+    cells = [_row(record, what, caption) for _, what, caption in rows]
+    columns = [f"k = {rung.num_steps}" for rung in record.rungs]
+    sheet = Sheet([name for name, *_ in rows], columns, cells, 2.15)
+    axes = sheet.axes(ax)
+    sheet.draw(axes)
     heading(axes, f"step k of {total} is not a run of k steps (σ̂: karras_sigma)", record.start)
     return finish(ax, axes, f"A ladder of {count} rungs. {str(record).replace(chr(10), '; ')}.")
 
@@ -113,12 +98,13 @@ def _ending_told(rung: Rung) -> str:
     return f"{rung.num_steps} step{'s' if rung.num_steps > 1 else ''}, σ̂ 0"
 
 
-def _row(record: StepLadder, what: str, caption: Any) -> list[tuple[str, np.ndarray, dict]]:
+def _row(record: StepLadder, what: str, caption: Any) -> list[Cell]:
     if all(None not in (r.stopped_image, r.x0_image, r.finished_image) for r in record.rungs):
         found = [(np.asarray(getattr(r, f"{what}_image")), {}) for r in record.rungs]
     else:
         found = [latent_picture(getattr(r, what), record.preview) for r in record.rungs]
-    return [(caption(r), *picture) for r, picture in zip(record.rungs, found, strict=True)]
+    pairs = zip(record.rungs, found, strict=True)
+    return [Cell(*picture, caption=caption(rung)) for rung, picture in pairs]
 
 
 # ---- two runs ---------------------------------------------------------------------------------
@@ -133,7 +119,7 @@ def plot_difference(
     """
     first, second = _two(record, other)
     names = _names(record, first, second)
-    pictures, largest = _pictures(first, second, names, first.preview)
+    pictures, most = _pictures(first, second, names, first.preview)
     tall = pictures[0][1].shape[0] / pictures[0][1].shape[1]
     axes = canvas(ax, (16, max(3.2 * tall + 1.5, 4.2)))
     axes.axis("off")
@@ -145,7 +131,7 @@ def plot_difference(
     heading(axes, str(found))
     ends = distance(*(numbers(t.steps[-1].next_latent) for t in (first, second)))
     alt = f"Two runs, {names[0]} and {names[1]}: {found}; at the end their latents are {ends:.2g} "
-    return finish(ax, axes, alt + f"of their size apart, pictures by up to {largest:.2g}.")
+    return finish(ax, axes, alt + f"of their size apart, pictures by up to {most:.2g}.")
 
 
 def _two(record: Trace | Comparison, other: Trace | None) -> tuple[Trace, Trace]:
@@ -175,10 +161,9 @@ def _pictures(
         arrays = [numbers(t.steps[-1].next_latent).transpose(1, 2, 0) for t in (first, second)]
         shown, unit = [latent_picture(a.transpose(2, 0, 1), preview) for a in arrays], "in latents"
     off = np.abs(arrays[0] - arrays[1]).mean(axis=2)
-    largest = float(off.max())
-    scale = {"cmap": HEAT, "vmin": 0.0, "vmax": largest or 1.0}
+    most = float(off.max())
     pictures = [(drawable(name), *picture) for name, picture in zip(names, shown, strict=True)]
-    return [*pictures, (f"difference ≤ {largest:.2g} {unit}", off, scale)], largest
+    return [*pictures, (f"difference ≤ {most:.2g} {unit}", off, amounts(most))], most
 
 
 def _curve(panel: Axes, found: Parting) -> None:
@@ -190,7 +175,7 @@ def _curve(panel: Axes, found: Parting) -> None:
           ha="right", va="bottom")  # fmt: skip
     if found.at is not None:
         panel.axvline(found.at, color=INK, linewidth=2, linestyle=":")
-    chosen = np.unique(np.linspace(0, len(sigmas) - 1, min(6, len(sigmas))).round().astype(int))
+    chosen = spread(len(sigmas), 6)
     panel.set_xticks(chosen, [f"{sigmas[i]:.2g}" for i in chosen])
     panel.set_ylim(bottom=0)
     axis_labels(panel, "karras_sigma of the shared levels", "difference / size", SMALL)

@@ -20,9 +20,11 @@ from diffusionlab.plots.figure import (
     canvas,
     colour,
     finish,
+    heading,
     not_finite,
+    panels,
 )
-from diffusionlab.plots.panel import bar_beside, boxed, logarithmic, named, step_axis, title
+from diffusionlab.plots.panel import bar_beside, logarithmic, named, step_axis
 from diffusionlab.trace import Trace
 
 STEP = "step (below it: karras_sigma)"
@@ -51,7 +53,7 @@ def plot_changes(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     bad = not_finite(found.absolute, "in x0-hat")
     told = _moves_told(found)
     several = " (first call of each step)" if record.network_calls > len(record.steps) else ""
-    title(axes, told + several, bad or worst_residual(record))
+    heading(axes, told + several, bad or worst_residual(record))
     ends = f"from {found.absolute[0]:.3g} at step 1 to {found.absolute[-1]:.3g} at the last"
     return finish(ax, axes, f"Curves of the change of x0-hat by step: {told}; {ends}.")
 
@@ -90,7 +92,7 @@ def plot_similarity_to_final(record: Trace, *, ax: Axes | None = None) -> Figure
     axis_labels(axes, STEP, "likeness to the end (1 = the same)")
     axes.grid(alpha=0.3)
     bad = not_finite(record.x0s, "in x0-hat")
-    title(axes, str(found), bad or worst_residual(record), "" if bad else found.ends_at_one)
+    heading(axes, str(found), bad or worst_residual(record), "" if bad else found.ends_at_one)
     told = "; ".join(f"{k} {_when(v, len(steps))}" for k, v in found.reached.items())
     return finish(ax, axes, f"Likeness of x0-hat to {found.end} by step. {found}: {told}.")
 
@@ -110,7 +112,7 @@ def plot_trajectory(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     """Distance of x_t and of x0-hat from their chords, and both paths along two main directions."""
     found = trajectory(record)
     axes = canvas(ax, (16, 6.6))
-    curve, path, noisy = boxed(
+    curve, path, noisy = panels(
         axes, [(0.05, 0.15, 0.26, 0.77), (0.375, 0.15, 0.24, 0.77), (0.68, 0.15, 0.24, 0.77)]
     )
     _off_chord(curve, found)
@@ -120,7 +122,7 @@ def plot_trajectory(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     bad = not_finite(found.x0.scores, "in x0-hat")
     what = "only the noise scale" if found.only_noise else "more than the noise scale"
     note = f"note: PC1 of x_t is {what} (correlation {found.noise_scale:.4f})"
-    title(axes, f"paths of x0-hat and of x_t · {note}", bad or worst_residual(record))
+    heading(axes, f"paths of x0-hat and of x_t · {note}", bad or worst_residual(record))
     return finish(ax, axes, _trajectory_alt(found, note))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -17,10 +16,15 @@ import matplotlib
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as MatplotlibFigure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FixedFormatter
 
-from diffusionlab.images import Preview, smaller_png
+from diffusionlab.images import Preview, to_array, to_image, to_png, to_webp
+from diffusionlab.trace import Trace
 
 TITLE, TEXT, SMALL, LINE = 20, 16, 14, 3.0
 SIGNED, HEAT = "RdBu_r", "viridis"  # signed data, amounts
@@ -43,14 +47,37 @@ class Figure(MatplotlibFigure):
 
     alt: str = ""
 
+    def drawn(self, dpi: float = 80) -> Any:
+        """The figure as an RGB picture of PIL."""
+        before, canvas = self.dpi, FigureCanvasAgg(self)
+        try:
+            self.dpi = dpi
+            canvas.draw()  # once: `savefig` lays a constrained figure out twice
+        finally:
+            self.dpi = before
+        return to_image(np.asarray(canvas.buffer_rgba())[..., :3])
+
     def to_png(self, dpi: float = 80) -> bytes:
         """The picture as a PNG file of at most 256 colours: a third of the bytes in a notebook."""
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=dpi)
-        return smaller_png(buffer.getvalue())
+        return to_png(self.drawn(dpi))
+
+    def encoded(self, dpi: float = 80, most: int = 86_000) -> tuple[bytes, str]:
+        """The picture as bytes and their kind, "image/png" or "image/webp".
+
+        PNG keeps the lines of drawings sharp. Photographs make it large: where it is more than
+        `most` bytes, WebP is taken, of the best quality that is not.
+        """
+        image = self.drawn(dpi)
+        found = to_png(image), "image/png"
+        for quality in (80, 60, 40):
+            if len(found[0]) <= most:
+                break
+            found = min(found, (to_webp(image, quality), "image/webp"), key=lambda x: len(x[0]))
+        return found
 
     def _repr_html_(self) -> str:
-        return picture_html(self.to_png(), self.alt, "image/png")
+        data, kind = self.encoded()  # in the page base64 adds a third
+        return picture_html(data, self.alt, kind)
 
 
 def picture_html(data: bytes, alt: str, kind: str, caption: str | None = None) -> str:
@@ -79,13 +106,57 @@ def finish(given: Axes | None, ax: Axes, alt: str) -> Figure | Axes:
 
 
 def heading(ax: Axes, text: str, *checks: Any) -> None:
-    """The title, followed by every check that failed."""
+    """The title, then every check that failed, on lines that stay on the page.
+
+    Each failed check begins a line of its own and turns the title vermilion. Call it last and once:
+    the room depends on the labels, and a figure of ours grows by every line after the first.
+    """
     failed = [str(check) for check in checks if str(check)]
-    shown = drawable(" · ".join([text, *failed]))
+    own, room = _title_room(ax)
+    parts = "\n".join([text, *failed]).split("\n")
+    lines = [line for part in parts for line in _wrapped(drawable(part), TITLE, room)]
+    if own:
+        ax.figure.set_figheight(ax.figure.get_figheight() + TITLE / 60 * (len(lines) - 1))
     ax.set_title(
-        shown, fontsize=TITLE, color=colour("vermilion") if failed else INK, loc="left", pad=12,
+        "\n".join(lines),
+        fontsize=TITLE,
+        color=colour("vermilion") if failed else INK,
+        loc="left",
+        pad=12,
+        y=1.0,
         parse_math=False,
-    )  # fmt: skip
+    )  # fmt: skip  (a fixed y spares a measurement of the whole figure)
+
+
+def _title_room(ax: Axes) -> tuple[bool, float]:
+    """Whether the Axes has the page to itself; inches from its left edge to the end of it."""
+    beside = [other for other in ax.figure.axes if other.get_label() != "<colorbar>"]
+    wide = ax.figure.get_figwidth()
+    if not isinstance(ax.figure, Figure) or beside != [ax]:
+        return False, wide * ax.get_position().width
+    named = ax.axison and isinstance(ax.yaxis.get_major_formatter(), FixedFormatter)
+    names = [tick.get_text() for tick in ax.get_yticklabels()] if named else ["0.00"]
+    left = max((text_width(name, SMALL) for name in names), default=0.0) if ax.axison else 0.0
+    return True, wide - 0.3 - left - (0.35 if ax.axison and ax.get_ylabel() else 0.0)
+
+
+def text_width(text: str, size: float) -> float:
+    """Inches that the longest line of a text takes across at a size in points."""
+    font, lines = FontProperties(size=size), drawable(text).split("\n")
+    width = text_to_path.get_text_width_height_descent
+    return max(width(line, font, False)[0] for line in lines) / 72
+
+
+def _wrapped(text: str, size: float, room: float) -> list[str]:
+    """The text in lines of at most `room` inches, broken between words."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if lines[-1] and text_width(longer, size) > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def axis_labels(ax: Axes, x: str, y: str, size: float = TEXT) -> None:
@@ -104,7 +175,11 @@ def label(ax: Axes, x: float, y: float, text: str, **options: Any) -> Any:
 
 def colour_bar(ax: Axes, picture: Any, text: str) -> None:
     """A colour bar beside the Axes that says what its numbers are."""
-    bar = ax.figure.colorbar(picture, ax=ax, fraction=0.03, pad=0.01, aspect=14, shrink=0.75)
+    settled = ax.get_anchor() != "C"  # else the Axes moves to its bar
+    bar = ax.figure.colorbar(
+        picture, ax=ax, fraction=0.03, pad=0.01, aspect=14, shrink=0.75,
+        panchor=False if settled else (1.0, 0.5),
+    )  # fmt: skip
     bar.set_label(text, fontsize=SMALL, color=INK)
     bar.ax.tick_params(labelsize=SMALL, width=1.5)
     bar.outline.set_visible(False)
@@ -130,7 +205,7 @@ def contact_sheet(
     rows = -(-len(pictures) // columns)
     ax.set_xlim(-0.02, columns * (1 + gap) - gap + 0.02)
     ax.set_ylim(-(rows - 1) * step - tall - 0.02, step - tall + 0.02)
-    ax.set_aspect("equal")
+    ax.set_aspect("equal", anchor="NW")
     ax.axis("off")
     return drawn
 
@@ -141,7 +216,10 @@ def panels(ax: Axes, boxes: Sequence[tuple[float, float, float, float]]) -> list
     Each box is (left, bottom, width, height) of a panel's frame; leave room for its labels.
     """
     ax.axis("off")
-    return [ax.inset_axes(box, label=f"panel {n}") for n, box in enumerate(boxes)]
+    made = [ax.inset_axes(box, label=f"panel {n}") for n, box in enumerate(boxes)]
+    for panel in made:
+        panel.set_in_layout(False)  # which spares measuring it twice
+    return made
 
 
 def latent_picture(latent: np.ndarray, preview: Preview | None) -> tuple[np.ndarray, dict]:
@@ -152,11 +230,28 @@ def latent_picture(latent: np.ndarray, preview: Preview | None) -> tuple[np.ndar
     return mean, signed(mean)
 
 
+def ending_picture(trace: Trace) -> tuple[np.ndarray, dict]:
+    """The picture that a run ends in, by the preview map where it has no image."""
+    if trace.image is not None:
+        return to_array(trace.image), {}
+    return latent_picture(np.asarray(trace.steps[-1].next_latent), trace.preview)
+
+
+def largest(values: np.ndarray) -> float:
+    """The largest absolute value among the finite ones; 0 if there is none."""
+    good = np.abs(values[np.isfinite(values)])
+    return float(good.max()) if good.size else 0.0
+
+
+def amounts(top: float) -> dict[str, Any]:
+    """The `imshow` options for amounts from 0 to `top` (where that is 0: to 1)."""
+    return {"cmap": HEAT, "vmin": 0.0, "vmax": top or 1.0}
+
+
 def signed(values: np.ndarray) -> dict[str, Any]:
     """The `imshow` options for signed numbers: a diverging map, the same range on both sides."""
-    good = np.abs(values[np.isfinite(values)])
-    largest = float(good.max()) if good.size and good.max() > 0 else 1.0
-    return {"cmap": SIGNED, "vmin": -largest, "vmax": largest}
+    top = largest(values) or 1.0
+    return {"cmap": SIGNED, "vmin": -top, "vmax": top}
 
 
 def not_finite(values: np.ndarray, where: str) -> str:

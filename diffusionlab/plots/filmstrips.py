@@ -11,64 +11,18 @@ from matplotlib.axes import Axes
 from diffusionlab.analysis.latents import eps_spread, numbers, worst_residual
 from diffusionlab.analysis.trajectories import ending
 from diffusionlab.errors import InputError, shown
-from diffusionlab.images import spread
+from diffusionlab.images import spread, to_array
 from diffusionlab.plots.figure import (
-    QUIET,
-    TEXT,
     Figure,
-    canvas,
     drawable,
     finish,
-    label,
-    latent_picture,
+    heading,
     not_finite,
 )
-from diffusionlab.plots.panel import title
+from diffusionlab.plots.sheets import Cell, Sheet, latent_cell
 from diffusionlab.trace import Trace, statistics
 
 NAMES = {"x_t": "x_t, scaled,", "x0": "x0-hat,", "eps": "eps-hat,"}
-LEFT, GAP, LINE_HEIGHT = 0.95, 0.06, 0.27  # room for names, between pictures; inches of a line
-Picture = tuple[np.ndarray, dict]  # an array, and the options of `imshow`
-
-
-# ---- a table of pictures ----------------------------------------------------------------------
-def sheet(
-    ax: Axes | None, rows: Sequence[Sequence[Picture]], names: Sequence[str],
-    captions: Sequence[str], corner: str = "", inches: float = 1.75,
-) -> tuple[Axes, list[list[Any]]]:  # fmt: skip
-    """Rows of pictures with a name at the left of each and a caption over each column.
-
-    `corner` says what the lines of the captions are.
-    Draws into `ax`, or into a new figure with pictures of `inches`; returns the Axes and, row by
-    row, matplotlib's images. All pictures are one unit wide and as tall as the first one.
-    """
-    tall, columns = rows[0][0][0].shape[0] / rows[0][0][0].shape[1], max(map(len, rows))
-    lines = 1 + max((caption.count("\n") for caption in captions), default=-1)
-    top = lines * LINE_HEIGHT / inches
-    wide, high = columns * (1 + GAP) - GAP, len(rows) * (tall + GAP) - GAP
-    size = (inches * (wide + LEFT + 0.05), inches * (high + top + 0.05) + 0.5)
-    axes = canvas(ax, size)
-    drawn = []
-    for n, (row, name) in enumerate(zip(rows, names, strict=True)):
-        y = -n * (tall + GAP)
-        drawn.append([_picture(axes, picture, i, y, tall) for i, picture in enumerate(row)])
-        label(axes, -0.06, y - tall / 2, name, ha="right", fontsize=TEXT)
-    for i, caption in enumerate(captions):
-        label(axes, i * (1 + GAP) + 0.5, 0.03, caption, va="bottom")
-    label(axes, -0.06, 0.03, corner, va="bottom", ha="right", color=QUIET)
-    axes.set_xlim(-LEFT, wide + 0.05)
-    axes.set_ylim(-high - 0.05, top)
-    axes.set_aspect("equal")
-    axes.axis("off")
-    return axes, drawn
-
-
-def _picture(axes: Axes, picture: Picture, place: int, y: float, tall: float) -> Any:
-    left = place * (1 + GAP)
-    array, options = picture
-    return axes.imshow(
-        array, extent=(left, left + 1, y - tall, y), interpolation="nearest", **options
-    )
 
 
 # ---- the filmstrip ----------------------------------------------------------------------------
@@ -87,22 +41,23 @@ def plot_filmstrip(
     level and for every kind of pair. x0-hat is drawn from the recorded frames; all rows are decoded
     where `decode(latent)` (to a PIL image) is given, else by the preview map. Errors: InputError.
     """
-    chosen = _chosen(record, steps, most)
+    last = len(record.x0s)  # says what is missing, of a run without steps or predictions
+    chosen = few_steps(record, steps, last, max(2, most))
     kinds = _kinds(rows)
     end, _ = ending(record)
     shown_rows = {
         kind: _row(record, kind, chosen, float(end.std()) or 1.0, decode) for kind in kinds
     }
     names = [f"{NAMES[kind]}\n{how}" for kind, (how, _) in shown_rows.items()]
-    pictures = [found for _, found in shown_rows.values()]
-    captions = [_caption(record, i) for i in chosen]
-    inches = 2.2 if len(chosen) < 6 else 1.75
-    axes, _ = sheet(ax, pictures, names, captions, "step\nkarras_sigma", inches)
+    cells = [found for _, found in shown_rows.values()]
+    sheet = step_sheet(record, chosen, names, cells, 2.2 if len(chosen) < 6 else 1.75)
+    axes = sheet.axes(ax)
+    sheet.draw(axes)
     check, (stds, warning) = worst_residual(record), eps_spread(record)
     bad = not_finite(record.x0s, "in the network's output") or not_finite(record.latents, "in x_t")
     told = f"eps-hat has std {stds.min():.2f} … {stds.max():.2f}"
     identity = f"x_t = alpha · x0-hat + sigma · eps-hat (to {check.relative:.0e})"
-    title(axes, f"{identity}, {told}", bad or check, "" if bad else warning)
+    heading(axes, f"{identity}, {told}", bad or check, "" if bad else warning)
     return finish(ax, axes, _alt(record, chosen, names, stds) + f" {check}".rstrip())
 
 
@@ -113,36 +68,49 @@ def _kinds(rows: Sequence[str]) -> list[str]:
     return kinds
 
 
-def _chosen(record: Trace, steps: Sequence[int] | None, most: int) -> list[int]:
-    count = len(record.x0s)  # says what is missing, of a run without steps or predictions
+def few_steps(
+    record: Trace, steps: Sequence[int] | None, most: int, usual: int | None = None
+) -> list[int]:
+    """The steps to draw: those asked for, at most `most`; None: `usual` ones, evenly spread.
+
+    Raises InputError.
+    """
+    count = len(record.steps)
     if steps is None:
-        return list(spread(count, max(2, most)))
-    chosen, last = list(steps), count - 1
-    if not chosen or not all(isinstance(i, (int, np.integer)) and 0 <= i <= last for i in chosen):
+        return list(spread(count, usual or most))
+    listed = isinstance(steps, (Sequence, np.ndarray)) and not isinstance(steps, str)
+    good = [isinstance(i, (int, np.integer)) and 0 <= i < count for i in (steps if listed else ())]
+    if not good or not all(good) or len(good) > most:
         raise InputError(
-            f"steps {shown(steps)}; 0 to {last} are allowed in this run: steps=(0, {last})"
+            f"steps={shown(steps)}; 1 to {most} of the steps 0 to {count - 1} are allowed in this "
+            f"run: steps=[0, {count - 1}]"
         )
-    return chosen
+    return [int(i) for i in steps]
 
 
-def _caption(record: Trace, index: int) -> str:
-    return f"{index}\n{record.steps[index].level.karras_sigma:.3g}"
+def step_sheet(
+    record: Trace, steps: Sequence[int], names: Sequence[str], cells: Sequence[Sequence[Cell]],
+    wide: float,
+) -> Sheet:  # fmt: skip
+    """A sheet whose columns are steps of a run, with their karras_sigma."""
+    columns = [f"{i}\n{record.steps[i].level.karras_sigma:.3g}" for i in steps]
+    return Sheet(names, columns, cells, wide, "step\nkarras_sigma")
 
 
 def _row(
     record: Trace, kind: str, chosen: Sequence[int], spread_of_end: float, decode: Any
-) -> tuple[str, list[Picture]]:
+) -> tuple[str, list[Cell]]:
     """How a row is shown, and its pictures."""
     if kind == "x0" and len(record.frames) == len(record.steps) and decode is None:
-        return "decoded", [(np.asarray(record.frames[i]), {}) for i in chosen]
+        return "decoded", [Cell(to_array(record.frames[i])) for i in chosen]
     latents = {"x_t": record.latents, "x0": record.x0s, "eps": record.eps}[kind]
     found = [numbers(latents[i]) for i in chosen]
     if kind == "x_t":
         found = [x * (spread_of_end / (statistics(x).std or 1.0)) for x in found]
-    if decode is not None and all(np.isfinite(x).all() for x in found):
-        return "decoded", [(np.asarray(decode(x.astype(np.float32))), {}) for x in found]
+    whole = decode is not None and all(np.isfinite(x).all() for x in found)
     how = "mean of\nchannels" if record.preview is None else "preview"
-    return how, [latent_picture(x, record.preview) for x in found]
+    cells = [latent_cell(x, record.preview, decode if whole else None) for x in found]
+    return "decoded" if whole else how, cells
 
 
 def _alt(record: Trace, chosen: Sequence[int], names: Sequence[str], stds: np.ndarray) -> str:

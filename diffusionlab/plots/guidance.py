@@ -19,7 +19,7 @@ from diffusionlab.analysis.guidance import (
     recombined,
 )
 from diffusionlab.analysis.latents import branch_x0, numbers
-from diffusionlab.errors import InputError, shown
+from diffusionlab.images import spread
 from diffusionlab.plots.figure import (
     HEAT,
     LINE,
@@ -34,11 +34,13 @@ from diffusionlab.plots.figure import (
     finish,
     heading,
     label,
+    largest,
     not_finite,
     panels,
     signed,
 )
-from diffusionlab.plots.sheets import Cell, Sheet, largest, latent_cell
+from diffusionlab.plots.filmstrips import few_steps, step_sheet
+from diffusionlab.plots.sheets import Cell, amount_cell, latent_cell
 from diffusionlab.trace import Prediction, Trace
 
 MOST_STEPS = 8
@@ -60,35 +62,20 @@ def plot_guidance(
     cond − uncond in each latent channel instead. Raises InputError for a run without guidance.
     """
     guided_steps(record)
-    chosen = _steps(record, steps)
+    chosen = few_steps(record, steps, MOST_STEPS, 6)
     calls = [call_at(record, step) for step in chosen]
     differences = [_difference(call) for call in calls]
     rows = _channel_rows(differences) if channels else _branch_rows(record, calls, decode)
-    columns = [f"{i}\n{c.level.karras_sigma:.3g}" for i, c in zip(chosen, calls, strict=True)]
-    size = 1.9 if len(columns) < 7 else 1.6
-    grid = Sheet(list(rows), columns, list(rows.values()), size, "step\nkarras_sigma")
-    wide, tall = max(grid.size[0], 12.5), grid.size[1]
-    axes = canvas(ax, (wide + 1.5, tall + 0.8))
-    grid.draw(axes, wide)
+    wide = 1.9 if len(chosen) < 7 else 1.6
+    sheet = step_sheet(record, chosen, list(rows), list(rows.values()), wide)
+    axes = sheet.axes(ax, bar=True, least=13.0)
+    sheet.draw(axes)
     scale = Normalize(-1 if channels else 0, 1)
     colour_bar(axes, ScalarMappable(scale, SIGNED if channels else HEAT), _unit(channels, decode))
     found = np.concatenate([d.ravel() for d in differences if d is not None] or [np.zeros(1)])
     bad = not_finite(found, "in the difference")
     heading(axes, _title(record, channels, decode), bad or recombined(record))
     return finish(ax, axes, _alt(record, chosen, differences))
-
-
-def _steps(record: Trace, steps: Sequence[int] | None) -> list[int]:
-    count = len(record.steps)
-    if steps is None:
-        return sorted({int(i) for i in np.linspace(0, count - 1, 6).round()})
-    good = isinstance(steps, (Sequence, np.ndarray, range)) and not isinstance(steps, str)
-    if not good or not 1 <= len(steps) <= MOST_STEPS:
-        raise InputError(
-            f"steps is {shown(steps)}; a list of 1 to {MOST_STEPS} steps from 0 to {count - 1} is "
-            "allowed: steps=[0, 5, 10]"
-        )
-    return list(steps)
 
 
 def _difference(call: Prediction) -> np.ndarray | None:
@@ -138,15 +125,10 @@ def _off_cells(calls: Any, uncond: list[Cell], cond: list[Cell], decoded: bool) 
             found.append(Cell(None, {}, NOT_RUN))
         elif decoded and np.isfinite(difference).all():
             one, other = (np.asarray(cell.array, np.float64) / 255 for cell in pair)
-            found.append(_amount_cell(np.abs(one - other).mean(axis=-1)))
+            found.append(amount_cell(np.abs(one - other).mean(axis=-1)))
         else:
-            found.append(_amount_cell(np.sqrt(np.square(difference).mean(axis=0))))
+            found.append(amount_cell(np.sqrt(np.square(difference).mean(axis=0))))
     return found
-
-
-def _amount_cell(values: np.ndarray) -> Cell:
-    top = largest(values)
-    return Cell(values, {"cmap": HEAT, "vmin": 0.0, "vmax": top or 1.0}, f"up to {top:.2g}")
 
 
 def _channel_rows(differences: Sequence[np.ndarray | None]) -> dict[str, list[Cell]]:
@@ -239,14 +221,13 @@ def _amounts_axis(panel: Axes, values: np.ndarray) -> None:
 
 
 def _above(values: np.ndarray) -> float:
-    good = values[np.isfinite(values)]
-    return 1.15 * float(good.max()) if good.size and good.max() > 0 else 1.0
+    return 1.15 * largest(values) or 1.0
 
 
 def _steps_axis(panel: Axes, found: Curves, record: Trace) -> None:
     """Whole steps below, their karras_sigma above, grey where there was no guidance."""
     panel.set_xlim(-0.5, found.num_steps - 0.5)
-    ticks = sorted({int(i) for i in np.linspace(0, found.num_steps - 1, 6).round()})
+    ticks = spread(found.num_steps, 6)
     panel.set_xticks(ticks)
     above = panel.secondary_xaxis("top")
     above.set_xticks(ticks, [f"{record.karras_sigmas[i]:.2g}" for i in ticks])

@@ -44,10 +44,9 @@ def plot_guidance_dial(record: GuidanceDial, *, ax: Axes | None = None) -> Figur
         rows["whole run:\nits end"] = [_cell(record, stop, "end") for stop in record.stops]
     columns = [_name(stop.guidance, record.own) for stop in record.stops]
     wide = min(2.2, 12.5 / len(columns))
-    grid = Sheet(list(rows), columns, list(rows.values()), wide)
-    across, down = max(grid.size[0], 12.5), grid.size[1]
-    axes = canvas(ax, (across + 0.2, down + 0.8))
-    grid.draw(axes, across)
+    sheet = Sheet(list(rows), columns, list(rows.values()), wide)
+    axes = sheet.axes(ax, least=12.7)
+    sheet.draw(axes)
     bad = not_finite(np.stack([stop.x0 for stop in record.stops]), "in this step")
     where = f"step {record.step}, karras_sigma {record.level.karras_sigma:.3g}"
     known = any(stop.guidance == record.own for stop in record.stops)
@@ -108,7 +107,7 @@ def plot_guidance_sweep(record: Sweep, *, ax: Axes | None = None) -> Figure | Ax
     axes = canvas(ax, (wide, tall + 0.8))
     share = down / tall
     low, high = 0.17 * (1 - share), 0.76 * (1 - share)
-    boxes = [(0.06, low, 0.25, high), (0.4, low, 0.25, high), (0.74, low, 0.25, high)]
+    boxes = [(0.065, low, 0.25, high), (0.4, low, 0.25, high), (0.74, low, 0.25, high)]
     sheet, *below = panels(axes, [(0, 1 - share, 1, share), *boxes])
     grid.draw(sheet)
     _lines(below[0], points, _shares(record), "share (0 … 1)")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 
 from diffusionlab.analysis.honesty import Honesty
 from diffusionlab.analysis.pointing import Pointing, peaks
@@ -17,18 +15,20 @@ from diffusionlab.plots.figure import (
     SMALL,
     TEXT,
     Figure,
+    amounts,
     axis_labels,
     canvas,
     colour,
-    colour_bar,
     contact_sheet,
     finish,
+    heading,
     label,
+    largest,
     latent_picture,
     not_finite,
     panels,
 )
-from diffusionlab.plots.picture_grid import Grid, titled, top_of
+from diffusionlab.plots.sheets import Cell, Sheet, amount_cell, scale_bar
 
 MOST_WORDS, MOST_SCENES = 6, 10
 
@@ -42,15 +42,15 @@ def plot_honesty(record: Honesty, *, ax: Axes | None = None) -> Figure | Axes:
     change the picture most, at most six, in the prompt's order; maps on their own scales.
     """
     kept = _most_changing(record)
-    grid = _honesty_grid(record, kept)
-    axes = canvas(ax, (max(grid.size[0] + 1.6, 11.0), grid.size[1] + 1.2))
-    grid.draw(axes)
-    colour_bar(axes, ScalarMappable(Normalize(0, 1), HEAT), "share of the scale's largest")
+    sheet = _honesty_sheet(record, kept).fitted(down=7.0)
+    axes = sheet.axes(ax, bar=True, least=11.0)
+    sheet.draw(axes)
+    scale_bar(axes, 1.0, "share of the scale's largest")
     bad = not_finite(record.maps, "in the recorded attention")
     left = len(record.words) - len(kept)
     shown = f" ({len(kept)} of {len(record.words)} words, most effect)" if left else ""
     what = f"one word left out, same noise; Δ: mean change of the {record.what}{shown}"
-    titled(axes, f"{record.verdict}\n{what}", bad, record.rows)
+    heading(axes, f"{record.verdict}\n{what}", bad, record.rows)
     told = "; ".join(
         f"{record.words[i]} r {record.own_fits[i]:.2f}, p {record.p[i]:.2g}" for i in kept
     )
@@ -64,23 +64,19 @@ def _most_changing(record: Honesty) -> list[int]:
     return sorted(np.argsort(-means, kind="stable")[:MOST_WORDS].tolist())
 
 
-def _honesty_grid(record: Honesty, kept: list[int]) -> Grid:
-    changed = _scale(top_of(record.differences[kept]))
-    maps = [(record.maps[i], _scale(top_of(record.maps[i]))) for i in kept]
-    changes = [(record.differences[i], changed) for i in kept]
-    pictures = [_ending(record, run) for run in (0, *(i + 1 for i in kept))]
-    largest = [f"0 to {top_of(record.maps[i]):.2g}" for i in kept]
-    means = [f"Δ {record.differences[i].mean():.2g}" for i in kept]
-    return Grid.fitting(
-        ["heat map", "picture\nwithout it", f"change\n0 to {changed['vmax']:.2g}"],
-        ["", *(record.words[i][:12] for i in kept)],
-        [[None, *maps], pictures, [None, *changes]],
-        [["", *largest], ["whole prompt", *means], ["", *(_fit(record, i) for i in kept)]],
-    )
-
-
-def _scale(top: float) -> dict:
-    return {"cmap": HEAT, "vmin": 0.0, "vmax": top}
+def _honesty_sheet(record: Honesty, kept: list[int]) -> Sheet:
+    """Three rows: what the word's map says, the picture without it, and what changed."""
+    top = largest(record.differences[kept])
+    whole = Cell(*_ending(record, 0), caption="whole prompt")
+    maps, pictures, changes = [Cell()], [whole], [Cell()]
+    for i in kept:
+        maps.append(amount_cell(record.maps[i], "0 to {:.2g}", above=True))
+        moved = f"Δ {record.differences[i].mean():.2g}"
+        pictures.append(Cell(*_ending(record, i + 1), caption=moved))
+        changes.append(Cell(record.differences[i], amounts(top), caption=_fit(record, i)))
+    names = ["heat map", "picture\nwithout it", f"change\n0 to {top:.2g}"]
+    columns = ["", *(record.words[i][:12] for i in kept)]
+    return Sheet(names, columns, [maps, pictures, changes])
 
 
 def _ending(record: Honesty, run: int) -> tuple[np.ndarray, dict]:
@@ -106,13 +102,13 @@ def plot_pointing(record: Pointing, *, ax: Axes | None = None) -> Figure | Axes:
     line is what the masks of other scenes would give. At most ten scenes, evenly taken.
     """
     kept = list(spread(len(record.maps), MOST_SCENES))
-    axes = canvas(ax, (16, 6.9))
+    axes = canvas(ax, (16, 6.2))
     left, right = panels(axes, [(0.0, 0.0, 0.68, 1.0), (0.77, 0.17, 0.22, 0.78)])
     _scenes(left, record, kept)
     _rates(right, record)
     bad = not_finite(record.maps, "in the maps")
     what = f", {record.what}" if record.what else ""
-    titled(axes, f"{record.verdict}\n{len(record.maps)} maps on exact masks{what}", bad)
+    heading(axes, f"{record.verdict}\n{len(record.maps)} maps on exact masks{what}", bad)
     low, high = record.interval
     return finish(ax, axes, f"{len(record.maps)} maps against exact masks: {record.verdict}; 95 % "
                   f"interval {low:.2f} to {high:.2f}, IoU {record.iou.mean():.2f}, chance "

@@ -24,7 +24,7 @@ from diffusionlab.plots.figure import (
     not_finite,
     signed,
 )
-from diffusionlab.plots.text_space import PRINTED, failures, print_values
+from diffusionlab.plots.text_space import PRINTED, print_values
 
 
 def plot_image_text(record: ImageText, *, ax: Axes | None = None) -> Figure | Axes:
@@ -35,7 +35,7 @@ def plot_image_text(record: ImageText, *, ax: Axes | None = None) -> Figure | Ax
     """
     count = len(record.matrix)
     values = record.matrix.T  # (captions, images)
-    axes = canvas(ax, (0.95 * count + 6.0, 0.78 * count + 2.9))
+    axes = canvas(ax, (max(0.95 * count, 6.0) + 6.0, 0.78 * count + 2.9))
     scale = signed(values)
     picture = axes.imshow(values, aspect="auto", interpolation="nearest", **scale)
     if count <= PRINTED:
@@ -53,7 +53,7 @@ def plot_image_text(record: ImageText, *, ax: Axes | None = None) -> Figure | Ax
     centred = ", means subtracted" if record.centred else ""
     colour_bar(axes, picture, f"cosine{centred}")
     bad = not_finite(values, "in the vectors")
-    heading(axes, _title(record), *failures(bad, "" if bad else record.unit))
+    heading(axes, _title(record), bad, "" if bad else record.unit)
     alt = (
         f"Cosines of {count} images with {count} captions: own {record.own:.2f} on average, others "
         f"{record.others:.2f}; {record.images_right:.0%} of images find their caption and "

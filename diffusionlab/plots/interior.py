@@ -20,6 +20,7 @@ from diffusionlab.analysis.interior import (
     time_embedding,
 )
 from diffusionlab.errors import InputError, shown
+from diffusionlab.images import spread
 from diffusionlab.plots.figure import (
     INK,
     LINE,
@@ -33,11 +34,14 @@ from diffusionlab.plots.figure import (
     drawable,
     finish,
     heading,
+    largest,
     not_finite,
     panels,
     signed,
 )
-from diffusionlab.plots.sheets import Cell, Sheet, bar_beside, largest
+from diffusionlab.plots.filmstrips import few_steps, step_sheet
+from diffusionlab.plots.panel import bar_beside
+from diffusionlab.plots.sheets import Cell, Sheet
 from diffusionlab.trace import Anatomy, Trace
 
 PER_ROW = 5
@@ -119,10 +123,19 @@ def plot_features(
         grid, title = _step_grid(record, found, steps), "what each block hands on, step by step"
     wide, tall = grid.size
     tall = max(tall, 4.2)
-    axes = canvas(ax, (wide + 4.9, tall + 0.75))
-    share = wide / (wide + 4.9)
+    axes = canvas(ax, (wide + 5.3, tall + 0.75))
+    share = wide / (wide + 5.3)
     sheet, sizes = panels(
-        axes, [(0, 0, share, 1), (share + 0.055, 0.6 / tall, 0.93 - share, 1 - 1.1 / tall)]
+        axes,
+        [
+            (0, 0, share, 1),
+            (
+                share + 1.05 / (wide + 5.3),
+                0.6 / tall,
+                0.98 - share - 1.05 / (wide + 5.3),
+                1 - 1.1 / tall,
+            ),
+        ],
     )
     grid.draw(sheet)
     _energies(sizes, found)
@@ -170,22 +183,14 @@ def _channel_grid(found: Sequence[Features]) -> Sheet:
 
 
 def _step_grid(record: Trace, found: Sequence[Features], steps: Sequence[int]) -> Sheet:
-    good = isinstance(steps, (Sequence, np.ndarray, range)) and not isinstance(steps, str)
-    if not good or not 1 <= len(steps) <= 9:
-        raise InputError(
-            f"steps is {shown(steps)}; a list of 1 to 9 steps from 0 to {len(record.steps) - 1} "
-            "is allowed: steps=[0, 5, 10]"
-        )
+    steps = few_steps(record, steps, 9)
     names, cells = [], []
     for f in found:
         values = np.stack([at_step(record, f.tap, step) for step in steps])
         colours, explained = principal_colours(values)
         names.append(f"{_name(f)}\n{explained.sum():.0%} of var.")
         cells.append([Cell(picture) for picture in colours])
-    sigmas = [record.steps[step].level.karras_sigma for step in steps]
-    columns = [f"{i}\n{sigma:.3g}" for i, sigma in zip(steps, sigmas, strict=True)]
-    wide = min(1.55, 10.5 / len(columns))
-    return Sheet(names, columns, cells, wide, "step\nkarras_sigma")
+    return step_sheet(record, steps, names, cells, min(1.55, 10.5 / len(steps)))
 
 
 def _energies(panel: Axes, found: Sequence[Features]) -> None:
@@ -218,7 +223,7 @@ def plot_time_embedding(record: Trace, *, ax: Axes | None = None) -> Figure | Ax
     found = time_embedding(record)
     steps, width = found.values.shape
     axes = canvas(ax, (15, 6))
-    left, right = panels(axes, [(0.06, 0.14, 0.42, 0.76), (0.63, 0.14, 0.3, 0.76)])
+    left, right = panels(axes, [(0.06, 0.14, 0.4, 0.76), (0.61, 0.14, 0.29, 0.76)])
     edges = (-0.5, width - 0.5, steps - 0.5, -0.5)
     drawn = left.imshow(found.values[:, found.order], aspect="auto", interpolation="nearest",
                         extent=edges, **signed(found.values))  # fmt: skip
@@ -226,7 +231,7 @@ def plot_time_embedding(record: Trace, *, ax: Axes | None = None) -> Figure | Ax
     drawn = right.imshow(found.similarity, aspect="auto", interpolation="nearest", cmap=SIGNED,
                          vmin=-1.0, vmax=1.0)  # fmt: skip
     bar_beside(right, drawn, "cosine (1: the same)")
-    chosen = sorted({int(i) for i in np.linspace(0, steps - 1, 6).round()})
+    chosen = spread(steps, 6)
     names = [f"{found.timesteps[i]:g}" for i in chosen]
     for panel in (left, right):
         panel.set_yticks(chosen, names)

@@ -23,9 +23,10 @@ from diffusionlab.plots.figure import (
     label,
     latent_picture,
     not_finite,
+    panels,
     signed,
 )
-from diffusionlab.plots.panel import boxed, named, title
+from diffusionlab.plots.panel import named
 from diffusionlab.trace import Latent, Trace, statistics
 
 
@@ -69,10 +70,10 @@ def plot_latent_histogram(
         (0.055 + n % columns * 0.945 / columns, 1 - (n // columns + 0.83) / rows,
          0.78 / columns, 0.73 / rows) for n in range(count)
     ]  # fmt: skip
-    for n, panel in enumerate(boxed(axes, boxes)):
+    for n, panel in enumerate(panels(axes, boxes)):
         _histogram(panel, found, n, first=n % columns == 0)
     bad = not_finite(latent, "left out here") if found.bad else ""
-    title(axes, f"{where} {found}", bad)
+    heading(axes, f"{where} {found}", bad)
     told = "; ".join(
         f"channel {i} mean {found.means[i]:.2f}, std {found.stds[i]:.2f}" for i in range(count)
     )
@@ -123,7 +124,7 @@ def plot_preview_fit(record: Preview, *, ax: Axes | None = None) -> Figure | Axe
     weight, bias, r2 = (np.asarray(x, np.float64) for x in (record.weight, record.bias, record.r2))
     channels = weight.shape[1]
     axes = canvas(ax, (16, 6.2))
-    table, ramps, bars = boxed(
+    table, ramps, bars = panels(
         axes, [(0.055, 0.13, 0.42, 0.79), (0.54, 0.13, 0.23, 0.79), (0.845, 0.13, 0.15, 0.79)]
     )
     _matrix(table, weight, bias)
@@ -134,7 +135,7 @@ def plot_preview_fit(record: Preview, *, ax: Axes | None = None) -> Figure | Axe
     mean = float(np.mean(r2))
     poor = f"CHECK FAILED: R² {r2.max():.3g} is above 1" if r2.max() > 1 + 1e-6 else ""
     told = f"rgb = weight · latent + bias explains {mean:.0%} of the colours' variance"
-    title(axes, told, bad, poor)
+    heading(axes, told, bad, poor)
     parts = ", ".join(f"{name} R² {value:.3f}" for name, value in zip(RGB, r2, strict=True))
     return finish(ax, axes, f"The preview map from {channels} latent channels to RGB: {parts}.")
 

@@ -16,12 +16,13 @@ from diffusionlab.plots.figure import (
     canvas,
     colour,
     finish,
+    heading,
     label,
-    latent_picture,
     not_finite,
+    panels,
 )
-from diffusionlab.plots.filmstrips import Picture, sheet
-from diffusionlab.plots.panel import boxed, named, title
+from diffusionlab.plots.panel import named
+from diffusionlab.plots.sheets import Cell, Sheet, latent_cell
 from diffusionlab.schedule import NoiseSchedule
 from diffusionlab.trace import Noising
 
@@ -36,8 +37,8 @@ def plot_noising(
     """
     preview = record.preview if preview is None else preview
     found = noising_curve(record)
-    pixels = [(np.clip(numbers(x) / 2 + 0.5, 0, 1), {}) for x in record.noisy_pixels]
-    clean = (np.asarray(record.image), {})
+    pixels = [Cell(np.clip(numbers(x) / 2 + 0.5, 0, 1)) for x in record.noisy_pixels]
+    clean = Cell(np.asarray(record.image))
     rows, names = [[clean, *pixels]], ["noisy\npixels"]
     for name, latents, images in (
         ("noisy\nlatent", record.latents, record.noisy_images),
@@ -48,23 +49,25 @@ def plot_noising(
         names.append(f"{name},\n{'decoded' if images else 'preview'}")
     captions = ["clean", *(_caption(found, i) for i in range(len(record.levels)))]
     corner = "timestep\nkarras_sigma\nSNR"
-    axes, _ = sheet(ax, rows, names, captions, corner, 2.0 if len(captions) < 6 else 1.5)
+    sheet = Sheet(names, captions, rows, 2.0 if len(captions) < 6 else 1.5, corner)
+    axes = sheet.axes(ax)
+    sheet.draw(axes)
     bad = not_finite(numbers(record.latents), "in the noisy latents")
     told = f", told {record.prompt[:40]!r}" if record.prompt else ", told nothing"
-    title(
+    heading(
         axes, f"noised to {len(record.levels)} levels and one step back{told}", bad, *found.checks
     )
     return finish(ax, axes, f"A picture noised to {len(record.levels)} levels. {_told(found)}")
 
 
-def _pictures(latents: np.ndarray, images: tuple, preview: Preview | None) -> list[Picture]:
+def _pictures(latents: np.ndarray, images: tuple, preview: Preview | None) -> list[Cell]:
     if images:
-        return [(np.asarray(image), {}) for image in images]
-    return [latent_picture(numbers(latent), preview) for latent in latents]
+        return [Cell(np.asarray(image)) for image in images]
+    return [latent_cell(numbers(latent), preview) for latent in latents]
 
 
-def _end(record: Noising, images: tuple, preview: Preview | None) -> Picture:
-    return (np.asarray(record.image), {}) if images else latent_picture(numbers(record.x0), preview)
+def _end(record: Noising, images: tuple, preview: Preview | None) -> Cell:
+    return Cell(np.asarray(record.image)) if images else latent_cell(numbers(record.x0), preview)
 
 
 def _caption(found: NoisingCurve, i: int) -> str:
@@ -94,14 +97,14 @@ def plot_noising_curve(
     """
     found = noising_curve(record)
     axes = canvas(ax, (15, 6))
-    signal, errors = boxed(axes, [(0.065, 0.13, 0.4, 0.79), (0.575, 0.13, 0.4, 0.79)])
+    signal, errors = panels(axes, [(0.065, 0.13, 0.4, 0.79), (0.575, 0.13, 0.4, 0.79)])
     _signal(signal, found, schedule)
     _errors(errors, found)
     bad = not_finite(found.x0_errors, "in the errors")
     best = float(np.nanmin(found.x0_errors, initial=np.inf))
     worst = float(np.nanmax(found.x0_errors, initial=0.0))
     told = f"one step back is off by {best:.2g} … {worst:.2g} of the picture's spread"
-    title(axes, told, bad, *found.checks)
+    heading(axes, told, bad, *found.checks)
     return finish(ax, axes, f"Signal-to-noise ratio and one-step errors. {_told(found)}")
 
 

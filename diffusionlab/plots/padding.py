@@ -5,25 +5,27 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from diffusionlab.analysis.latents import numbers
 from diffusionlab.analysis.padding import EmptiedRun, Padding
 from diffusionlab.plots.figure import (
-    HEAT,
     INK,
     LINE,
     SMALL,
     TEXT,
     Figure,
+    amounts,
     axis_labels,
     canvas,
     colour,
+    ending_picture,
     finish,
     heading,
     label,
-    latent_picture,
+    largest,
     not_finite,
+    panels,
 )
-from diffusionlab.plots.text_space import failures, placed, short
+from diffusionlab.plots.sheets import Cell, Sheet
+from diffusionlab.plots.text_space import short
 from diffusionlab.plots.tokens import colour_of
 
 
@@ -38,12 +40,12 @@ def plot_padding(record: Padding, *, ax: Axes | None = None) -> Figure | Axes:
     axes = canvas(ax, (11.5, 8.2 if runs else 4.6))
     low, tall = (0.1, 0.24) if runs else (0.2, 0.7)
     boxes = [(0.075, low, 0.92, tall)] + ([(0.0, 0.38, 1.0, 0.62)] if runs else [])
-    rows, *sheet = placed(axes, boxes)
+    rows, *sheet = panels(axes, boxes)
     _rows(rows, record)
     if runs:
         _pictures(sheet[0], runs)
     bad = not_finite(np.stack([record.norms, record.to_end]), "in the text embedding")
-    heading(axes, _title(record), *failures(bad, record.repeat))
+    heading(axes, _title(record), bad, record.repeat)
     told = "; ".join(f"{run.name} {run.distance:.2g}" for run in runs[1:])
     ends = record.mean(record.to_end, "pad"), record.mean(record.to_empty, "pad")
     alt = (
@@ -94,35 +96,20 @@ def _names(panel: Axes, record: Padding) -> None:
               transform=panel.get_xaxis_transform())  # fmt: skip
 
 
-def _pictures(sheet: Axes, runs: tuple[EmptiedRun, ...]) -> None:
+def _pictures(panel: Axes, runs: tuple[EmptiedRun, ...]) -> None:
     """The ends of the runs in a row, and below each how far its pixels lie from the first's."""
-    ends = [_ending(run) for run in runs]
+    ends = [ending_picture(run.trace) for run in runs]
     base = ends[0][0].astype(np.float64)
-    moved = [np.abs(array - base) for array, _ in ends]
+    moved = [np.abs(array - base) for array, _ in ends[1:]]
     moved = [m.mean(axis=-1) if m.ndim == 3 else m for m in moved]
-    largest = max(float(m.max()) for m in moved) or 1.0
-    tall = base.shape[0] / base.shape[1]
-    for i, (run, (array, options)) in enumerate(zip(runs, ends, strict=True)):
-        left = 1.12 * i
-        sheet.imshow(array, extent=(left, left + 1, 0, tall), **options)
-        label(sheet, left + 0.5, tall + 0.04, _caption(run), va="bottom", fontsize=TEXT)
-        if i:
-            sheet.imshow(moved[i], extent=(left, left + 1, -tall - 0.06, -0.06), cmap=HEAT,
-                         vmin=0, vmax=largest)  # fmt: skip
-    told = f"difference,\nmean of RGB,\n0 (dark) …\n{largest:.0f} of 255"
-    told = told if base.ndim == 3 else f"difference\n0 … {largest:.2g}"
-    label(sheet, 0.5, -0.06 - tall / 2, told, fontsize=TEXT)
-    sheet.set_xlim(0, 1.12 * len(runs) - 0.12)
-    sheet.set_ylim(-tall - 0.06, tall + 0.32)
-    sheet.set_aspect("equal")
-    sheet.axis("off")
+    top = max(map(largest, moved), default=0.0)
+    told = f"difference,\nmean of RGB,\n0 (dark) …\n{top:.0f} of 255"
+    told = told if base.ndim == 3 else f"difference\n0 … {top:.2g}"
+    below = [Cell(note=told), *(Cell(one, amounts(top)) for one in moved)]
+    columns = [_caption(run) for run in runs]
+    Sheet(["", ""], columns, [[Cell(*end) for end in ends], below]).draw(panel)
+    panel.set_anchor("N")
 
 
 def _caption(run: EmptiedRun) -> str:
     return run.name if not run.emptied else f"{run.name}\nmoved {run.distance:.2f}"
-
-
-def _ending(run: EmptiedRun) -> tuple[np.ndarray, dict]:
-    if run.trace.image is not None:
-        return np.asarray(run.trace.image), {}
-    return latent_picture(numbers(run.trace.steps[-1].next_latent), run.trace.preview)

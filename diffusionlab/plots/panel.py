@@ -1,53 +1,20 @@
-"""Parts of panels: an axis of steps, a colour bar of a panel, a title that stays on the page."""
+"""Parts of panels: axes of steps and of powers of ten, a colour bar, a panel's own title."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from diffusionlab.plots.figure import (
-    INK,
-    SMALL,
-    TEXT,
-    TITLE,
-    Figure,
-    axis_labels,
-    colour,
-    drawable,
-    panels,
-)
-
-LETTER = 0.152  # inches that a letter of a title takes, on average
-
-
-def title(ax: Axes, text: str, *checks: Any) -> None:
-    """As `figure.heading`, in lines that stay on the page; failed checks stand on their own."""
-    failed = " · ".join(str(check) for check in checks if str(check))
-    own = isinstance(ax.figure, Figure) and len(ax.figure.axes) == 1
-    share = 0.98 if own else ax.get_position().width
-    most = max(30, int(ax.figure.get_figwidth() * share / LETTER))
-    lines = [textwrap.fill(drawable(part), most) for part in (text, failed) if part]
-    shade = colour("vermilion") if failed else INK
-    ax.set_title("\n".join(lines), fontsize=TITLE, color=shade, loc="left", pad=12, y=1.0,
-                 parse_math=False)  # fmt: skip
-
-
-def boxed(ax: Axes, boxes: Sequence[tuple[float, float, float, float]]) -> list[Axes]:
-    """`figure.panels` whose labels have their room inside the Axes: no layout need measure them."""
-    found = panels(ax, boxes)
-    for panel in found:
-        panel.set_in_layout(False)
-    return found
+from diffusionlab.images import spread
+from diffusionlab.plots.figure import INK, SMALL, TEXT, axis_labels, drawable
 
 
 def step_axis(panel: Axes, steps: np.ndarray, sigmas: np.ndarray, most: int = 7) -> None:
     """Ticks that say the step and, below it, its karras_sigma."""
-    chosen = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))
+    chosen = spread(len(steps), most)
     panel.set_xticks([steps[i] for i in chosen], [f"{steps[i]}\n{sigmas[i]:.3g}" for i in chosen])
 
 
@@ -65,7 +32,7 @@ def logarithmic(panel: Axes, *curves: np.ndarray) -> None:
 
 
 def bar_beside(panel: Axes, picture: Any, text: str, whole: bool = False) -> None:
-    """A colour bar at the right of a panel (which no layout engine moves)."""
+    """A colour bar at the right of a panel (which no layout engine moves); `whole`: of integers."""
     place = panel.inset_axes((1.03, 0.0, 0.035, 1.0), label="colour bar")
     bar = panel.figure.colorbar(picture, cax=place)
     bar.set_label(text, fontsize=SMALL, color=INK)
@@ -78,6 +45,6 @@ def bar_beside(panel: Axes, picture: Any, text: str, whole: bool = False) -> Non
 
 def named(panel: Axes, name: str, x: str = "", y: str = "") -> None:
     """A panel's own title, and its axis labels where they are given."""
-    panel.set_title(name, fontsize=TEXT, color=INK, y=1.0)  # a fixed y spares a measurement
+    panel.set_title(drawable(name), fontsize=TEXT, color=INK, y=1.0, parse_math=False)
     if x or y:
         axis_labels(panel, x, y, SMALL)

@@ -108,4 +108,4 @@ def _weight(axes: Axes, place: float, bar: Coefficient) -> None:
 
 
 def _mapless(preview: Preview | None) -> str:
-    return "" if preview is not None else " (no preview map: mean of the channels)"
+    return "" if preview is not None else "\n(no preview map: mean of the channels)"

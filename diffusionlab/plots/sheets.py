@@ -1,33 +1,53 @@
-"""A sheet of pictures in one Axes: names on the left, captions above, a note below each picture."""
+"""A sheet of pictures in one Axes: names on the left, captions above, notes below."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 
-from diffusionlab.plots.figure import INK, QUIET, SMALL, TEXT, label, latent_picture
+from diffusionlab.plots.figure import (
+    HEAT,
+    QUIET,
+    SMALL,
+    TEXT,
+    amounts,
+    canvas,
+    colour_bar,
+    label,
+    largest,
+    latent_picture,
+    text_width,
+)
 
-GAP, LINE_INCHES, LETTER_INCHES = 0.06, 0.27, 0.135  # of a picture; of text at TEXT points
+GAP, LINE_INCHES = 0.06, 0.27  # of a picture; of a line of text
+TITLE_INCHES, BAR_INCHES = 0.6, 1.5
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One picture (h, w) or (h, w, 3) with its `imshow` options, or None and why there is none."""
+    """One picture (h, w) or (h, w, 3) with its `imshow` options, a caption over and a note below.
 
-    array: np.ndarray | None
+    Without an array the note stands in its place and says why there is none.
+    """
+
+    array: np.ndarray | None = None
     options: dict = field(default_factory=dict)
     note: str = ""
+    caption: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """Rows of as many cells as there are columns; every picture is one unit, `wide` inches.
+    """Rows of cells, each with its name; every picture is one unit, `wide` inches.
 
-    `corner` stands beside the captions, above the names, and says what their lines are.
+    `columns` are captions above the columns; `corner` stands beside them, above the names, and
+    says what their lines are.
     """
 
     names: Sequence[str]
@@ -35,6 +55,14 @@ class Sheet:
     cells: Sequence[Sequence[Cell]]
     wide: float = 2.0
     corner: str = ""
+
+    def fitted(self, across: float = 13.0, down: float = 7.5) -> Sheet:
+        """The same with pictures as large as these inches allow, 1.1 to 2.6 inches wide."""
+        small = replace(self, wide=1.1)
+        words = small.size[1] - 1.1 * len(self.names) * (self.tall + GAP)
+        wide = (across - 1.1 * small.left) / (len(self.columns) * (1 + GAP))
+        high = (down - words) / (len(self.names) * (self.tall + GAP))
+        return replace(self, wide=max(1.1, min(2.6, wide, high)))
 
     @property
     def tall(self) -> float:
@@ -45,59 +73,66 @@ class Sheet:
     @property
     def left(self) -> float:
         """Room for the names, in pictures."""
-        names = (*self.names, self.corner)
-        longest = max(len(line) for name in names for line in name.split("\n"))
-        return longest * LETTER_INCHES / self.wide
-
-    @property
-    def top(self) -> float:
-        """Room for the captions of the columns, in pictures."""
-        return _lines(self.columns) * LINE_INCHES / self.wide
-
-    def _pitch(self, row: int) -> float:
-        below = _lines([cell.note for cell in self.cells[row] if cell.array is not None])
-        return self.tall + GAP + below * LINE_INCHES / self.wide
+        widest = max(text_width(name, TEXT) for name in (*self.names, self.corner))
+        return (widest + 0.1) / self.wide + 0.05
 
     @property
     def size(self) -> tuple[float, float]:
         """Inches that the sheet fills, without a heading."""
         across = self.left + len(self.columns) * (1 + GAP) + GAP
-        down = self.top + sum(self._pitch(row) for row in range(len(self.cells)))
+        down = self._lines(self.columns) + sum(self._row_height(row) for row in self.cells)
         return self.wide * across, self.wide * down
 
-    def draw(self, ax: Axes, room: float = 0.0) -> list[Any]:
-        """Draw everything in data coordinates; matplotlib's images, row by row.
+    def axes(self, ax: Axes | None, bar: bool = False, least: float = 10.0) -> Axes:
+        """The given Axes, or those of a new figure with room for a heading and a colour bar."""
+        across, down = self.size
+        room = BAR_INCHES if bar else 0.2
+        return canvas(ax, (max(across + room, least), down + TITLE_INCHES))
 
-        `room` are inches that the Axes has across; what the sheet does not need stays free.
-        """
+    def draw(self, ax: Axes) -> list[Any]:
+        """Draw everything in data coordinates; matplotlib's images, row by row."""
         drawn, top = [], 0.0
-        label(ax, -0.05, 0.02, self.corner, fontsize=TEXT, ha="right", va="bottom", color=QUIET)
+        _word(ax, -0.05, 0.03, self.corner, fontsize=TEXT, ha="right", va="bottom", color=QUIET)
         for column, caption in enumerate(self.columns):
-            label(ax, column * (1 + GAP) + 0.5, 0.02, caption, fontsize=TEXT, va="bottom")
-        for row, (name, cells) in enumerate(zip(self.names, self.cells, strict=True)):
-            label(ax, -0.05, top - self.tall / 2, name, fontsize=TEXT, ha="right")
+            _word(ax, column * (1 + GAP) + 0.5, 0.03, caption, fontsize=TEXT, va="bottom")
+        for name, cells in zip(self.names, self.cells, strict=True):
+            above = top - self._lines([cell.caption for cell in cells])
+            _word(ax, -0.05, above - self.tall / 2, name, fontsize=TEXT, ha="right")
             for column, cell in enumerate(cells):
-                drawn += self._picture(ax, cell, column * (1 + GAP), top)
-            top -= self._pitch(row)
-        right = max(len(self.columns) * (1 + GAP), room / self.wide - self.left - GAP)
-        ax.set_xlim(-self.left - GAP, right)
-        ax.set_ylim(top, self.top)
-        ax.set_aspect("equal")
+                drawn += self._picture(ax, cell, column * (1 + GAP), above)
+            top -= self._row_height(cells)
+        ax.set_xlim(-self.left, len(self.columns) * (1 + GAP))
+        ax.set_ylim(top + GAP - 0.02, self._lines(self.columns))
+        ax.set_aspect("equal", anchor="NW")  # a narrow sheet begins where its title begins
         ax.axis("off")
         return drawn
 
+    def _row_height(self, cells: Sequence[Cell]) -> float:
+        """A row with what stands above and below it, in pictures."""
+        notes = [cell.note for cell in cells if cell.array is not None]
+        words = self._lines([cell.caption for cell in cells]) + self._lines(notes)
+        return max(self.tall, self._lines(self.names)) + words + GAP
+
+    def _lines(self, texts: Iterable[str]) -> float:
+        """The height of the longest of some texts, in pictures."""
+        lines = max((text.count("\n") + 1 for text in texts if text), default=0)
+        return lines * LINE_INCHES / self.wide + (0.03 if lines else 0.0)
+
     def _picture(self, ax: Axes, cell: Cell, left: float, top: float) -> list[Any]:
+        middle = left + 0.5
+        _word(ax, middle, top + 0.02, cell.caption, va="bottom")
         if cell.array is None:
-            label(ax, left + 0.5, top - self.tall / 2, cell.note, color=QUIET, fontsize=SMALL)
+            _word(ax, middle, top - self.tall / 2, cell.note, color=QUIET, fontsize=SMALL)
             return []
         tall = cell.array.shape[0] / cell.array.shape[1]
         extent = (left, left + 1, top - tall, top)
-        label(ax, left + 0.5, top - tall - 0.02, cell.note, fontsize=SMALL, va="top")
+        _word(ax, middle, top - tall - 0.02, cell.note, fontsize=SMALL, va="top")
         return [ax.imshow(cell.array, extent=extent, interpolation="nearest", **cell.options)]
 
 
-def _lines(texts: Sequence[str]) -> int:
-    return max((text.count("\n") + 1 for text in texts if text), default=0)
+def _word(ax: Axes, x: float, y: float, text: str, **options: Any) -> None:
+    if text:
+        label(ax, x, y, text, **options)
 
 
 def latent_cell(
@@ -109,16 +144,12 @@ def latent_cell(
     return Cell(*latent_picture(latent, preview), note)
 
 
-def largest(values: np.ndarray) -> float:
-    """The largest absolute value among the finite ones; 0 if there is none."""
-    good = np.abs(values[np.isfinite(values)])
-    return float(good.max()) if good.size else 0.0
+def amount_cell(values: np.ndarray, told: str = "up to {:.2g}", above: bool = False) -> Cell:
+    """Amounts (h, w) on a scale of their own, which the note (or the caption) tells."""
+    top = largest(values)
+    return Cell(values, amounts(top), **{"caption" if above else "note": told.format(top)})
 
 
-def bar_beside(panel: Axes, picture: Any, text: str) -> None:
-    """A colour bar right of a panel that is itself an inset of another Axes."""
-    inside = panel.inset_axes((1.02, 0.0, 0.035, 1.0))
-    bar = panel.figure.colorbar(picture, cax=inside)
-    bar.set_label(text, fontsize=SMALL, color=INK)
-    inside.tick_params(labelsize=SMALL, width=1.5)
-    bar.outline.set_visible(False)
+def scale_bar(ax: Axes, top: float, text: str) -> None:
+    """A colour bar from 0 to `top` for amounts that share one scale."""
+    colour_bar(ax, ScalarMappable(Normalize(0, top), HEAT), text)

@@ -24,13 +24,12 @@ from diffusionlab.plots.figure import (
     heading,
     label,
     not_finite,
+    panels,
 )
 from diffusionlab.plots.text_space import (
     PRINTED,
-    failures,
     kind_of_point,
     place_names,
-    placed,
     print_values,
     share_label,
 )
@@ -49,7 +48,7 @@ def plot_text_layers(record: TextLayers, *, ax: Axes | None = None) -> Figure | 
     axes = canvas(ax, (16.5, high))
     low, tall = 0.75 / high, 1 - 1.25 / high
     boxes = [(0.12, low, 0.2, tall), (0.36, low, 0.2, tall), (0.65, low, 0.35, tall)]
-    left, middle, right = placed(axes, boxes)
+    left, middle, right = panels(axes, boxes)
     lengths, turned = found.norms[:, shown].T, found.to_start[:, shown].T  # (tokens, layers + 1)
     good = lengths[np.isfinite(lengths) & (lengths > 0)]
     least, most = (good.min(), good.max()) if good.size else (0.5, 1.0)
@@ -61,7 +60,7 @@ def plot_text_layers(record: TextLayers, *, ax: Axes | None = None) -> Figure | 
            (5.6, high - 1.9))  # fmt: skip
     bad = not_finite(record.hidden, "in the text encoder's layers")
     title = f"each token through the {len(record.hidden) - 1} layers of the text encoder"
-    heading(axes, title, *failures(bad, "" if bad else found.closing))
+    heading(axes, title, bad, "" if bad else found.closing)
     ends = f"from {np.median(found.norms[0]):.3g} to {np.median(found.norms[-1]):.3g}"
     alt = (
         f"{len(shown)} tokens through {len(record.hidden) - 1} layers of the text encoder: the "
@@ -142,7 +141,7 @@ def plot_text_attention(
     bad = not_finite(record.attention, "in the text encoder's attention")
     pairs = (("row sums", found.sums), ("later tokens", found.causal))
     failed = [f"{what} {check}" for what, check in pairs if not check.holds and not bad]
-    heading(axes, f"text attention, {found.reduction}", *failures(bad, *failed))
+    heading(axes, f"text attention, {found.reduction}", bad, *failed)
     start = found.matrix[1:, 0].mean()
     told = [f"{names[i]} at {names[int(matrix[i].argmax())]}" for i in shown[1:]]
     alt = f"Attention of the text encoder, {found.reduction}: on average {start:.0%} goes to start"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,7 +24,6 @@ from diffusionlab.plots.figure import (
     heading,
     label,
     not_finite,
-    panels,
 )
 from diffusionlab.trace import TextEmbedding
 
@@ -64,7 +62,7 @@ def plot_similarity(
     axes.spines[:].set_visible(False)
     colour_bar(axes, picture, f"cosine\n(random directions: 0 ± {found.chance:.2f})")
     bad = not_finite(found.matrix, "a row is zero or not finite")
-    heading(axes, _title(found), *failures(bad, "" if bad else found.itself))
+    heading(axes, _title(found), bad, "" if bad else found.itself)
     return finish(ax, axes, _alt(found))
 
 
@@ -120,7 +118,7 @@ def plot_text_pca(
     bad = not_finite(vectors.values, "in the text embedding")
     title = f"{vectors.of} in 2 of {vectors.values.shape[1]} dimensions"
     kept = "" if bad else f": {first + second:.0%} of the variance"
-    heading(axes, title + kept, *failures(bad), "" if bad else found.warning)
+    heading(axes, title + kept, bad, "" if bad else found.warning)
     told = ", ".join(f"{name} at ({x:.2g}, {y:.2g})" for name, (x, y) in
                      zip(vectors.names, found.points, strict=True))  # fmt: skip
     alt = f"{len(found.points)} {vectors.of} in a plane that holds {first + second:.0%} of their "
@@ -128,19 +126,6 @@ def plot_text_pca(
 
 
 # ---- shared by the plots of text --------------------------------------------------------------
-def placed(ax: Axes, boxes: Sequence[tuple[float, float, float, float]]) -> list[Axes]:
-    """`panels` left out of the layout: their boxes leave room for labels, and it is quicker."""
-    made = panels(ax, boxes)
-    for panel in made:
-        panel.set_in_layout(False)
-    return made
-
-
-def failures(*checks: Any) -> list[str]:
-    """Each check that failed, on a line of its own below the title's first."""
-    return [f"\n{check}" for check in checks if str(check)]
-
-
 def short(name: str, most: int) -> str:
     """A name on one line, cut to `most` characters, that the font can draw."""
     name = " ".join(name.split()) or "␣"

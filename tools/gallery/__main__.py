@@ -30,8 +30,9 @@ def main(wanted: list[str]) -> None:
                 lines += _drawn(lab, key)
     if not wanted:
         PAGE.write_text("\n".join(lines), encoding="utf-8")
-        for path in set(PLACE.glob("*.png")) - {PLACE / f"{key}.png" for key in made()}:
-            path.unlink()  # of a plot that is no more
+        for path in PLACE.iterdir():
+            if path.stem not in made() and path != PAGE:
+                path.unlink()  # of a plot that is no more
 
 
 def _head() -> list[str]:
@@ -46,14 +47,18 @@ def _head() -> list[str]:
 def _drawn(lab: Lab, key: str) -> list[str]:
     """One picture on disk, and its lines of the page."""
     figure = draw(lab, key)
-    data = figure.to_png(dpi=DPI)
+    data, kind = figure.encoded(DPI, LARGEST)
     if len(data) > LARGEST:
         sys.exit(f"gallery: {key} has {len(data)} bytes, at most {LARGEST} are allowed")
-    (PLACE / f"{key}.png").write_bytes(data)
+    for path in PLACE.glob(f"{key}.*"):
+        if path.stem == key:
+            path.unlink()  # of the other kind
+    name = f"{key}.{kind.removeprefix('image/')}"
+    (PLACE / name).write_bytes(data)
     print(f"{key:40} {len(data) / 1000:6.1f} kB")
     alt = " ".join(figure.alt.split())
     safe = alt.replace("[", "(").replace("]", ")").replace("<", "&lt;")
-    return [f"`{key.partition('.')[0]}`", "", f"![{safe}]({key}.png)", "", f"*{safe}*", ""]
+    return [f"`{key.partition('.')[0]}`", "", f"![{safe}]({name})", "", f"*{safe}*", ""]
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
@@ -35,29 +33,15 @@ def honesty(lab: Any) -> Honesty:
 
 
 @cache
-def random_weights(model: Any) -> Any:
-    """The same model with a U-Net that was never trained."""
-    import torch
-
-    unet, draw = copy.deepcopy(model.unet), torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in unet.parameters():
-            if weight.ndim > 1:
-                spread = weight[0].numel() ** -0.5
-                weight.copy_(spread * torch.randn(weight.shape, generator=draw))
-    return dataclasses.replace(model, unet=unet)
-
-
-@cache
 def untrained(lab: Any) -> Honesty:
     """Every word left out of a run on random weights."""
-    run = partial(dl.generate, random_weights(lab.model), **{"prompt": PROMPT} | SETTINGS)
+    run = partial(dl.generate, lab.untrained, **{"prompt": PROMPT} | SETTINGS)
     return leave_one_out(run(record={"predictions", "attention"}), run)
 
 
 def named_scenes(model: Any, count: int) -> list[tuple[Any, str, str]]:
     """(scene, prompt, word) of scenes that hold one thing whose kind the caption names."""
-    share = SHARES[model.config["toyland"]["share"]]
+    share = SHARES[model.config.get("toyland", {}).get("share", "small")]
     found, seed = [], FIRST
     while len(found) < count:
         shown, seed = scene(seed, share), seed + 1
@@ -125,5 +109,5 @@ CASES: dict[str, Callable[[Any], tuple[Any, dict]]] = {
     "plot_honesty.random": lambda lab: (untrained(lab), {}),
     "plot_pointing": lambda lab: (pointing(lab), {}),
     "plot_pointing.wrong": lambda lab: (pointing(lab, shift=3), {}),
-    "plot_pointing.random": lambda lab: (pointing(lab, model=random_weights(lab.model)), {}),
+    "plot_pointing.random": lambda lab: (pointing(lab, model=lab.untrained), {}),
 }

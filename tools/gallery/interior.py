@@ -38,19 +38,7 @@ def without_attention(lab: Lab):
 
 def untrained(lab: Lab):
     """The same picture from a network of random weights: what is the build, and what is learned."""
-    import copy
-    from dataclasses import replace
-
-    import torch
-
-    unet = copy.deepcopy(lab.model.unet)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for part in unet.modules():
-            if hasattr(part, "reset_parameters"):
-                part.reset_parameters()
-    model = replace(lab.model, unet=unet)
-    return dl.generate(model, **{"prompt": PROMPT} | SETTINGS, record=INSIDE), {}
+    return dl.generate(lab.untrained, **{"prompt": PROMPT} | SETTINGS, record=INSIDE), {}
 
 
 def stable_diffusion(lab: Lab):

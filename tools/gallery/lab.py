@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
+from dataclasses import replace
 from functools import cached_property, partial
+
+import torch
 
 import diffusionlab as dl
 
@@ -25,6 +29,17 @@ class Lab:
         return partial(dl.generate, self.model, **{"prompt": PROMPT} | SETTINGS)
 
     @cached_property
+    def untrained(self):
+        """The same model with a U-Net of random weights: the build without what was learned."""
+        unet = copy.deepcopy(self.model.unet)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            for part in unet.modules():
+                if hasattr(part, "reset_parameters"):
+                    part.reset_parameters()
+        return replace(self.model, unet=unet)
+
+    @cached_property
     def trace(self):
         """The run of PROMPT with predictions, attention and decoded frames."""
         return self.run(record={"predictions", "attention", "frames"})
@@ -36,8 +51,6 @@ class Lab:
 
     def decode(self, latent):
         """A latent as a PIL image."""
-        import torch
-
         return dl.decode(self.model, torch.as_tensor(latent))
 
     def encode(self, image):

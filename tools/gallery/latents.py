@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import torch
 from lab import OTHER, PROMPT, SETTINGS, Lab
 
 import diffusionlab as dl
@@ -36,20 +34,8 @@ def _fitted(lab: Lab):
     return dl.fit_preview(lab.model, [_scene(seed) for seed in range(20)])
 
 
-def _untrained(lab: Lab):
-    """The model with the weights of its U-Net drawn anew: what the figures say of a network that
-    knows nothing."""
-    unet = copy.deepcopy(lab.model.unet)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for part in unet.modules():
-            if hasattr(part, "reset_parameters"):
-                part.reset_parameters()
-    return replace(lab.model, unet=unet)
-
-
 def _untrained_run(lab: Lab):
-    return dl.generate(_untrained(lab), PROMPT, **SETTINGS, record={"predictions", "frames"})
+    return dl.generate(lab.untrained, PROMPT, **SETTINGS, record={"predictions", "frames"})
 
 
 def _broken(lab: Lab):
@@ -96,7 +82,7 @@ CASES: dict[str, Callable[[Lab], tuple]] = {
     "plot_noising.broken": lambda lab: (_broken(lab), {}),
     "plot_noising_curve": lambda lab: (_noising(lab), {"schedule": lab.model.schedule}),
     "plot_noising_curve.untrained": lambda lab: (
-        dl.noise_image(_untrained(lab), lab.trace.image, prompt=PROMPT, seed=1),
+        dl.noise_image(lab.untrained, lab.trace.image, prompt=PROMPT, seed=1),
         {"schedule": lab.model.schedule},
     ),
 }
