@@ -248,7 +248,7 @@ def run_unet(model, values, level, text, count) -> torch.Tensor:
 def unet_inputs(model, values, level, count) -> tuple[torch.Tensor, torch.Tensor]:
     """The latent once for each branch, in the model's dtype, and the timestep."""
     sample = values.to(model.dtype).expand(count, *values.shape)
-    return sample, torch.tensor(level.timestep, dtype=torch.float32, device=values.device)
+    return sample, torch.full((), level.timestep, dtype=torch.float32, device=values.device)
 
 
 def _not_finite(model, values, level, text) -> NumericsError:
