@@ -32,18 +32,45 @@ def check_prompt(prompt: str) -> str:
 def pieces_of(text: str, encoded) -> list[str]:
     """What each token stands for: its own letters, or the characters that its bytes belong to."""
     plain = [token.removesuffix("</w>") for token in encoded.tokens]
-    spans = zip(plain, encoded.offsets, strict=True)
+    spans = zip(plain, _offsets(text, encoded), strict=True)
     return [p if p.isascii() else text[start:end] for p, (start, end) in spans]
 
 
-def words_of(text: str, encoded) -> tuple[list[str], list[int]]:
-    """The user's words and, for every token, the number of its word."""
-    spans: dict[int, list[int]] = {}
-    for number, (start, end) in zip(encoded.word_ids, encoded.offsets, strict=True):
-        first, last = spans.setdefault(number, [start, end])
-        spans[number] = [min(first, start), max(last, end)]
-    order = {number: i for i, number in enumerate(spans)}
-    return [text[a:b] for a, b in spans.values()], [order[n] for n in encoded.word_ids]
+def _offsets(text: str, encoded) -> list[tuple[int, int]]:
+    """Each token's characters in the text as it was typed, none but white space left over.
+
+    The tokenizer composes letters and marks (NFC) and then names the letter alone: what stands
+    between a token and the next one belongs to the token.
+    """
+    starts, following, found = [a for a, _ in encoded.offsets], len(text), []
+    for i, (start, end) in reversed(list(enumerate(encoded.offsets))):
+        if i + 1 < len(starts) and starts[i + 1] > start:
+            following = starts[i + 1]
+        while end < following and not text[end].isspace():
+            end += 1
+        found.append((start, end))
+    return found[::-1]
+
+
+def words_of(text: str, encoded) -> tuple[list[tuple[int, int]], list[int]]:
+    """The characters (first, last) of the user's words and, for every token, its word's number.
+
+    Combining marks belong to the letter before them, and what follows them at once to the same
+    word: the tokenizer cuts there, a reader does not.
+    """
+    words: list[list[int]] = []
+    owners: list[int] = []
+    last_number, after_mark = None, False
+    for number, (start, end) in zip(encoded.word_ids, _offsets(text, encoded), strict=True):
+        if number != last_number:
+            close = bool(words) and start <= words[-1][1]
+            mark = close and (start < words[-1][1] or unicodedata.category(text[start])[0] == "M")
+            if not mark and not (close and after_mark and text[start].isalpha()):
+                words.append([start, end])
+            last_number, after_mark = number, mark
+        words[-1][1] = max(words[-1][1], end)
+        owners.append(len(words) - 1)
+    return [(first, last) for first, last in words], owners
 
 
 def token_notices(model, text, words, kept, dropped, lost_words) -> tuple[str, ...]:
@@ -62,8 +89,13 @@ def token_notices(model, text, words, kept, dropped, lost_words) -> tuple[str, .
         )
     known = model.config.get("toyland", {}).get("words")
     strange = (
-        [w for w in dict.fromkeys(words) if w.isalpha() and w.lower() not in known] if known else []
+        [w for w in dict.fromkeys(words) if _letters(w) and w.lower() not in known] if known else []
     )
     if strange:
         notices.append(f"{model.name} was never shown: {shown(', '.join(strange))}")
     return tuple(notice(text) for text in notices)
+
+
+def _letters(word: str) -> bool:
+    """Whether a word is letters and their marks alone."""
+    return word[0].isalpha() and all(unicodedata.category(c)[0] in "LM" for c in word)

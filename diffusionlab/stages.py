@@ -53,7 +53,8 @@ def tokenize(model: LatentDiffusion, prompt: str) -> Tokens:
     )
     encoded = whole.encodings[0]
     ids, pieces = encoded.ids[:limit], pieces_of(text, encoded)[:limit]
-    words, word_of = words_of(text, encoded)
+    spans, word_of = words_of(text, encoded)
+    words = [text[first:last] for first, last in spans]
     kept, dropped = len(ids), len(encoded.ids) - len(ids)
     lost = tuple(dict.fromkeys(word_of[limit:]))
     lost_words = tuple(words[i] for i in lost if i not in word_of[:limit])
@@ -76,6 +77,7 @@ def tokenize(model: LatentDiffusion, prompt: str) -> Tokens:
         dropped=dropped,
         dropped_words=lost_words[:20],
         notices=token_notices(model, text, words[:seen], kept, dropped, lost_words),
+        spans=tuple(spans[:seen]),
     )
 
 

@@ -21,8 +21,8 @@ from diffusionlab.analysis.attention_choice import Layer, chosen_groups, token_g
 from diffusionlab.analysis.attention_tokens import attention_mass, self_attention_at, words_at
 from diffusionlab.analysis.pointing import (
     Pointing,
-    at_least,
     overlaps,
+    paired_at_random,
     pointing_game,
     points_inside,
     pooled,
@@ -73,8 +73,16 @@ def test_a_word_that_is_there_twice_has_numbers_and_a_phrase_is_its_words():
     assert chosen_groups(twice, 12, "red#2") == {"red#2": (3,)}
     assert chosen_groups(twice, 12, ["red boat"]) == {"red boat": (3, 4, 5)}
     assert chosen_groups(RUN.tokens, 12, "Sky scraper") == {"Sky scraper": (3, 4, 5)}
-    with pytest.raises(InputError, match="in the prompt 2 times; say which: 'red#1', 'red#2'"):
-        chosen_groups(twice, 12, "red")
+    mixed = replace(twice, words=("red", "car", "Red", "boat"))
+    assert chosen_groups(mixed, 12, "RED#2") == {"Red#2": (3,)}
+    for tokens, second in ((twice, "red"), (mixed, "Red")):
+        for word in ("red", "Red"):
+            with pytest.raises(InputError, match=f"2 times; say which: 'red#1', '{second}#2'"):
+                chosen_groups(tokens, 12, word)
+    twin = replace(twice, words=("red", "car", "red", "car"))
+    with pytest.raises(InputError, match="say which: 'red car#1', 'red car#2'"):
+        chosen_groups(twin, 12, "red car")
+    assert chosen_groups(twin, 12, "red car#2") == {"red car#2": (3, 4, 5)}
 
 
 @pytest.mark.parametrize(
@@ -164,6 +172,8 @@ def test_heads_are_kept_apart_layer_by_layer():
         ({"steps": []}, "from 0 to 4"),
         ({"steps": 1.5}, "from 0 to 4"),
         ({"steps": True}, "from 0 to 4"),
+        ({"steps": [True]}, "from 0 to 4"),
+        ({"heads": [True]}, "from 0 to 1"),
         ({"layers": "up 7"}, r"layers='up 7'; allowed are 'mid \(3×4\)', 'up 1.2 \(6×8\)'"),
         ({"layers": []}, "allowed are"),
         ({"layers": 3}, "layers=3; allowed are"),
@@ -186,8 +196,20 @@ def test_what_was_not_recorded_is_told_with_how_to_record_it():
     for choice in ({"heads": 0}, {"by": "head"}):
         with pytest.raises(InputError, match='"attention", "heads"'):
             attention_maps(RUN, **choice)
-    with pytest.raises(InputError, match="none of them cross-attention"):
-        attention_maps(replace(RUN, steps=(), attention={}))
+    stopped = replace(RUN, steps=(), attention={})
+    for look in (attention_maps, attention_mass, words_at, self_attention_at,
+                 plots.plot_attention, plots.plot_attention_steps):  # fmt: skip
+        with pytest.raises(InputError, match="stopped before its first step.*let it begin"):
+            look(stopped)
+
+
+def test_a_lost_token_of_77_is_found():
+    even = np.full((5, 3, 4, 77), 1 / 77, np.float16)
+    run = replace(RUN, tokens=None, attention={MID: even})
+    assert attention_maps(run).rows.relative < 4e-4 and attention_maps(run).rows.holds
+    even = even.copy()
+    even[..., 40] = 0
+    assert not attention_maps(replace(run, attention={MID: even})).rows.holds
 
 
 def test_rows_that_do_not_sum_to_one_are_found():
@@ -294,7 +316,7 @@ def squares(count: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_maps_that_point_are_better_than_chance_and_others_mean_nothing():
     maps, masks = squares()
     found = pointing_game(maps, masks)
-    assert found.rate == 1 and found.chance_inside == 0 and found.p == 0
+    assert found.rate == 1 and found.chance_inside == 0 and found.p == 1 / 2001
     assert found.iou.mean() > 0.6 > 0.1 > found.chance_iou
     assert found.verdict == "100% point inside, chance 0%"
     wrong = pointing_game(np.roll(maps, 1, axis=0), masks)
@@ -333,11 +355,42 @@ def test_pooling_and_stretching_are_torch_s():
 
 
 def test_what_chance_can_do():
-    assert at_least(8, 10, 0.5) == pytest.approx(56 / 1024, rel=1e-9)
-    assert at_least(0, 10, 0.5) == 1 and at_least(1, 3, 0.0) == 0 and at_least(3, 3, 1.0) == 1
-    assert at_least(3, 3, 0.2) == pytest.approx(0.008)
+    assert paired_at_random(np.eye(3, dtype=bool)) == pytest.approx(1 / 6, abs=0.03)  # one of 3!
+    assert paired_at_random(np.ones((9, 9), bool)) == paired_at_random(np.zeros((9, 9), bool)) == 1
+    assert paired_at_random(np.eye(9, dtype=bool)) == 1 / 2001  # one of 9!, never 0
     assert wilson(8, 10) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
     assert wilson(0, 10)[0] == 0 and wilson(10, 10)[1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("count", [8, 20])
+@pytest.mark.parametrize("shares", [(0.02, 0.08), (0.1, 0.6)])
+def test_maps_of_nothing_are_better_than_chance_at_most_once_in_a_hundred_times(count, shares):
+    """Masks of few or many cells, maps that know nothing of them: a verdict must be rare.
+
+    A chance that is estimated from the same 8 scenes and then taken as exact gives 4 in 100.
+    """
+    random, found = np.random.default_rng(count), []
+    for _ in range(400):
+        masks = random.random((count, 8, 8)) < random.uniform(*shares)
+        found.append(pointing_game(random.random((count, 8, 8)), masks).better_than_chance)
+    assert np.mean(found) <= 0.01 + 2.6 * (0.01 * 0.99 / 400) ** 0.5
+
+
+def test_too_few_scenes_have_no_verdict():
+    maps, masks = squares(7)
+    found = pointing_game(maps, masks)
+    assert found.rate == 1 and not found.better_than_chance
+    assert found.verdict.endswith("too few scenes to say, 8 are needed")
+    assert pointing_game(*squares(8)).better_than_chance
+    lone = np.zeros((9, 2, 2))  # one hit, none of the 72 other pairs: chance looks like 0
+    lone[0, 0, 0] = 1
+    masks = np.zeros((9, 4, 4))
+    masks[0, :2, :2] = 1
+    other = np.zeros((9, 2, 2))
+    other[:, 1, 1], other[0] = 1, lone[0]
+    one = pointing_game(other, masks)
+    assert one.rate == 1 / 9 and one.chance_inside == 0
+    assert one.p == pytest.approx(1 / 9, abs=0.03) and "mean nothing" in one.verdict
 
 
 def test_pointing_needs_scenes_that_fit():
@@ -362,7 +415,8 @@ def planted(word: str = "red", where: tuple[int, int] = (1, 2), other: str = "sk
     array[:, 3 * where[0], 3 * where[1], column[word]] = 0.5
     array[:, 8, 0, column[other]] = 0.5
     array[..., 0] = 1 - array[..., 1:].sum(axis=-1)
-    trace = replace(RUN, tokens=replace(RUN.tokens, dropped=0, dropped_words=()),
+    whole = {"dropped": 0, "dropped_words": (), "spans": ((0, 1), (2, 5), (6, 9), (10, 17))}
+    trace = replace(RUN, tokens=replace(RUN.tokens, **whole),
                     image=Image.new("RGB", (64, 48)),
                     attention={MID: array.astype(np.float16)})  # fmt: skip
 
@@ -393,6 +447,13 @@ def test_a_planted_cause_is_found_and_a_map_elsewhere_is_not():
     assert title.startswith("these maps say nothing about the cause")
 
 
+def test_a_phrase_that_has_a_map_can_be_left_out_too():
+    trace, run = planted()
+    found = honesty.leave_one_out(trace, run, ["Red Sky", "scraper"])
+    assert found.words == ("Red Sky", "scraper") and found.prompts == ("a scraper", "a red sky")
+    assert found.maps[0] == pytest.approx(attention_maps(trace, ["red", "sky"]).maps.sum(axis=0)[0])
+
+
 def test_without_images_the_latents_are_compared():
     trace, run = planted()
     moved = RUN.steps[-1].next_latent.copy()
@@ -413,15 +474,23 @@ def test_without_images_the_latents_are_compared():
 
 def test_words_are_taken_out_of_the_text_itself():
     trace, _ = planted()
-    tokens = replace(trace.tokens, prompt="A red,  red-hot  sky", words=("A", "red", ",", "red",
-                     "-", "hot", "sky"))  # fmt: skip
+    spans = ((0, 1), (2, 5), (5, 6), (8, 11), (11, 12), (12, 15), (17, 20))
+    prompt = "A red,  red-hot  sky"
+    words = tuple(prompt[slice(*span)] for span in spans)
+    assert words == ("A", "red", ",", "red", "-", "hot", "sky")
+    tokens = replace(trace.tokens, prompt=prompt, words=words, spans=spans)
     trace = replace(trace, tokens=tokens)
     assert honesty.without(trace, "red#1") == "A , red-hot sky"
     assert honesty.without(trace, "red#2") == "A red, -hot sky"
     assert honesty.without(trace, "sky", "sea") == "A red, red-hot sea"
-    for word in ("<start>", "token 2", "blue"):
+    assert honesty.without(trace, "HOT Sky") == "A red, red-"
+    for word in ("<start>", "token 2", "blue", "red#3"):
         with pytest.raises(InputError, match="cannot be left out: the prompt has the words 'A'"):
             honesty.without(trace, word)
+    with pytest.raises(InputError, match="say which: 'red#1', 'red#2'"):
+        honesty.without(trace, "red")
+    with pytest.raises(InputError, match="did not keep where its words stand.*make the run again"):
+        honesty.without(replace(trace, tokens=replace(tokens, spans=())), "sky")
     with pytest.raises(InputError, match="leaving a word out lets another in"):
         honesty.without(RUN, "red")
     with pytest.raises(InputError, match="no record of its words"):
@@ -434,6 +503,10 @@ def test_runs_that_differ_in_more_than_the_prompt_are_refused():
     first = replace(RUN.steps[0], latent=RUN.steps[0].latent + 1)
     for other, told in (
         (replace(trace, settings=seed), "seed is 7 in the run and 8"),
+        (
+            replace(trace, settings=replace(trace.settings, noise="brownian")),
+            "noise is 'sequential",
+        ),
         (replace(trace, steps=(first, *RUN.steps[1:])), "start from different noise"),
         (replace(trace, steps=RUN.steps[:3]), "runs of 5 and 3 steps"),
     ):

@@ -262,7 +262,7 @@ def test_errors_say_what_to_do():
             dial(run, 1, scales)
     with pytest.raises(InputError, match="guidance_scale is inf"):
         dial(run, 1, [math.inf])
-    with pytest.raises(InputError, match="must visit the levels"):
+    with pytest.raises(InputError, match="num_steps is 5 in the run and 4 in the whole run at 4"):
         dial(run, 1, [4], run=lambda guidance_scale: run_at(guidance_scale, num_steps=4))
     bare = replace(run, steps=tuple(replace(s, predictions=()) for s in run.steps))
     with pytest.raises(InputError, match='record={"predictions"}'):
@@ -328,5 +328,7 @@ def test_a_sweep_refuses_what_cannot_be_compared():
         sweep(runs_over([4, 4], [grey] * 2))
     with pytest.raises(InputError, match="has no image"):
         sweep(runs_over([2, 4], [grey, None]))
-    with pytest.raises(InputError, match="differ from those at 2"):
+    with pytest.raises(InputError, match="seed is 1 in the run and 2 in the one at guidance 4"):
         sweep(runs_over([2, 4], [grey] * 2, seeds=[1, 2]))
+    with pytest.raises(InputError, match="1 runs at guidance 2 and 2 at 4 were given; equally"):
+        sweep(runs_over([2, 4, 4], [grey] * 3))

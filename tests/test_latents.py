@@ -457,6 +457,7 @@ def test_edits_change_what_they_say():
         assert np.allclose(new[1], wanted) and np.array_equal(new[[0, 2, 3]], LATENT[[0, 2, 3]])
     place = Edit("add", None, 1.0, (2, 5)).of(LATENT)
     assert np.argwhere((place != LATENT).any(axis=0)).tolist() == [[2, 5]]
+    assert np.array_equal(Edit("add", None, 1.0, [2, 5]).of(LATENT), place)
     assert [str(edit) for edit in standard_edits(LATENT)[2:4]] == ["channel 0 −2", "channel 0 +2"]
     assert (
         str(standard_edits(LATENT)[-1]) == "all +4 at (3, 4)" and len(standard_edits(LATENT)) == 17
@@ -493,6 +494,10 @@ def test_a_decoder_that_does_not_repeat_is_found_out():
         ([Edit("zero", 4)], "0 to 3 are allowed"),
         ([Edit("zero", -1)], "0 to 3 are allowed"),
         ([Edit("add", 0, 1.0, (6, 0))], r"0 to 5 and 0 to 7 is allowed"),
+        *(
+            ([Edit("add", 0, 1.0, place)], r"0 to 5 and 0 to 7 is allowed: choose one inside")
+            for place in (5, (2,), (1, 2, 3), (1.5, 2), "25", "a", (None, 1))
+        ),
         ([Edit("blur", 0)], "use one of zero, mean, add"),
         ([], "at least one is needed"),
     ],

@@ -18,7 +18,6 @@ from diffusionlab.analysis.text import (
     text_vectors,
     token_table,
     tokens_of,
-    word_names,
     word_rows,
 )
 from diffusionlab.analysis.text_edits import (
@@ -104,7 +103,8 @@ def test_pieces_that_are_bytes_of_one_character_are_counted():
 def test_a_word_is_all_its_pieces_and_every_occurrence_unless_numbered():
     assert word_rows(TOKENS, "scraper") == (4, 5) and word_rows(TOKENS, "RED") == (2,)
     twice = told("red", "car", "Red", "cat")
-    assert word_names(twice) == ("red", "car", "Red#2", "cat")
+    assert text_vectors(embedding(np.eye(8), twice)).names == ("red#1", "car", "Red#2", "cat")
+    assert word_rows(TOKENS, "Sky scraper") == (3, 4, 5)
     assert word_rows(twice, "red") == (1, 3)
     assert word_rows(twice, "red#1") == (1,) and word_rows(twice, "red#2") == (3,)
 
@@ -122,7 +122,7 @@ def test_rows_without_names_and_encoders_that_are_not_there_are_refused():
         with pytest.raises(InputError, match="without its tokens"):
             tokens_of(wrong)
     for encoder in (1, -1, True, "0"):
-        with pytest.raises(InputError, match="0 to 0 is allowed"):
+        with pytest.raises(InputError, match="0 to 0 is allowed here: leave it out"):
             hidden_of(embedding(np.ones((12, 8))), encoder)
     with pytest.raises(InputError, match="no TextEmbedding"):
         hidden_of("a red car")
@@ -204,7 +204,7 @@ def test_a_plane_warns_where_it_shows_little():
     assert plane(shared).warning.endswith("% is not seen")
     assert sum(plane(np.ones((5, 3))).explained) == 0  # nothing differs, nothing is divided by 0
     assert np.isnan(plane(np.full((5, 3), np.nan)).points).all()
-    with pytest.raises(InputError, match="3 or more"):
+    with pytest.raises(InputError, match="3 or more.*give more words or prompts"):
         plane(np.ones((2, 3)))
 
 
@@ -365,9 +365,9 @@ def test_edits_that_cannot_be_are_refused():
     full = embedding(np.ones((8, 4)), told("a", "b", "c", "d", "e", "f"))
     with pytest.raises(InputError, match="no padding"):
         ablate_word(full, "a")
-    with pytest.raises(InputError, match="'pad', 'zero', 'mean' are allowed"):
+    with pytest.raises(InputError, match="'pad', 'zero', 'mean' are allowed: choose one"):
         ablate_word(A, "red", by="magic")
-    with pytest.raises(InputError, match="'start', 'word', 'end', 'pad' are allowed"):
+    with pytest.raises(InputError, match="'start', 'word', 'end', 'pad' are allowed: choose"):
         ablate_kind(A, "cut")
     with pytest.raises(InputError, match="'blue' is not in the prompt"):
         replace_word(A, "blue", B, "red")
@@ -379,7 +379,7 @@ def test_edits_that_cannot_be_are_refused():
         with pytest.raises(InputError, match="0 is a, 1 is b"):
             blend(A, B, share)
     for rows in ([12], [-1], "3", [1.5], [True]):
-        with pytest.raises(InputError, match="positions 0 to 11 are allowed"):
+        with pytest.raises(InputError, match="positions 0 to 11 are allowed: take those of a word"):
             blend(A, B, 0.5, rows=rows)
 
 

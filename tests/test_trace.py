@@ -34,7 +34,7 @@ from diffusionlab.trace import (
 from diffusionlab.trace import file as trace_file
 from diffusionlab.trace import spool as trace_spool
 from diffusionlab.trace import writer as trace_writer
-from diffusionlab.trace.codec import Packer
+from diffusionlab.trace.codec import Packer, unpack
 from diffusionlab.trace.file import from_bytes, pack_file, to_bytes
 
 
@@ -199,6 +199,20 @@ def test_safetensors_itself_reads_the_file_and_equal_arrays_are_stored_once(tmp_
     latents = sum(a.shape == (4, 6, 8) for a in safetensors.load_file(path).values())
     assert latents == 5 + 2  # five levels, cond and uncond the same at each step
     assert len(names) < 20
+
+
+def test_records_of_older_versions_have_words_without_their_places(tmp_path):
+    run = traces.trace(2)
+    spans = ((0, 1), (2, 5), (6, 9), (10, 17))
+    run = replace(run, tokens=replace(run.tokens, spans=spans))
+    assert Trace.load(run.save(tmp_path / "new")).tokens == run.tokens
+    packer = Packer()
+    packed = packer.pack(run.tokens)
+    assert packed["spans"] == [list(span) for span in spans]
+    assert unpack(packed, {}, "a record") == run.tokens
+    del packed["spans"]
+    old = unpack(packed, {}, "a record")
+    assert old.spans == () and old == replace(run.tokens, spans=())
 
 
 def test_redacted_file_holds_nothing_of_the_prompt(tmp_path):

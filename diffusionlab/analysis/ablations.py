@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffusionlab.analysis.ladder import distance
 from diffusionlab.analysis.latents import Residual, numbers
+from diffusionlab.analysis.same_runs import check_settings, dice_off, distance
 from diffusionlab.analysis.trajectories import Parting, parting
 from diffusionlab.errors import InputError, shown
 from diffusionlab.trace import Trace
@@ -37,7 +37,7 @@ class Changed:
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """A whole run and the changed ones, the largest change first; `start` checks one start noise.
+    """A whole run and the changed ones, the largest change first; `start` checks that noises agree.
 
     `what` says what kind of thing was taken away.
     """
@@ -60,8 +60,8 @@ def ablate(
 
     `run` repeats the settings of `trace` inside an intervention, e.g. `with zero_tap(model, name):
     return generate(model, prompt, seed=1)`. Two runs part where their latents differ by more than
-    `share`. Raises InputError for no names, for runs of another path of levels, and for what is no
-    trace.
+    `share`. Raises InputError for no names, for runs with other settings or of another path of
+    levels, and for what is no trace.
     """
     given = isinstance(names, Sequence) and not isinstance(names, str)
     if not given or not names or not all(isinstance(name, str) for name in names):
@@ -72,8 +72,7 @@ def ablate(
     if not trace.steps:
         raise InputError("the trace has 0 steps: it was stopped before the first; run it again")
     found = [_changed(trace, name, run(name), share) for name in names]
-    starts = [numbers(changed.trace.steps[0].latent) for changed in found]
-    off = max(distance(start, numbers(trace.steps[0].latent)) for start in starts)
+    off = float(np.max([dice_off(trace, changed.trace) for changed in found]))
     order = sorted(found, key=lambda c: -c.final if np.isfinite(c.final) else -np.inf)
     return Ablation(what, trace, tuple(order), Residual(off, 1e-6))
 
@@ -84,6 +83,7 @@ def _changed(base: Trace, name: str, trace: Trace, share: float) -> Changed:
             f"run({shown(name)}) returned {shown(trace, 40)}; a finished Trace is needed: let run "
             "return what generate returns"
         )
+    check_settings(base, trace, (), f"run({shown(name)})")
     parted = parting(base, trace, share)
     if len(parted.steps) != len(base.steps) + 1 or len(trace.steps) != len(base.steps):
         raise InputError(

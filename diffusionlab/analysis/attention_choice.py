@@ -11,6 +11,7 @@ import numpy as np
 
 from diffusionlab.errors import InputError, close_matches, shown
 from diffusionlab.trace import Tokens, Trace
+from diffusionlab.trace.words import only_place, places_of, positions_of, word_names
 
 CROSS, SELF = "attn2.probabilities", "attn1.probabilities"  # how the names of taps end
 SPECIAL = {"start": "<start>", "end": "<end>", "pad": "<pad>"}
@@ -40,16 +41,6 @@ def token_groups(tokens: Tokens | None, count: int) -> dict[str, tuple[int, ...]
     return {name: tuple(positions) for name, positions in groups.items()}
 
 
-def word_names(words: Sequence[str]) -> list[str]:
-    """The words with a number where one is there twice: "red#1", "car", "red#2"."""
-    seen: dict[str, int] = {}
-    names = []
-    for word in words:
-        seen[word] = seen.get(word, 0) + 1
-        names.append(f"{word}#{seen[word]}" if words.count(word) > 1 else word)
-    return names
-
-
 def content_words(groups: Mapping[str, Any]) -> tuple[str, ...]:
     """The user's words among the groups; all groups if the prompt has none."""
     return tuple(name for name in groups if name not in SPECIAL.values()) or tuple(groups)
@@ -60,52 +51,42 @@ def chosen_groups(
 ) -> dict[str, tuple[int, ...]]:
     """The groups of the words that were asked for; None: every word of the prompt.
 
-    Case does not matter; "token 5" is always position 5, and several words that follow each other
-    ("sailing boat") are one group. Raises InputError for a word that is not
-    in the prompt, and for one that is there twice.
+    Words are named as in `trace.words`: case does not matter, several that follow each other
+    ("sailing boat") are one group; "token 5" is always position 5. Raises InputError for a word
+    that is not in the prompt, and for one that is there twice.
     """
     groups = token_groups(tokens, count)
     if words is None:
         return {name: groups[name] for name in content_words(groups)}
     single = isinstance(words, str) or not isinstance(words, Iterable)
     asked = [words] if single else list(words)
-    known = groups | {f"token {i}": (i,) for i in range(count)} | _phrases(groups, asked)
     if not asked:
         raise InputError(f"words is empty; allowed are {listed(groups)}; name at least one")
-    names = [_known_word(word, known, groups, tokens) for word in asked]
-    return {name: known[name] for name in names}
+    return dict(_group(word, groups, tokens, count) for word in asked)
 
 
-def _phrases(groups: Mapping[str, tuple], asked: list) -> dict[str, tuple[int, ...]]:
-    """The groups of what was asked for in several words, where these follow each other once."""
-    names = [name for name in groups if name not in SPECIAL.values()]
-    plain = [(n.rpartition("#")[0] or n).casefold() for n in names]
-    found = {}
-    for phrase in asked:
-        parts = phrase.casefold().split() if isinstance(phrase, str) else []
-        count = len(parts)
-        places = [i for i in range(len(plain)) if plain[i : i + count] == parts]
-        if count > 1 and len(places) == 1:
-            some = names[places[0] : places[0] + count]
-            found[phrase] = tuple(i for name in some for i in groups[name])
-    return found
+def _group(
+    word: Any, groups: Mapping[str, tuple], tokens: Tokens | None, count: int
+) -> tuple[str, tuple[int, ...]]:
+    """The name and the positions of what was asked for."""
+    words = tokens.words if tokens is not None else ()
+    names = word_names(words)
+    others = {f"token {i}": (i,) for i in range(count)} | {
+        name: positions for name, positions in groups.items() if name not in names
+    }
+    plain = word.casefold() if isinstance(word, str) else word
+    for name, positions in others.items():
+        if name.casefold() == plain:
+            return name, positions
+    place = only_place(words, word)
+    if place is None:
+        raise _no_word(word, groups, tokens)
+    return names[place[0]] if len(place) == 1 else word, positions_of(tokens, [place])
 
 
-def _known_word(word: Any, known: Mapping, groups: Mapping, tokens: Tokens | None) -> str:
-    if isinstance(word, str):
-        if word in known:
-            return word
-        same = [name for name in known if name.casefold() == word.casefold()]
-        if len(same) == 1:
-            return same[0]
-        twice = [n for n in groups if n.rpartition("#")[0].casefold() == word.casefold()]
-        if twice and word:
-            raise InputError(
-                f"the word {shown(word)} is in the prompt {len(twice)} times; say which: "
-                f"{listed(twice)}"
-            )
-    cut = word in getattr(tokens, "dropped_words", ())
-    raise InputError(
+def _no_word(word: Any, groups: Mapping[str, tuple], tokens: Tokens | None) -> InputError:
+    cut = places_of(getattr(tokens, "dropped_words", ()), word)
+    return InputError(
         f"the word {shown(word)} {'was cut off' if cut else 'is not in'} the prompt: "
         f"{close_matches(str(word), groups)}allowed are {listed(groups)}, and positions such as "
         "'token 0'; choose one of them"
@@ -162,6 +143,16 @@ def cross_layers(attention: Mapping[str, np.ndarray]) -> list[Layer]:
             'needed; run again with record={"predictions", "attention"}'
         )
     return found
+
+
+def layers_of_run(trace: Trace) -> list[Layer]:
+    """The cross-attention layers of a run of at least one step. Raises InputError."""
+    if not trace.steps:
+        raise InputError(
+            "a run of 0 steps has no attention: it was stopped before its first step; at least one "
+            "is needed: run it again and let it begin"
+        )
+    return cross_layers(trace.attention)
 
 
 def chosen_layers(
@@ -221,7 +212,8 @@ def chosen_numbers(what: str, asked: Any, count: int, told: str = "") -> tuple[i
         return tuple(range(count))
     single = isinstance(asked, (int, np.integer)) and not isinstance(asked, bool)
     given = [asked] if single else list(asked) if isinstance(asked, Iterable) else [None]
-    good = [isinstance(n, (int, np.integer)) and 0 <= n < count for n in given]
+    whole = [isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in given]
+    good = [ok and 0 <= n < count for ok, n in zip(whole, given, strict=True)]
     if not given or not all(good):
         raise InputError(
             f"{what}={shown(asked)}; whole numbers from 0 to {count - 1} are allowed{told}; "

@@ -17,8 +17,8 @@ from diffusionlab.analysis.attention_choice import (
     chosen_layers,
     chosen_numbers,
     content_words,
-    cross_layers,
     layers_of,
+    layers_of_run,
     size_of,
     token_groups,
 )
@@ -63,7 +63,7 @@ def attention_mass(trace: Trace, **chosen: Any) -> AttentionMass:
 
 
 def _groups(trace: Trace) -> tuple[str, ...]:
-    layer = cross_layers(trace.attention)[0]
+    layer = layers_of_run(trace)[0]
     return tuple(token_groups(trace.tokens, layer.array.shape[-1]))
 
 
@@ -170,6 +170,8 @@ def self_attention_at(
     """
     pixel = chosen_pixel(trace, pixel)
     found = layers_of(trace.attention, SELF)
+    if not trace.steps:
+        layers_of_run(trace)  # has an error of its own for that
     if not found:
         raise InputError(_how_to_record(trace))
     calls = calls_of_steps(trace, found[0])
@@ -206,7 +208,7 @@ def _spread(maps: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
 def _how_to_record(trace: Trace) -> str:
     """What to do for self-attention, and the bytes that it takes: calls · places² · 2 a layer."""
     known = [layer.shape for layer in layers_of(trace.attention)]
-    sizes = known or [trace.steps[0].latent.shape[1:]] if trace.steps else known
+    sizes = known or [trace.steps[0].latent.shape[1:]]
     calls = sum(step.network_calls for step in trace.steps)
     needed = sum(2 * calls * (h * w) ** 2 for h, w in sizes)
     counts = {size: sizes.count(size) for size in dict.fromkeys(sizes)}

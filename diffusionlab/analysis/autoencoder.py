@@ -6,6 +6,7 @@ Nothing here knows a model: `encode(image)` and `decode(latent)` are handed in.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -126,7 +127,7 @@ class Edit:
         """The edited copy of a latent (channels, h, w). Raises InputError for what is not there."""
         self._check(latent.shape)
         channels = range(len(latent)) if self.channel is None else [self.channel]
-        where = (slice(None),) * 2 if self.place is None else self.place
+        where = (slice(None),) * 2 if self.place is None else tuple(self.place)
         edited = latent.copy()
         for i in channels:
             new = {"zero": 0.0, "mean": latent[i].mean()}
@@ -144,13 +145,20 @@ class Edit:
                 f"channel {shown(self.channel)} of a latent {shape}; 0 to {channels - 1} are "
                 "allowed: choose one, or None for all"
             )
-        if self.place is not None and not (
-            self.place[0] in range(height) and self.place[1] in range(width)
-        ):
+        if self.place is not None and not _inside(self.place, (height, width)):
             raise InputError(
                 f"place {shown(self.place)} of a latent {shape}; (row, column) of 0 to "
                 f"{height - 1} and 0 to {width - 1} is allowed: choose one inside"
             )
+
+
+def _inside(place: Any, size: tuple[int, int]) -> bool:
+    """Whether a place is two whole numbers inside a grid of this size."""
+    try:
+        row, column = (operator.index(n) for n in place)
+    except (TypeError, ValueError):
+        return False
+    return 0 <= row < size[0] and 0 <= column < size[1]
 
 
 @dataclass(frozen=True, eq=False)

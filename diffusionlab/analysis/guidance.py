@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from diffusionlab.analysis.ladder import distance
 from diffusionlab.analysis.latents import Residual, branch_eps, branch_x0, numbers
+from diffusionlab.analysis.same_runs import check_path, check_settings, dice_off, distance
 from diffusionlab.analysis.similarity import angle
 from diffusionlab.analysis.updates import replay
 from diffusionlab.errors import InputError, shown
@@ -178,7 +178,7 @@ class GuidanceDial:
     """One step of a run under other guidance: what only this step's, and all steps', would do.
 
     `replayed` is whether the step follows from its stored branches, `start` whether the whole runs
-    began in the same noise (None without whole runs).
+    began in the same noise and drew the same (None without whole runs).
     """
 
     step: int
@@ -202,7 +202,8 @@ def dial(
 
     `scales` are numbers or `Guidance`; `run(guidance_scale=g)`, if given, makes the whole run at g
     (`functools.partial(generate, model, prompt, seed=1)`); `decode(latent)` makes pictures. Raises
-    InputError for a step without both branches, and for whole runs of another path of levels.
+    InputError for a step without both branches, and for whole runs that were not made at the asked
+    guidance or differ in more than that.
     """
     call = guided_call(trace, step)
     wanted = _checked_scales(scales)
@@ -210,14 +211,14 @@ def dial(
     stops = [_stop(trace, step, call, *pair) for pair in zip(wanted, runs, strict=True)]
     if decode is not None:
         stops = [replace(stop, images=_decoded(stop, decode)) for stop in stops]
-    off = [distance(*(numbers(t.steps[0].latent) for t in (other, trace))) for other in runs if run]
+    off = [dice_off(trace, other) for other in runs if run]
     return GuidanceDial(
         step=int(step),
         level=call.level,
         own=trace.settings.guidance,
         stops=tuple(stops),
         replayed=replay(trace, step),
-        start=Residual(max(off), 1e-4) if run else None,
+        start=Residual(float(np.max(off)), 1e-4) if run else None,
         prompt=trace.settings.prompt,
         preview=trace.preview,
     )
@@ -244,23 +245,22 @@ def _stop(trace: Trace, step: int, call: Prediction, guidance: Guidance, run: An
     turned = distance(x0, numbers(call.x0))
     if run is None:
         return Stop(guidance, x0, turned)
-    _check_rerun(trace, step, guidance, run)
+    _check_rerun(trace, guidance, run)
     rerun, end = numbers(call_at(run, step).x0), numbers(run.steps[-1].next_latent)
     moved = distance(end, numbers(trace.steps[-1].next_latent))
     return Stop(guidance, x0, turned, rerun, end, distance(rerun, x0), moved)
 
 
-def _check_rerun(trace: Trace, step: int, guidance: Guidance, run: Trace) -> None:
-    """The whole run visits the same levels, with latents of the same shape."""
-    count = len(run.steps)
-    same = count == len(trace.steps) and np.allclose(run.karras_sigmas, trace.karras_sigmas)
-    if not same or run.steps[0].latent.shape != trace.steps[0].latent.shape:
+def _check_rerun(trace: Trace, guidance: Guidance, run: Trace) -> None:
+    """The whole run is the run again, at the guidance that was asked for."""
+    told = f"the whole run at {guidance}"
+    check_settings(trace, run, ("guidance",), told)
+    if run.settings.guidance != guidance:
         raise InputError(
-            f"the whole run at guidance {guidance} has {count} steps and latents "
-            f"{run.steps[0].latent.shape if count else 'of no step'}; it must visit the levels of "
-            f"the run it is set beside ({len(trace.steps)} steps, latents "
-            f"{trace.steps[0].latent.shape}): let run= repeat its settings"
+            f"run(guidance_scale={guidance}) made a run at guidance {run.settings.guidance}; it "
+            "must be the one that was asked for: let run= hand guidance_scale on to generate"
         )
+    check_path(trace, run, told)
 
 
 def _decoded(stop: Stop, decode: Callable[[Any], Any]) -> dict:

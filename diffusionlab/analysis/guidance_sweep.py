@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from diffusionlab.analysis.guidance import call_at, guidance_curves
-from diffusionlab.analysis.ladder import distance
 from diffusionlab.analysis.latents import Residual, numbers
+from diffusionlab.analysis.same_runs import check_path, check_settings, dice_off
 from diffusionlab.errors import InputError
 from diffusionlab.trace import Comparison, Guidance, Trace
 
@@ -38,7 +38,7 @@ class SweepPoint:
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """The points of a sweep in the order in which they were given, and whether starts agree."""
+    """The points of a sweep in the order in which they were given; `start`: do the noises agree."""
 
     points: tuple[SweepPoint, ...]
     prompt: str
@@ -64,10 +64,7 @@ def sweep(
     points = tuple(_point(runs, adherence) for runs in groups.values())
     told = name if adherence else ""
     prompt = comparison.traces[0].settings.prompt
-    return Sweep(points, prompt, Residual(_start_off(list(groups.values())), 1e-4), told)
-
-
-SAME = ("prompt", "negative_prompt", "seed", "num_steps", "sampler", "spacing", "height", "width")
+    return Sweep(points, prompt, Residual(_dice_off(list(groups.values())), 1e-4), told)
 
 
 def _check(groups: dict[str, list[Trace]]) -> None:
@@ -82,27 +79,22 @@ def _check(groups: dict[str, list[Trace]]) -> None:
                 f"a run at guidance {told} has no image (it was stopped); only finished runs can "
                 "be measured: run it again"
             )
-    first, *others = ((told, [_but_guidance(r) for r in runs]) for told, runs in groups.items())
-    for told, settings in others:
-        if settings != first[1]:
+    (first, own), *others = groups.items()
+    for told, runs in others:
+        if len(runs) != len(own):
             raise InputError(
-                f"the runs at guidance {told} differ from those at {first[0]} in more than that; "
-                f"every scale needs the same {', '.join(SAME)}, in the same order"
+                f"{len(own)} runs at guidance {first} and {len(runs)} at {told} were given; "
+                "equally many, of the same seeds in one order, are needed: compare them all again"
             )
+        for ours, theirs in zip(own, runs, strict=True):
+            check_settings(ours, theirs, ("guidance",), f"the one at guidance {told}")
+            check_path(ours, theirs, f"the one at guidance {told}")
 
 
-def _but_guidance(trace: Trace) -> list:
-    return [getattr(trace.settings, name) for name in SAME]
-
-
-def _start_off(groups: list[list[Trace]]) -> float:
-    """The largest relative distance of two runs' start noises that should be one."""
-    starts = [[numbers(run.steps[0].latent) for run in runs] for runs in groups]
-    return max(
-        distance(other, own)
-        for runs in starts[1:]
-        for other, own in zip(runs, starts[0], strict=True)
-    )
+def _dice_off(groups: list[list[Trace]]) -> float:
+    """The largest relative distance of two runs' noises that should be one."""
+    pairs = [pair for runs in groups[1:] for pair in zip(groups[0], runs, strict=True)]
+    return float(np.max([dice_off(*pair) for pair in pairs]))
 
 
 def _point(runs: list[Trace], adherence: Callable[[Any], float] | None) -> SweepPoint:

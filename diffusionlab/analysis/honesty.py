@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from diffusionlab.analysis.attention import attention_maps
-from diffusionlab.analysis.attention_choice import SPECIAL, word_names
+from diffusionlab.analysis.attention_choice import SPECIAL
 from diffusionlab.analysis.latents import Residual, numbers
 from diffusionlab.analysis.pointing import pooled
+from diffusionlab.analysis.same_runs import check_same
 from diffusionlab.errors import InputError, shown
-from diffusionlab.trace import Trace
+from diffusionlab.trace import Tokens, Trace
+from diffusionlab.trace.words import only_place, word_names
 
 LEVEL = 0.05  # a fit that more shifted maps than this reach says nothing
 
@@ -98,69 +100,44 @@ def leave_one_out(
     `run(prompt=…)` makes a run with all other settings as in `trace`, from the same noise, e.g.
     `functools.partial(generate, model, seed=1, num_steps=20)`. words: None for all of the prompt.
     `chosen`: steps, layers, resolution and heads of the maps as in `attention_maps`. Raises
-    InputError for a run from other noise or with other settings.
+    InputError for a run with another start noise, other draws or other settings, and for a word
+    that cannot be taken out of the text (`without`).
     """
     maps = attention_maps(trace, words, **chosen)
     prompts = tuple(without(trace, word, replacement) for word in maps.words)
     runs = []
     for prompt in prompts:
         runs.append(run(prompt=prompt))
-        _check_same(trace, runs[-1])
+        check_same(trace, runs[-1], ("prompt",), "the one without the word")
     return compare_left_out(trace, runs, maps.words, **chosen)
 
 
 def without(trace: Trace, word: str, replacement: str | None = None) -> str:
-    """The prompt without one of its words (named as in `attention_maps`), or with another there.
+    """The prompt without a word or a phrase (named as in `trace.words`), or with another there.
 
-    Raises InputError for a redacted prompt, for one that was cut, and for "<start>" and the like.
+    Raises InputError for a redacted prompt, for one that was cut, for a record that does not know
+    where its words stand, for a word that stands several times, and for "<start>" and the like.
     """
     tokens = trace.tokens
-    names = word_names(tokens.words) if tokens is not None else []
-    if word not in names or tokens.dropped:
-        what = "has no record of its words" if tokens is None else (
-            "was cut off, so that leaving a word out lets another in" if tokens.dropped
-            else f"has the words {', '.join(map(shown, names))}"
-        )  # fmt: skip
+    place = None if tokens is None else only_place(tokens.words, word)
+    if place is None or tokens.dropped or len(tokens.spans) != len(tokens.words):
         raise InputError(
-            f"the word {shown(word)} cannot be left out: the prompt {what}; a word of a whole "
-            "prompt is allowed; choose one, or run again with a shorter prompt"
+            f"the word {shown(word)} cannot be left out: the prompt {_why_not(tokens, place)}; a "
+            "word of a whole prompt is allowed; choose one, or make the run again"
         )
-    first, last = _span(tokens.prompt, tokens.words, names.index(word))
+    first, last = tokens.spans[place[0]][0], tokens.spans[place[-1]][1]
     return " ".join((tokens.prompt[:first] + (replacement or "") + tokens.prompt[last:]).split())
 
 
-def _span(prompt: str, words: Sequence[str], which: int) -> tuple[int, int]:
-    """Where the word stands in the prompt: words follow each other in it."""
-    first = last = 0
-    for word in words[: which + 1]:
-        first = prompt.index(word, last)
-        last = first + len(word)
-    return first, last
-
-
-SAME = ("model", "negative_prompt", "seed", "num_steps", "guidance_scale", "guidance_interval",
-        "guidance_rescale", "sampler", "spacing", "final", "height", "width")  # fmt: skip
-
-
-def _check_same(trace: Trace, other: Trace) -> None:
-    for name in SAME:
-        ours, theirs = getattr(trace.settings, name), getattr(other.settings, name)
-        if ours != theirs:
-            raise InputError(
-                f"a word's effect needs runs that differ in the prompt only, but {name} is "
-                f"{shown(ours)} in the run and {shown(theirs)} in the one without the word; give "
-                "run= the settings of the run"
-            )
-    if not trace.steps or len(trace.steps) != len(other.steps):
-        raise InputError(
-            f"runs of {len(trace.steps)} and {len(other.steps)} steps; equally many are needed, at "
-            "least one: let both finish"
-        )
-    if not np.array_equal(numbers(trace.steps[0].latent), numbers(other.steps[0].latent)):
-        raise InputError(
-            "the two runs start from different noise; one and the same is needed: give run= the "
-            "seed of the run"
-        )
+def _why_not(tokens: Tokens | None, place: tuple[int, ...] | None) -> str:
+    """Why a word at this place cannot be taken out of the text."""
+    if tokens is None:
+        return "has no record of its words"
+    if tokens.dropped:
+        return "was cut off, so that leaving a word out lets another in"
+    if place is None:
+        return f"has the words {', '.join(map(shown, word_names(tokens.words)))}"
+    return "was recorded by a version that did not keep where its words stand"
 
 
 # ---- the comparison ---------------------------------------------------------------------------
@@ -174,7 +151,7 @@ def compare_left_out(
             "user's words is needed, at least one"
         )
     for other in runs:
-        _check_same(trace, other)
+        check_same(trace, other, ("prompt",), "one without a word")
     found = attention_maps(trace, words, **chosen)
     maps = found.maps[:, 0]
     ends = np.stack([numbers(t.steps[-1].next_latent) for t in (trace, *runs)])

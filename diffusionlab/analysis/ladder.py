@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from diffusionlab.analysis.latents import Residual, numbers
+from diffusionlab.analysis.same_runs import check_settings, distance, start_off
 from diffusionlab.errors import InputError, shown
 from diffusionlab.trace import Settings, Trace
+
+__all__ = ["Rung", "StepLadder", "climb", "distance", "step_ladder"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +55,6 @@ class StepLadder:
         return "\n".join(rows)
 
 
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """The root mean square of a - b over that of b."""
-    return float(np.sqrt(np.mean((a - b) ** 2) / max(np.mean(b**2), 1e-24)))
-
-
 def step_ladder(
     long: Trace, short: Sequence[Trace], stopped_images: Sequence[Any] = ()
 ) -> StepLadder:
@@ -75,7 +73,7 @@ def step_ladder(
         _check_same(long, trace)
     images = list(stopped_images) or [None] * len(given)
     rungs = [_rung(long, *pair) for pair in zip(given, images, strict=True)]
-    worst = max(_start_off(long, trace) for trace in given)
+    worst = max(start_off(long, trace) for trace in given)
     ordered = tuple(sorted(rungs, key=lambda rung: rung.num_steps))
     return StepLadder(len(long.steps), ordered, long.settings, Residual(worst, 1e-4), long.preview)
 
@@ -96,29 +94,13 @@ def _rung(long: Trace, run: Trace, stopped_image: Any) -> Rung:
     )
 
 
-SAME = ("model", "prompt", "negative_prompt", "seed", "guidance_scale", "sampler", "spacing",
-        "height", "width")  # fmt: skip
-
-
 def _check_same(long: Trace, run: Trace) -> None:
-    for name in SAME:
-        ours, theirs = getattr(long.settings, name), getattr(run.settings, name)
-        if ours != theirs:
-            raise InputError(
-                f"a ladder needs runs that differ in their number of steps only, but {name} is "
-                f"{ours!r} in the long run and {theirs!r} in another"
-            )
+    check_settings(long, run, ("num_steps",), "a shorter one")
     if not 1 <= len(run.steps) <= len(long.steps):
         raise InputError(
             f"a run of {len(run.steps)} steps was given beside the long one of {len(long.steps)}; "
-            f"1 to {len(long.steps)} are allowed"
+            f"1 to {len(long.steps)} are allowed: run it again with so many"
         )
-
-
-def _start_off(long: Trace, run: Trace) -> float:
-    """How far the two start noises are apart, relative to their size; levels may differ."""
-    noises = [numbers(t.steps[0].latent) / t.steps[0].level.sigma for t in (long, run)]
-    return distance(noises[1], noises[0])
 
 
 def climb(

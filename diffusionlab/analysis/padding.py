@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from diffusionlab.analysis.latents import Residual, numbers
+from diffusionlab.analysis.same_runs import check_same
 from diffusionlab.analysis.text import cosines, hidden_of, tokens_of
 from diffusionlab.analysis.text_edits import kind_rows, replace_rows
 from diffusionlab.errors import InputError
@@ -74,7 +75,8 @@ def padding(
     `empty` is the embedding of "". `run(text_embedding=…)` makes one run with given rows
     (`functools.partial(generate, model, prompt, seed=1)`); it is called five times, each time with
     the rows of some kinds taken from the empty prompt at the same positions, and the last time with
-    the whole prompt again. Raises InputError for embeddings of another shape, or stopped runs.
+    the whole prompt again. Raises InputError for embeddings of another shape, for stopped runs and
+    for runs with other settings or other noise.
     """
     rows, tokens = hidden_of(embedding, encoder), tokens_of(embedding, encoder)
     others = hidden_of(empty, encoder)
@@ -101,6 +103,8 @@ def _runs(
         edited = replace_rows(embedding, kind_rows(embedding, emptied), empty)
         made[name] = run(text_embedding=edited)
     ends = {name: _end(trace) for name, trace in made.items()}
+    for trace in made.values():
+        check_same(made["whole prompt"], trace, (), "a run with other rows")
     whole = ends["whole prompt"]
     far = max(_distance(ends["empty prompt"], whole), 1e-30)
     off = _distance(ends.pop("again"), whole) / far

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 from diffusionlab.analysis.latents import Residual, numbers
 from diffusionlab.errors import InputError, close_matches, shown
 from diffusionlab.trace import TextEmbedding, Tokens
+from diffusionlab.trace.words import places_of, positions_of, word_names
 
 SHUFFLES = 10  # of the control of a PCA
 
@@ -57,47 +59,38 @@ def token_table(tokens: Tokens) -> tuple[TokenRow, ...]:
 
 
 def _byte(tokens: Tokens, position: int, own: Sequence[int]) -> tuple[int, int] | None:
-    """Which of how many: a run of pieces of one word that all show one character beyond ASCII."""
-    piece = tokens.pieces[position]
-    first = last = position
-    while first - 1 in own and tokens.pieces[first - 1] == piece:
-        first -= 1
-    while last + 1 in own and tokens.pieces[last + 1] == piece:
-        last += 1
-    if piece.isascii() or first == last:
+    """Which of how many of the pieces that show one character beyond ASCII; None for a whole one.
+
+    Equal characters of a word share their equal pieces evenly; in a word that was cut in the
+    middle, as many belong to one as it has bytes.
+    """
+    piece, word = tokens.pieces[position], tokens.words[tokens.word_of[position]]
+    if piece.isascii():
         return None
-    return position - first + 1, last - first + 1
+    same = [i for i in own if tokens.pieces[i] == piece]
+    size, left = divmod(len(same), max(word.count(piece), 1))
+    if left or (tokens.dropped and own[-1] == tokens.kept):
+        size = len(unicodedata.normalize("NFC", piece).lower().encode(errors="surrogatepass"))
+    place = same.index(position)
+    return (place % size + 1, size) if size > 1 else None
 
 
 # ---- words and their rows ---------------------------------------------------------------------
-def word_names(tokens: Tokens) -> tuple[str, ...]:
-    """The words of a prompt in order; the second "red" is called "red#2", as `word_rows` reads."""
-    return tuple(name.removesuffix("#1") for name in _numbered(tokens))
-
-
 def word_rows(tokens: Tokens, word: str) -> tuple[int, ...]:
-    """The positions of all pieces of a word, upper and lower case alike.
+    """The positions of all pieces of a word, named as in `trace.words`: case does not matter.
 
     "red" is every "red" of the prompt, "red#2" the second one alone. Raises InputError for a word
     that is not in the prompt, with its words.
     """
-    asked = str(word).casefold()
-    both = zip(tokens.words, _numbered(tokens), strict=True)
-    chosen = {i for i, pair in enumerate(both) if asked in map(str.casefold, pair)}
-    if not chosen:
-        known = word_names(tokens)
+    places = places_of(tokens.words, word)
+    if not places:
+        known = word_names(tokens.words)
         raise InputError(
             f"{shown(word)} is not in the prompt {shown(tokens.prompt, 60)}; "
             f"{close_matches(str(word), known)}its words are "
             f"{', '.join(map(repr, known)) or 'none'}: name one of them"
         )
-    return tuple(i for i, owner in enumerate(tokens.word_of) if owner in chosen)
-
-
-def _numbered(tokens: Tokens) -> list[str]:
-    """Every word with its count among equal ones: "red#1"."""
-    plain = [word.casefold() for word in tokens.words]
-    return [f"{word}#{plain[:i].count(plain[i]) + 1}" for i, word in enumerate(tokens.words)]
+    return positions_of(tokens, places)
 
 
 def tokens_of(embedding: TextEmbedding, encoder: int = 0) -> Tokens:
@@ -120,7 +113,10 @@ def hidden_of(embedding: TextEmbedding, encoder: int = 0) -> np.ndarray:
         )
     count = len(embedding.hidden)
     if isinstance(encoder, bool) or not isinstance(encoder, int) or not 0 <= encoder < count:
-        raise InputError(f"encoder is {shown(encoder)}; 0 to {count - 1} is allowed here")
+        raise InputError(
+            f"encoder is {shown(encoder)}; 0 to {count - 1} is allowed here: leave it out for the "
+            "first text encoder"
+        )
     return numbers(embedding.hidden[encoder])
 
 
@@ -150,7 +146,7 @@ def text_vectors(
     given = [embeddings] if isinstance(embeddings, TextEmbedding) else list(embeddings)
     of = of or ("words" if len(given) == 1 else "prompts")
     if of not in ("words", "prompts"):
-        raise InputError(f'of is {shown(of)}; "words" or "prompts" is allowed')
+        raise InputError(f'of is {shown(of)}; "words" or "prompts" is allowed: choose one')
     names, groups, values = [], [], []
     for number, embedding in enumerate(given):
         rows, tokens = hidden_of(embedding, encoder), tokens_of(embedding, encoder)
@@ -169,7 +165,7 @@ def text_vectors(
 
 def _words(rows: np.ndarray, tokens: Tokens) -> dict[str, np.ndarray]:
     owners = np.array([-1 if owner is None else owner for owner in tokens.word_of])
-    return {name: rows[owners == i].mean(axis=0) for i, name in enumerate(word_names(tokens))}
+    return {name: rows[owners == i].mean(axis=0) for i, name in enumerate(word_names(tokens.words))}
 
 
 def _prompt(rows: np.ndarray, tokens: Tokens) -> dict[str, np.ndarray]:
@@ -264,7 +260,10 @@ def plane(vectors: np.ndarray) -> Plane:
     """
     values = np.asarray(vectors, np.float64)
     if values.ndim != 2 or len(values) < 3:
-        raise InputError(f"vectors {values.shape} were given; 3 or more, (n, width), span a plane")
+        raise InputError(
+            f"vectors {values.shape} were given; 3 or more, (n, width), span a plane: give more "
+            "words or prompts"
+        )
     if not np.isfinite(values).all():
         return Plane(np.full((len(values), 2), np.nan), (np.nan, np.nan), None)
     values = values - values.mean(axis=0)

@@ -4,7 +4,7 @@ Each function takes what `embed` made and returns a new one in NumPy, with the t
 `generate(model, prompt, text_embedding=edited)` runs it. Every text encoder's rows are changed;
 `pooled` and `extra` stay, since the U-Nets of Stable Diffusion 1.x and 2.x read none of them.
 
-A word is named as in the prompt: "red" is every "red", "red#2" the second one. Rows of other
+A word is named as in `trace.words`: "red" is every "red", "red#2" the second one. Rows of other
 tokens keep what they had already taken from it: the text encoder mixes words before any edit here.
 """
 
@@ -81,7 +81,9 @@ def ablate_word(embedding: TextEmbedding, word: str, by: str = "pad") -> TextEmb
 def ablate_kind(embedding: TextEmbedding, kind: str, by: str = "zero") -> TextEmbedding:
     """All rows of a kind ("start", "word", "end" or "pad") replaced, as `ablate_word`."""
     if kind not in KINDS:
-        raise InputError(f"kind is {shown(kind)}; {', '.join(map(repr, KINDS))} are allowed")
+        raise InputError(
+            f"kind is {shown(kind)}; {', '.join(map(repr, KINDS))} are allowed: choose one"
+        )
     return _ablated(embedding, kind_rows(embedding, (kind,)), by)
 
 
@@ -92,7 +94,7 @@ def kind_rows(embedding: TextEmbedding, kinds: Sequence[str]) -> tuple[int, ...]
 
 def _ablated(embedding: TextEmbedding, rows: Sequence[int], by: str) -> TextEmbedding:
     if by not in BY:
-        raise InputError(f"by is {shown(by)}; {', '.join(map(repr, BY))} are allowed")
+        raise InputError(f"by is {shown(by)}; {', '.join(map(repr, BY))} are allowed: choose one")
     pads = list(kind_rows(embedding, ("pad",)))
     if by == "pad" and not pads:
         raise InputError('this prompt has no padding to replace by; use by="zero" or by="mean"')
@@ -136,5 +138,8 @@ def _rows(rows: Iterable[int] | None, count: int) -> list[int]:
     wrong = [r for r in chosen if isinstance(r, bool) or not isinstance(r, (int, np.integer))
              or not 0 <= r < count]  # fmt: skip
     if wrong:
-        raise InputError(f"rows holds {shown(wrong[0])}; positions 0 to {count - 1} are allowed")
+        raise InputError(
+            f"rows holds {shown(wrong[0])}; positions 0 to {count - 1} are allowed: take those of "
+            'a word, word_rows(tokens, "red")'
+        )
     return [int(r) for r in chosen]

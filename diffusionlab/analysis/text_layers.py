@@ -18,9 +18,10 @@ class LayerPaths:
 
     `norms` are lengths, `to_start` the cosines with the token's own row before the first layer,
     `changes` (layers, tokens) how far each layer moves it, as a share of its length before.
-    `plane` holds the rows of start, words and end (positions `rows`) at all layers in two
-    dimensions, (layers + 1, rows, 2) in `points`. `closing` checks that `final` is the normalised
-    last layer times a gain plus a shift, one pair for each column (arXiv 1607.06450, Eq. 4).
+    `plane` holds the rows of words and end (positions `rows`) at all layers in two dimensions,
+    (layers + 1, rows, 2) in `points`; start, the same in every prompt, is left out. `closing`
+    checks that `final` is the normalised last layer times a gain plus a shift, one pair for each
+    column (arXiv 1607.06450, Eq. 4).
     """
 
     norms: np.ndarray

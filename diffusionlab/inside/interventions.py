@@ -11,6 +11,8 @@ are steps of a run (`range(10, 20)`, `[0, 1]`; None is all of them) and count fr
 from __future__ import annotations
 
 import fnmatch
+import math
+import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -22,6 +24,7 @@ from ..pipeline import LatentDiffusion
 from ..plan import current_step
 from ..taps import find_taps, matching, watching
 from ..trace import TextEmbedding, Tokens, Trace
+from ..trace.words import places_of, positions_of, word_names
 
 Steps = Iterable[int] | None
 CROSS = "attn2"  # cross-attention; attn1 is self-attention
@@ -87,7 +90,8 @@ def reweight_words(
 ) -> Iterator[None]:
     """Multiply how much of a word is read: its probabilities times a weight, not summing to 1 then.
 
-    weights: word of the prompt → weight (0 removes it, 2 doubles it); every occurrence counts.
+    weights: word of the prompt → weight (0 removes it, 2 doubles it). "red" is every "red" of the
+    prompt, "red#2" the second one alone (`trace.words`).
     Scaling a word's values is the same product as scaling its probabilities (Hertz et al. 2022,
     arXiv 2208.01626, section 3.2, attention re-weighting). Conditional branch only.
     Errors: InputError for a word that the prompt lacks, or a weight that is not finite.
@@ -230,18 +234,25 @@ def _layer(name: str) -> str:
 
 
 def _token_weights(tokens: Tokens, weights: Mapping[str, float]) -> list[float]:
-    """One weight per position of the prompt."""
-    known = [word.lower() for word in tokens.words]
+    """One weight per position of the prompt; of two names for one word the later one counts."""
     if not isinstance(weights, Mapping) or not weights:
         raise InputError(
             f'weights is {shown(weights)}; word: weight is allowed, e.g. {{"red": 2.0}}'
         )
+    found = [1.0] * len(tokens.word_of)
     for word, weight in weights.items():
-        if not isinstance(word, str) or word.lower() not in known:
+        places = places_of(tokens.words, word)
+        if not places:
+            known = ", ".join(word_names(tokens.words))
             raise InputError(
-                f"{shown(word)} is not in the prompt; its words are {', '.join(tokens.words)}"
+                f"{shown(word)} is not in the prompt; its words are {known}: name one of them"
             )
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight != weight:
-            raise InputError(f"the weight of {word!r} is {shown(weight)}; a number is allowed")
-    wanted = {word.lower(): float(weight) for word, weight in weights.items()}
-    return [1.0 if w is None else wanted.get(known[w], 1.0) for w in tokens.word_of]
+        real = isinstance(weight, numbers.Real) and not isinstance(weight, bool)
+        if not real or not math.isfinite(weight):
+            raise InputError(
+                f"the weight of {word!r} is {shown(weight)}; a finite number is allowed: 0 removes "
+                "the word, 1 leaves it, 2 doubles it"
+            )
+        for position in positions_of(tokens, places):
+            found[position] = float(weight)
+    return found

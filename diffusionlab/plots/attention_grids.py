@@ -14,7 +14,7 @@ from diffusionlab.analysis.attention_choice import (
     calls_of_steps,
     chosen_numbers,
     content_words,
-    cross_layers,
+    layers_of_run,
     size_of,
     token_groups,
 )
@@ -43,7 +43,7 @@ def word_names_of(record: Trace, words: Any, most: int) -> tuple[Any, str]:
     """
     if words is not None:
         return words, ""
-    count = cross_layers(record.attention)[0].array.shape[-1]
+    count = layers_of_run(record)[0].array.shape[-1]
     names = content_words(token_groups(record.tokens, count))
     if len(names) <= most:
         return names, ""
@@ -67,7 +67,7 @@ def plot_attention_steps(
     steps: None takes up to eight, evenly spread. The other choices are those of `attention_maps`,
     whose InputErrors are raised.
     """
-    count = len(calls_of_steps(record, cross_layers(record.attention)[0]))
+    count = len(calls_of_steps(record, layers_of_run(record)[0]))
     chosen = spread(count, MOST_COLUMNS) if steps is None else chosen_numbers("steps", steps, count)
     words, remark = word_names_of(record, words, MOST_ROWS)
     options = {"layers": layers, "resolution": resolution, "heads": heads}
@@ -130,7 +130,7 @@ def plot_attention_layers(
     spread, unless `layers` says which.
     """
     words, remark = word_names_of(record, words, MOST_ROWS)
-    known = _in_order(cross_layers(record.attention))
+    known = _in_order(layers_of_run(record))
     if layers is None:
         layers = [known[i].tap for i in spread(len(known), MOST_COLUMNS)]
         if len(known) > MOST_COLUMNS:
@@ -167,7 +167,7 @@ def plot_attention_heads(
     (record={"predictions", "attention", "heads"}), else InputError.
     """
     word = word or _loudest(record)
-    known = _in_order(cross_layers(record.attention))
+    known = _in_order(layers_of_run(record))
     layers = [y.tap for y in known][:MOST_COLUMNS] if layers is None else layers
     found = attention_maps(record, [word], steps=steps, layers=layers, by="head")
     top, columns = largest(found.maps), _by_layer(found)

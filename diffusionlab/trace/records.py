@@ -79,6 +79,8 @@ class Tokens(Shown):
     `ids`, `pieces`, `word_of` and `kinds` have one entry per position (the context length); kinds
     are "start", "word", "end", "pad". `word_of` counts into `words`, None for specials and padding.
     `kept` and `dropped` count content pieces; `dropped_words` are the first words that were cut.
+    `spans` (first, last) are the characters of the prompt that each word is: `words[i]` is
+    `prompt[slice(*spans[i])]`; empty in records of older versions.
     """
 
     prompt: str
@@ -91,6 +93,7 @@ class Tokens(Shown):
     dropped: int = 0
     dropped_words: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    spans: tuple[tuple[int, int], ...] = ()
 
     def __repr__(self) -> str:
         content = [p for p, kind in zip(self.pieces, self.kinds, strict=False) if kind == "word"]
