@@ -228,6 +228,14 @@ def test_what_was_asked_for_is_made_or_told(pair, monkeypatch, capsys):
     assert "graphs=True works on a CUDA device; on cpu the" in "".join(capsys.readouterr())
 
 
+def test_load_asks_for_it(tiny_folder, monkeypatch):
+    asked = {}
+    quick = lambda unet, **given: asked.update(given) or unet  # noqa: E731
+    monkeypatch.setattr("diffusionlab.pipeline.loading.quickened", quick)
+    dl.load(tiny_folder, device="cpu", graphs=True)
+    assert asked == dict(graphs=True, compile=False)
+
+
 # ---- weights -----------------------------------------------------------------------------------
 @torch.no_grad()
 def test_weights_are_shared_and_other_weights_are_captured_again(pair):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import CheckpointError, InputError, close_matches, notice, shown
+from ..graphs import quickened
 from ..levels import PREDICTION_TYPES
 from ..running.memory import memory_told
 from .bundle import LatentDiffusion
@@ -42,6 +44,8 @@ def load(
     text_encoder_2: str | os.PathLike | None = None,
     tokenizer: str | os.PathLike | None = None,
     prediction_type: str | None = None,
+    graphs: bool = False,
+    compile: bool = False,  # noqa: A002
 ) -> LatentDiffusion:
     """Load a model: "toyland" (shipped), a name of `checkpoints()`, a folder, a file or a hub id.
 
@@ -56,6 +60,9 @@ def load(
     vae, unet, text_encoder, text_encoder_2: another such part, as a folder, a hub id or a name of
     `checkpoints()`; "taesd" is a tiny VAE. tokenizer: where its vocabulary lies. prediction_type
     ("eps", "v" or "x0") overrules the checkpoint's; a single file does not say it.
+
+    graphs: replay each call of the U-Net from a CUDA graph, which is faster where the device waits
+    for Python. compile: torch.compile its blocks. Where either cannot be, a notice says so.
 
     On the CPU, weights whose dtype is the wanted one stay mapped from their file: replace that
     file, but do not write into it, while the model is used.
@@ -78,15 +85,19 @@ def load(
     others = {name: other_part(name, given, variant, hub) for name, given in asked.items()}
     options = dict(device=where, dtype=kind, others=others, prediction_type=prediction_type)
     options["tokenizer_folder"] = _tokenizer_folder(tokenizer, hub)
+    model = _read(source, entry.repo if entry else source, revision, variant, hub, options)
+    return replace(model, unet=quickened(model.unet, graphs=graphs, compile=compile))
+
+
+def _read(source, repo, revision, variant, hub: dict, options: dict) -> LatentDiffusion:
+    """The model of a local file or folder, else of the repository."""
     if (path := local(source)) and not path.is_dir():
         return read_single_file(path, hub=hub, **options)
     if path:
         name = "toyland" if source == "toyland" else path.resolve().name
         return read_folder(path, name, variant=variant, **options)
-    repo = entry.repo if entry else source
-    path = download(
-        repo, read_index, revision=revision, variant=variant, without=set(others), **hub
-    )
+    others = set(options["others"])
+    path = download(repo, read_index, revision=revision, variant=variant, without=others, **hub)
     return read_folder(path, source, variant=variant, **options)
 
 
