@@ -7,24 +7,26 @@ from dataclasses import replace
 import numpy as np
 import traces
 
-from diffusionlab.plan import Stage, Step, Update
+from diffusionlab.plan import Stage, Step, Term, Update
 from diffusionlab.trace import Noising, Prediction, Trace
 
 SHAPE = (4, 6, 8)
 PREDICTS_X0 = {"prediction_type": "x0"}
 
 
-def run_of(x0s: np.ndarray, stopped: int | None = None, **changes) -> Trace:
+def run_of(x0s: np.ndarray, stopped: int | None = None, loudness: float = 1.0, **changes) -> Trace:
     """DDIM (guidance 1) of a network that says x0s[k] (channels, h, w) at step k; float64."""
     x0s = np.asarray(x0s, np.float64)
     levels = traces.schedule().levels(len(x0s), "trailing", "clean")
-    noise = np.random.default_rng(5).normal(size=x0s.shape[1:])
+    noise = loudness * np.random.default_rng(5).normal(size=x0s.shape[1:])
     x, steps = levels[0].alpha * x0s[0] + levels[0].sigma * noise, []
     for i, x0 in enumerate(x0s[:stopped]):
         here, there = levels[i], levels[i + 1]
         call = Prediction(here, x, x0, None, 1.0, "x0")
+        kept = there.sigma / here.sigma
+        rule = Update(kept, (Term("x0", i, there.alpha - kept * here.alpha),))
         following = there.alpha * x0 + there.sigma * call.eps
-        steps.append(Step(i, here, there, x, (call,), (Stage(here),), Update(), (), following))
+        steps.append(Step(i, here, there, x, (call,), (Stage(here),), rule, (), following))
         x = following
     run = traces.trace(len(x0s))
     settings = replace(run.settings, guidance_scale=1.0, **PREDICTS_X0)

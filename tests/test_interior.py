@@ -239,7 +239,12 @@ def test_a_nan_in_a_feature_is_counted():
     broken = replace(run, attention={"down_blocks.0.output": values})
     found = features(broken, "down_blocks.0.output", 1, most=6)
     assert found.bad == 1 and found.channels[0] == 4 and found.channels[-1] == 5
-    assert np.isfinite(found.colours).all() and np.isnan(found.energies[1])
+    assert np.isnan(found.energies[1])
+    lost = np.isnan(found.colours).all(axis=2)  # no colour, instead of a plausible one
+    assert lost[0, 0] and lost.sum() == 1 and np.isfinite(found.colours[~lost]).all()
+    at_another = features(broken, "down_blocks.0.output", 0)
+    assert at_another.bad == 1 and np.isfinite(at_another.colours).all()
+    assert np.isnan(principal_colours(values[1:2] * np.nan)[0]).all()
 
 
 # ---- the time ----------------------------------------------------------------------------------

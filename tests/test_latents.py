@@ -20,7 +20,6 @@ from diffusionlab.analysis.latents import (
     eps_spread,
     normality,
     worst,
-    worst_residual,
 )
 from diffusionlab.analysis.noising import noising_curve
 from diffusionlab.analysis.similarity import structural_similarity
@@ -30,9 +29,11 @@ from diffusionlab.analysis.spectrum import (
     ring_power,
     rings,
 )
-from diffusionlab.analysis.trajectories import changes, ending, for_good, trajectory
+from diffusionlab.analysis.trajectories import changes, ending, for_good, stopped, trajectory
+from diffusionlab.analysis.updates import path_check
 from diffusionlab.errors import InputError
 from diffusionlab.images import to_image
+from diffusionlab.schedule import NoiseLevel
 from diffusionlab.trace import Latent
 
 RANDOM = np.random.default_rng(0)
@@ -55,14 +56,52 @@ def test_the_worst_check_is_the_one_that_is_nan():
     assert worst(checks[::2]).relative == 0.5
 
 
-def test_the_identity_of_a_run_holds_and_can_fail():
-    run = run_of([END] * 4)
-    assert worst_residual(run).relative < 1e-12
-    wrong = spoilt(run, 2, eps=run.eps[2] * 1.01)
-    assert not worst_residual(wrong).holds
+def test_the_path_of_a_run_is_replayed():
+    run = run_of([END, 2 * END, END, END])
+    assert path_check(run).relative < 1e-12
+    for where, changed, told in (
+        (1, {"next_latent": run.latents[2][:, ::-1]}, "step 1 replayed"),
+        (2, {"latent": run.latents[2][..., ::-1]}, "step 2"),
+        (2, {"predictions": (replace(run.predictions[2], cond=END[:, ::-1]),)}, "step 2 replayed"),
+    ):
+        assert not path_check(changed_step(run, where, **changed)).holds
+        assert told in str(path_check(changed_step(run, where, **changed)))
     bare = replace(run, steps=tuple(replace(step, predictions=()) for step in run.steps))
     with pytest.raises(InputError, match="predictions"):
-        worst_residual(bare)
+        path_check(bare)
+
+
+def test_a_path_with_a_gap_or_a_call_from_elsewhere_is_found():
+    """What the replay of single steps cannot see."""
+    run = run_of([END] * 4)
+    first, second, third, last = run.steps
+    elsewhere = replace(run, steps=(first, third, last))
+    assert "step 2 begins where the last ended" in str(path_check(renumbered(elsewhere)))
+    call = replace(second.predictions[0], latent=second.latent + 1, cond=END)  # x0 is the same
+    moved = changed_step(run, 1, predictions=(call,))
+    assert "asked at x_t of step 1" in str(path_check(moved))
+    stage = replace(second.stages[0], update=replace(second.update, a=0.5))  # a call from elsewhere
+    assert path_check(changed_step(moved, 1, stages=(stage,))).holds
+
+
+def changed_step(run, where, **parts):
+    steps = list(run.steps)
+    steps[where] = replace(steps[where], **parts)
+    return replace(run, steps=tuple(steps))
+
+
+def renumbered(run):
+    """The same with updates that count the calls of this run."""
+    steps = []
+    for i, step in enumerate(run.steps):
+        terms = tuple(replace(term, call=i) for term in step.update.terms)
+        steps.append(replace(step, update=replace(step.update, terms=terms)))
+    return replace(run, steps=tuple(steps))
+
+
+def test_a_check_tells_its_name():
+    assert str(Residual(0.5, 1e-3, "rows sum to 1")) == "CHECK FAILED: off by 0.5 (rows sum to 1)"
+    assert str(Residual(0.5, 1e-3)) == "CHECK FAILED: off by 0.5" and not str(Residual(0, 1, "x"))
 
 
 def test_eps_has_unit_spread_or_a_warning():
@@ -123,7 +162,14 @@ def test_the_end_of_a_run_is_told():
     run = run_of([END, END, 2 * END])
     assert np.allclose(ending(run)[0], 2 * END) and ending(run)[1] == "the final latent"
     short = run_of([END, 3 * END, END], stopped=2)
-    assert np.allclose(ending(short)[0], 3 * END) and "unfinished" in ending(short)[1]
+    assert np.allclose(ending(short)[0], 3 * END)
+    assert ending(short)[1] == "the last x0-hat: stopped after 2 of 3 steps"
+    assert stopped(short) == "stopped after 2 of 3 steps" and not stopped(run)
+    # Stable Diffusion's own DDIM ends at the table's first entry: finished, with a little noise
+    noisy = replace(run, steps=run.steps[:-1], settings=replace(run.settings, num_steps=2))
+    left = run.karras_sigmas[2]
+    assert ending(noisy)[1] == f"the last x0-hat: the run ends at karras_sigma {left:.2g}"
+    assert not stopped(noisy)
     with pytest.raises(InputError, match="0 steps"):
         ending(replace(run, steps=()))
 
@@ -528,9 +574,8 @@ def test_the_errors_of_one_step_are_known():
 def test_each_check_of_a_noising_can_fail():
     record = noising()
     swapped = replace(record, latents=record.latents[::-1])
-    assert [check.split(":")[0] for check in noising_curve(swapped).checks] == [
-        "x_t = alpha x0 + sigma eps"
-    ]
+    (told,) = noising_curve(swapped).checks
+    assert "(x_t = alpha x0 + sigma eps)" in told
     pixels = replace(record, noisy_pixels=record.noisy_pixels * 1.001)
     assert not noising_curve(pixels).mixes.holds
     loud = replace(record, pixel_noise=record.pixel_noise * 1.1)
@@ -539,13 +584,18 @@ def test_each_check_of_a_noising_can_fail():
     call.__dict__["eps"] = call.eps * 1.2
     wrong = replace(record, predictions=(call, *record.predictions[1:]))
     assert not noising_curve(wrong).agrees.holds
+    gone = replace(call, cond=call.cond * np.nan)
+    lost = replace(record, predictions=(gone, *record.predictions[1:]))
+    assert math.isnan(noising_curve(lost).agrees.relative)  # NaN is no agreement
+    noise_alone = replace(record, levels=(*record.levels[:2], NoiseLevel(1000, 0.0, 1.0)))
+    assert noising_curve(noise_alone).agrees.relative < 1e-9  # where eps-hat says nothing of x0
 
 
 # ---- the shipped model ---------------------------------------------------------------------------
 def test_on_toyland_every_check_holds():
     model = dl.load()
     run = dl.generate(model, "a red car in the city at night", seed=1, num_steps=8, progress=False)
-    assert worst_residual(run).holds and not eps_spread(run)[1]
+    assert path_check(run).holds and not eps_spread(run)[1]
     assert normality(run.latents[0]).gaussian and not normality(run.latents[-1]).gaussian
     assert radial_spectrum(run).parseval.holds and radial_spectrum(run).order > 0.5
     assert trajectory(run).only_noise and commitment(run).open == 0

@@ -164,11 +164,24 @@ def _undrawn(axes) -> list:
 
 
 def test_no_text_of_the_user_is_read_as_html_or_mathematics():
-    text = " ".join(traces.HOSTILE)
+    text = " ".join(("$\\frac{1}{0}$", *traces.HOSTILE))
     run = traces.trace(2, prompt=text)
     words = replace(run.tokens, pieces=(text,) * 12, words=(text,) * 4, dropped_words=(text,))
     run = replace(run, tokens=words, settings=replace(run.settings, model=text))
+    layers, anatomy = RECORDS["plot_text_layers"], replace(RECORDS["plot_compute"], model=text)
+    hostile_layers = replace(layers, tokens=_spoken(layers.tokens, text))
+    padding, ablation = RECORDS["plot_padding"], replace(RECORDS["plot_ablation"], what=text)
+    changed = tuple(replace(one, name=text) for one in ablation.changed)
     for figure in (
+        plots.plot_noising(replace(RECORDS["plot_noising"], prompt=text)),
+        plots.plot_text_layers(hostile_layers),
+        plots.plot_text_attention(hostile_layers),
+        plots.plot_compute(anatomy),
+        plots.plot_hourglass(anatomy),
+        plots.plot_padding(replace(padding, tokens=_spoken(padding.tokens, text))),
+        plots.plot_guidance_sweep(replace(RECORDS["plot_guidance_sweep"], prompt=text)),
+        plots.plot_ablation(replace(ablation, changed=changed)),
+        plots.plot_filmstrip(run),
         plots.plot_trace(run),
         plots.plot_tokens(words),
         plots.plot_text_embedding(replace(run.text_embedding, tokens=words)),
@@ -177,6 +190,12 @@ def test_no_text_of_the_user_is_read_as_html_or_mathematics():
     ):
         page = figure._repr_html_()
         assert page.count("<") == 5 and page.count("<img ") == 1  # figure, img, figcaption
+
+
+def _spoken(tokens, text):
+    """The same tokens, all of whose words are a text."""
+    return replace(tokens, prompt=text, pieces=(text,) * len(tokens.pieces),
+                   words=(text,) * len(tokens.words), dropped_words=(text,))  # fmt: skip
 
 
 def test_characters_without_a_glyph_become_boxes_without_a_warning():

@@ -74,7 +74,7 @@ def ablate(
     found = [_changed(trace, name, run(name), share) for name in names]
     off = float(np.max([dice_off(trace, changed.trace) for changed in found]))
     order = sorted(found, key=lambda c: -c.final if np.isfinite(c.final) else -np.inf)
-    return Ablation(what, trace, tuple(order), Residual(off, 1e-6))
+    return Ablation(what, trace, tuple(order), Residual(off, 1e-6, "one start noise"))
 
 
 def _changed(base: Trace, name: str, trace: Trace, share: float) -> Changed:

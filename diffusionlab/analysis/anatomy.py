@@ -52,7 +52,7 @@ def costs(anatomy: Anatomy) -> Costs:
         flops=tuple(block.flops / anatomy.flops for block in anatomy.blocks),
         parameters=tuple(block.parameters / anatomy.parameters for block in anatomy.blocks),
         kinds={kind: count / anatomy.flops for kind, count in kinds.items()},
-        check=Residual(off, 1e-9),
+        check=Residual(off, 1e-9, "the kinds sum to the block"),
     )
 
 

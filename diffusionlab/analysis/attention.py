@@ -34,6 +34,7 @@ __all__ = ["CROSS", "SELF", "AttentionMaps", "attention_maps", "call_maps", "enl
 
 BY = (None, "step", "layer", "head")
 _MANY = (*"0123456789", "steps", "heads", "all")
+SUMS = "rows sum to 1"
 TOLERANCE = 2e-3  # of a row's sum: 77 float16 probabilities are off by 3e-4, a lost one by 1e-2
 
 
@@ -131,7 +132,7 @@ def _maps(
     maps = np.concatenate(parts) if apart else np.mean(parts, axis=0)  # (entries, h, w, words)
     names = _entries(by, steps, kept, chosen)
     told = _reduction(by, steps, kept, chosen if heads is not None else None)
-    rows = Residual(float(np.max(offs)), TOLERANCE)
+    rows = Residual(float(np.max(offs)), TOLERANCE, SUMS)
     return AttentionMaps(
         tuple(groups), by, names, maps.transpose(3, 0, 1, 2), rows, told, steps,
         tuple(layer.name for layer in kept),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusionlab.analysis.attention import TOLERANCE, attention_maps, enlarged
+from diffusionlab.analysis.attention import SUMS, TOLERANCE, attention_maps, enlarged
 from diffusionlab.analysis.attention_choice import (
     SELF,
     SPECIAL,
@@ -57,7 +57,7 @@ def attention_mass(trace: Trace, **chosen: Any) -> AttentionMass:
     groups = _groups(trace)
     found = attention_maps(trace, groups, by="step", **chosen)
     shares = found.maps.mean(axis=(2, 3)).T
-    rows = Residual(float(np.abs(shares.sum(axis=1) - 1).max()), TOLERANCE)
+    rows = Residual(float(np.abs(shares.sum(axis=1) - 1).max()), TOLERANCE, SUMS)
     words = content_words(groups)
     return AttentionMass(found.words, words, shares, found.steps, rows, found.reduction)
 
@@ -179,7 +179,7 @@ def self_attention_at(
     kept = chosen_layers(found, layers, None)
     read = [_looks(trace, layer, [calls[n] for n in numbers], pixel) for layer in kept]
     sizes = sorted({layer.shape for layer in kept}, reverse=True)
-    rows = Residual(float(np.max([abs(m.sum() - 1) for m in read])), TOLERANCE)
+    rows = Residual(float(np.max([abs(m.sum() - 1) for m in read])), TOLERANCE, SUMS)
     same = [[i for i, layer in enumerate(kept) if layer.shape == size] for size in sizes]
     maps = tuple(np.mean([read[i] for i in some], axis=0) for some in same)
     names = tuple(tuple(kept[i].name for i in some) for some in same)

@@ -80,8 +80,13 @@ def roundtrip(
         lost=error / np.where(power > 0, power, np.nan),
         worst=_worst_places(off, cell, worst),
         cell=cell,
-        parseval=Residual(abs(float(error.sum()) - mean_square) / max(mean_square, 1e-12), 1e-6),
+        parseval=_parseval(error, mean_square),
     )
+
+
+def _parseval(error: np.ndarray, mean_square: float) -> Residual:
+    off = abs(float(error.sum()) - mean_square) / max(mean_square, 1e-12)
+    return Residual(off, 1e-6, "rings sum to the mean square")
 
 
 def _worst_places(off: np.ndarray, cell: int, count: int) -> tuple[tuple[int, int, float], ...]:
@@ -231,7 +236,8 @@ def latent_edits(
         _edited(edit, to_pixels(decode(new)).astype(np.float64), plain, cell)
         for edit, new in zip(chosen, changed, strict=True)
     ]
-    return LatentEdits(plain, tuple(found), cell, Residual(float(np.abs(plain - again).max()), 0.0))
+    repeats = Residual(float(np.abs(plain - again).max()), 0.0, "decoded twice is the same")
+    return LatentEdits(plain, tuple(found), cell, repeats)
 
 
 def _edited(edit: Edit, picture: np.ndarray, plain: np.ndarray, cell: int) -> Edited:

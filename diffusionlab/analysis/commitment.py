@@ -70,7 +70,7 @@ def commitment(trace: Trace, tolerance: float = 0.25) -> Commitment:
     steps = for_good(off <= tolerance * (float(end.std()) or 1.0))
     share = np.array([(steps <= k).mean() for k in range(len(off))])
     sigmas = np.array([step.level.karras_sigma for step in trace.steps])
-    falls = Residual(float(-np.diff(share).min(initial=0.0)), 0.0)
+    falls = Residual(float(-np.diff(share).min(initial=0.0)), 0.0, "the share never falls")
     return Commitment(steps, share, sigmas, float(tolerance), falls, told)
 
 
@@ -136,8 +136,9 @@ def similarity_to_final(trace: Trace) -> SimilarityToFinal:
         measures["SSIM of the pictures"] = structural_similarity(pictures[:-1], pictures[-1])
     noisy = np.array([correlation(_flat(numbers(step.latent)), _flat(end)) for step in trace.steps])
     sigmas = np.array([step.level.karras_sigma for step in trace.steps])
-    off = Residual(float(np.abs(np.array(of_itself) - 1).max()), 1e-9)
-    return SimilarityToFinal(measures, noisy, sigmas, off, told)
+    off = float(np.abs(np.array(of_itself) - 1).max())
+    one = Residual(off, 1e-9, "the end is 1 like itself")
+    return SimilarityToFinal(measures, noisy, sigmas, one, told)
 
 
 def _pictures(trace: Trace) -> list[np.ndarray]:

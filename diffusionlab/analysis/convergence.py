@@ -267,13 +267,14 @@ def weak_error(plan: Plan, world: GaussianWorld) -> WeakError:
     end = [step.next_latent for step in runs][-1]
     gains = end[1:-1] - end[0]
     off = np.abs(end[0] + np.tensordot(mixed[1:], gains, axes=1) - end[-1]).max()
+    relative = float(off / max(np.abs(end[-1]).max(), 1e-12))
     (centre, total), wanted = world.marginal(plan[0].level), world.marginal(plan[-1].next_level)
     return WeakError(
         mean=end[0] + gains[0] * centre,
         variance=gains[0] ** 2 * total + (gains[1:] ** 2).sum(axis=0),
         wanted_mean=wanted[0] * np.ones(world.shape),
         wanted_variance=wanted[1] * np.ones(world.shape),
-        affine=Residual(float(off / max(np.abs(end[-1]).max(), 1e-12)), 1e-9),
+        affine=Residual(relative, 1e-9, "the run is affine in its start"),
     )
 
 

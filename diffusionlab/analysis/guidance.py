@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusionlab.analysis.latents import Residual, branch_eps, branch_x0, numbers
+from diffusionlab.analysis.latents import Residual, branch_eps, branch_x0, numbers, worst
 from diffusionlab.analysis.same_runs import check_path, check_settings, dice_off, distance
 from diffusionlab.analysis.similarity import angle
 from diffusionlab.analysis.updates import replay
@@ -139,8 +139,7 @@ def recombined(trace: Trace) -> Residual:
     """
     for step in range(len(trace.steps)):
         call_at(trace, step)
-    found = [replay(trace, i) for i in range(len(trace.steps))]
-    return max(found, key=lambda check: (math.isnan(check.relative), check.relative))
+    return worst(replay(trace, i) for i in range(len(trace.steps)))
 
 
 # ---- the dial ---------------------------------------------------------------------------------
@@ -218,7 +217,7 @@ def dial(
         own=trace.settings.guidance,
         stops=tuple(stops),
         replayed=replay(trace, step),
-        start=Residual(float(np.max(off)), 1e-4) if run else None,
+        start=Residual(float(np.max(off)), 1e-4, "the same dice") if run else None,
         prompt=trace.settings.prompt,
         preview=trace.preview,
     )

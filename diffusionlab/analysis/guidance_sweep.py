@@ -63,8 +63,9 @@ def sweep(
     _check(groups)
     points = tuple(_point(runs, adherence) for runs in groups.values())
     told = name if adherence else ""
+    start = Residual(_dice_off(list(groups.values())), 1e-4, "the same dice for each seed")
     prompt = comparison.traces[0].settings.prompt
-    return Sweep(points, prompt, Residual(_dice_off(list(groups.values())), 1e-4), told)
+    return Sweep(points, prompt, start, told)
 
 
 def _check(groups: dict[str, list[Trace]]) -> None:

@@ -84,7 +84,7 @@ def image_text(
         images_right=_right(matrix),
         captions_right=_right(matrix.T),
         centred=centre,
-        unit=Residual(float(np.abs(lengths - 1).max()), 1e-3),
+        unit=Residual(float(np.abs(lengths - 1).max()), 1e-3, "vectors have length 1"),
     )
 
 

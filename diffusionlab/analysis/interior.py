@@ -25,7 +25,8 @@ class Features:
     (channels, h, w) their values and `variances` those variances as shares of all channels'.
     `colours` (h, w, 3) are the first three principal components over all channels, each stretched
     to 0…1 as red, green and blue; `explained` their shares of the variance. `energies` is the root
-    mean square over channels and places at each step's first call, `shape` (channels, h, w).
+    mean square over channels and places at each step's first call, `shape` (channels, h, w);
+    `bad` counts the values of all these calls that are NaN or infinite.
     """
 
     tap: str
@@ -96,7 +97,7 @@ def features(trace: Trace, tap: str, step: int | None = None, most: int = 6) -> 
     order = np.argsort(-spread, kind="stable")[:most]
     total = float(spread[spread > 0].sum()) or 1.0
     colours, explained = principal_colours(values[None])
-    energies = [np.sqrt(np.square(at_step(trace, tap, i)).mean()) for i in range(len(trace.steps))]
+    calls = [at_step(trace, tap, i) for i in range(len(trace.steps))]
     return Features(
         tap=tap,
         step=int(step),
@@ -107,8 +108,8 @@ def features(trace: Trace, tap: str, step: int | None = None, most: int = 6) -> 
         variances=spread[order] / total,
         colours=colours[0],
         explained=explained,
-        energies=np.array(energies),
-        bad=int(values.size - np.isfinite(values).sum()),
+        energies=np.array([np.sqrt(np.square(call).mean()) for call in calls]),
+        bad=sum(int(call.size - np.isfinite(call).sum()) for call in calls),
     )
 
 
@@ -146,16 +147,21 @@ def principal_colours(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     The basis and its stretch to 0…1 are the same for all pictures, so that a colour means the same
     in each. Returns colours (pictures, h, w, 3) and the shares of the variance (3,). The sign of a
-    component is that which makes its largest weight positive. Values that are not finite count 0.
+    component is that which makes its largest weight positive. A place with a value that is not
+    finite is left out, and NaN.
     """
     pictures, channels, height, width = values.shape
-    flat = np.nan_to_num(np.moveaxis(values, 1, -1).reshape(-1, channels), posinf=0, neginf=0)
-    flat = flat - flat.mean(axis=0)  # (pictures · h · w, channels)
+    flat = np.moveaxis(values, 1, -1).reshape(-1, channels)
+    colours = np.full((len(flat), 3), np.nan)
+    good = np.isfinite(flat).all(axis=1)
+    if not good.any():
+        return colours.reshape(pictures, height, width, 3), np.zeros(3)
+    flat = flat[good] - flat[good].mean(axis=0)  # (places, channels)
     shares, weights = _principal(flat)
-    found = flat @ weights.T  # (pictures · h · w, 3)
+    found = flat @ weights.T  # (places, 3)
     low, high = found.min(axis=0), found.max(axis=0)
-    found = (found - low) / np.where(high > low, high - low, 1)
-    return found.reshape(pictures, height, width, 3), shares
+    colours[good] = (found - low) / np.where(high > low, high - low, 1)
+    return colours.reshape(pictures, height, width, 3), shares
 
 
 def _principal(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -206,8 +212,9 @@ def time_embedding(trace: Trace) -> TimeEmbedding:
         unit = values / np.linalg.norm(values, axis=1, keepdims=True)
         similarity = unit @ unit.T
         off = float(np.abs(np.diag(similarity) - 1).max())
+    check = Residual(off, 1e-9, "each is like itself")
     timesteps = np.array([step.level.timestep for step in trace.steps], np.float64)
-    return TimeEmbedding(timesteps, values, _by_trend(values), similarity, Residual(off, 1e-9))
+    return TimeEmbedding(timesteps, values, _by_trend(values), similarity, check)
 
 
 def _by_trend(values: np.ndarray) -> np.ndarray:

@@ -75,7 +75,8 @@ def step_ladder(
     rungs = [_rung(long, *pair) for pair in zip(given, images, strict=True)]
     worst = max(start_off(long, trace) for trace in given)
     ordered = tuple(sorted(rungs, key=lambda rung: rung.num_steps))
-    return StepLadder(len(long.steps), ordered, long.settings, Residual(worst, 1e-4), long.preview)
+    start = Residual(worst, 1e-4, "one start noise")
+    return StepLadder(len(long.steps), ordered, long.settings, start, long.preview)
 
 
 def _rung(long: Trace, run: Trace, stopped_image: Any) -> Rung:

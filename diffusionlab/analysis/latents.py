@@ -25,16 +25,19 @@ __all__ = [
     "residual_of",
     "spread_over_steps",
     "worst",
-    "worst_residual",
 ]
 
 
 @dataclass(frozen=True)
 class Residual:
-    """How far an identity is from 0: the largest |difference| over the largest |value|."""
+    """How far an identity is from 0: the largest |difference| over the largest |value|.
+
+    `name` says which identity that is, e.g. "rows sum to 1".
+    """
 
     relative: float
     tolerance: float
+    name: str = ""
 
     @property
     def holds(self) -> bool:
@@ -42,7 +45,8 @@ class Residual:
         return bool(self.relative <= self.tolerance)
 
     def __str__(self) -> str:
-        return "" if self.holds else f"CHECK FAILED: off by {self.relative:.2g}"
+        which = f" ({self.name})" if self.name else ""
+        return "" if self.holds else f"CHECK FAILED: off by {self.relative:.2g}{which}"
 
 
 def numbers(value: Any) -> np.ndarray:
@@ -57,7 +61,8 @@ def residual(
     point = numbers(latent)
     off = point - level.alpha * numbers(x0) - level.sigma * numbers(eps)
     with np.errstate(all="ignore"):
-        return Residual(float(np.abs(off).max() / max(np.abs(point).max(), 1e-12)), tolerance)
+        relative = float(np.abs(off).max() / max(np.abs(point).max(), 1e-12))
+    return Residual(relative, tolerance, "x_t = alpha x0 + sigma eps")
 
 
 def residual_of(prediction: Prediction) -> Residual:
@@ -92,16 +97,6 @@ def spread_over_steps(trace: Trace) -> np.ndarray:
 def worst(checks: Iterable[Residual]) -> Residual:
     """The check that is furthest off; one that is NaN counts as that."""
     return max(checks, key=lambda check: (math.isnan(check.relative), check.relative))
-
-
-def worst_residual(trace: Trace) -> Residual:
-    """The worst residual of x_t = alpha · x0 + sigma · eps over all network calls of a run.
-
-    Errors: InputError for a run without recorded predictions.
-    """
-    if not trace.predictions:
-        _ = trace.x0s  # says what is missing
-    return worst(residual_of(call) for call in trace.predictions)
 
 
 EPS_SPREAD = (0.75, 1.25)  # the true noise has 1; an estimate may be a little off

@@ -35,12 +35,7 @@ class NoisingCurve:
     @property
     def checks(self) -> tuple[str, ...]:
         """What failed, in words."""
-        told = {
-            "x_t = alpha x0 + sigma eps": self.mixes,
-            "the noise has unit variance": self.unit,
-            "both errors are one": self.agrees,
-        }
-        return tuple(f"{name}: {check}" for name, check in told.items() if str(check))
+        return tuple(str(check) for check in (self.mixes, self.unit, self.agrees) if str(check))
 
 
 def noising_curve(record: Noising) -> NoisingCurve:
@@ -61,7 +56,7 @@ def noising_curve(record: Noising) -> NoisingCurve:
         eps_errors=eps_off,
         mixes=_mixes(record),
         unit=worst(_unit(numbers(noise)) for noise in (record.noise, record.pixel_noise)),
-        agrees=_agrees(off, sigmas[: len(off)] * eps_off, spread),
+        agrees=_agrees(off, sigmas[: len(off)], eps_off, spread),
     )
 
 
@@ -79,16 +74,20 @@ def _mixes(record: Noising) -> Residual:
         ):
             wanted = level.alpha * numbers(clean) + level.sigma * numbers(noise)
             off = np.abs(wanted - numbers(mixed)).max() / max(np.abs(wanted).max(), 1e-12)
-            checks.append(Residual(float(off), 1e-5))
+            checks.append(Residual(float(off), 1e-5, "x_t = alpha x0 + sigma eps"))
     return worst(checks)
 
 
 def _unit(noise: np.ndarray) -> Residual:
     """The mean square of n Gaussian numbers is 1 with a standard error of √(2/n)."""
-    return Residual(abs(float((noise**2).mean()) - 1), 4 * math.sqrt(2 / noise.size))
+    off = abs(float((noise**2).mean()) - 1)
+    return Residual(off, 4 * math.sqrt(2 / noise.size), "the noise has unit variance")
 
 
-def _agrees(off: np.ndarray, expected: np.ndarray, spread: float) -> Residual:
-    good = np.isfinite(expected)
-    sizes = np.maximum(np.maximum(off, expected), spread)
-    return Residual(float((np.abs(off - expected) / sizes)[good].max(initial=0.0)), 1e-3)
+def _agrees(off: np.ndarray, sigmas: np.ndarray, eps_off: np.ndarray, spread: float) -> Residual:
+    """At every level that is not noise alone; NaN where an error is NaN."""
+    good = np.isfinite(sigmas)
+    expected = sigmas[good] * eps_off[good]
+    sizes = np.maximum(np.maximum(off[good], expected), spread)
+    relative = np.abs(off[good] - expected) / sizes
+    return Residual(float(relative.max(initial=0.0)), 1e-3, "both errors are one")

@@ -7,7 +7,7 @@ attention reads padding like any other row (Toker et al. 2025, arXiv 2501.06751)
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ class Padding:
     to_end: np.ndarray
     to_empty: np.ndarray
     runs: tuple[EmptiedRun, ...] = ()
-    repeat: Residual = Residual(0.0, 1e-6)
+    repeat: Residual = Residual(0.0, 1e-6, "the same rows make the same run")
 
     def mean(self, values: np.ndarray, kind: str) -> float:
         """The mean of some of these numbers over the rows of a kind; NaN if there are none."""
@@ -89,14 +89,18 @@ def padding(
     with np.errstate(all="ignore"):
         lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(others, axis=1)
         to_empty = (rows * others).sum(axis=1) / lengths
-    runs, repeat = ((), Residual(0.0, 1e-6)) if run is None else _runs(run, embedding, empty)
     to_end = cosines(rows, end)[:, 0]
-    return Padding(tokens, np.linalg.norm(rows, axis=1), to_end, to_empty, runs, repeat)
+    found = Padding(tokens, np.linalg.norm(rows, axis=1), to_end, to_empty)
+    if run is None:
+        return found
+    runs, off = _runs(run, embedding, empty)
+    return replace(found, runs=runs, repeat=replace(found.repeat, relative=off))
 
 
 def _runs(
     run: Callable[..., Trace], embedding: TextEmbedding, empty: TextEmbedding
-) -> tuple[tuple[EmptiedRun, ...], Residual]:
+) -> tuple[tuple[EmptiedRun, ...], float]:
+    """The runs, and how far the last one is from the first, whose rows it has."""
     kinds = EMPTIED | {"again": ()}
     made = {}
     for name, emptied in kinds.items():
@@ -112,7 +116,7 @@ def _runs(
         EmptiedRun(name, kinds[name], made[name], _distance(end, whole) / far)
         for name, end in ends.items()
     )
-    return runs, Residual(off, 1e-6)
+    return runs, off
 
 
 def _end(trace: Trace) -> np.ndarray:

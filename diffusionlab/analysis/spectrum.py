@@ -113,7 +113,8 @@ def radial_spectrum(trace: Trace) -> RadialSpectrum:
 
 def _parseval(power: np.ndarray, picture: np.ndarray) -> Residual:
     mean_square = float((picture**2).mean())
-    return Residual(abs(float(power.sum()) - mean_square) / max(mean_square, 1e-300), 1e-6)
+    off = abs(float(power.sum()) - mean_square) / max(mean_square, 1e-300)
+    return Residual(off, 1e-6, "rings sum to the mean square")
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:

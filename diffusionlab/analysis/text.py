@@ -214,7 +214,8 @@ def similarity(
         common = float(mean @ mean / np.maximum(np.square(values).sum(axis=1).mean(), 1e-30))
         matrix = cosines(values - mean, values - mean) if centre else cosines(values, values)
         off = float(np.abs(np.diag(matrix) - 1).max())
-    return Similarity(vectors, matrix, common, centre, values.shape[1] ** -0.5, Residual(off, 1e-9))
+    own = Residual(off, 1e-9, "each is like itself")
+    return Similarity(vectors, matrix, common, centre, values.shape[1] ** -0.5, own)
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -54,7 +54,7 @@ def _closing(layers: TextLayers) -> Residual:
         x, y = x - x.mean(axis=0), final - final.mean(axis=0)
         gain = (x * y).sum(axis=0) / np.maximum((x * x).sum(axis=0), 1e-30)
         off = np.abs(y - gain * x).max() / max(np.abs(final).max(), 1e-30)
-    return Residual(float(off), 1e-2)
+    return Residual(float(off), 1e-2, "the last layer, normalised, is what the U-Net reads")
 
 
 # ---- attention --------------------------------------------------------------------------------
@@ -94,4 +94,6 @@ def text_attention(
     seen = float(np.abs(np.triu(attention, 1)).max())
     matrix = attention.mean(axis=(0, 1))
     mean = "mean of " if attention.shape[0] * attention.shape[1] > 1 else ""
-    return TextAttention(matrix, mean + ", ".join(told), Residual(off, 1e-3), Residual(seen, 1e-6))
+    sums = Residual(off, 1e-3, "rows sum to 1")
+    causal = Residual(seen, 1e-6, "later tokens have 0")
+    return TextAttention(matrix, mean + ", ".join(told), sums, causal)

@@ -32,16 +32,28 @@ def path_of(run: Trace | Sequence[Step]) -> tuple[tuple[NoiseLevel, ...], np.nda
     return levels, np.stack(points)
 
 
+CLEAN_END = "the final latent"
+
+
 def ending(trace: Trace) -> tuple[np.ndarray, str]:
     """What a run ended in, (channels, h, w) in float64, and which of its latents that is.
 
-    The last latent if it is clean, else (a stopped run, or one that leaves a little noise) the last
-    x0-hat. Errors: InputError for a run without steps or without recorded predictions.
+    The last latent if it is clean, else (a stopped run, or a plan that ends at a little noise) the
+    last x0-hat. Errors: InputError for a run without steps or without recorded predictions.
     """
     guesses, last = trace.x0s, trace.steps[-1]
+    if stopped(trace):
+        return numbers(guesses[-1]), f"the last x0-hat: {stopped(trace)}"
     if last.next_level.sigma == 0:
-        return numbers(last.next_latent), "the final latent"
-    return numbers(guesses[-1]), "the last x0-hat (the run is unfinished)"
+        return numbers(last.next_latent), CLEAN_END
+    left = f"the run ends at karras_sigma {last.next_level.karras_sigma:.2g}"
+    return numbers(guesses[-1]), f"the last x0-hat: {left}"
+
+
+def stopped(trace: Trace) -> str:
+    """ "stopped after 3 of 6 steps", or nothing for a run that was finished."""
+    done, asked = len(trace.steps), trace.settings.num_steps
+    return f"stopped after {done} of {asked} steps" if done < asked else ""
 
 
 def for_good(holds: np.ndarray) -> np.ndarray:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from diffusionlab.analysis.latents import Residual, numbers
-from diffusionlab.plan import PlannedStep, Step, combine
+from diffusionlab.analysis.latents import Residual, numbers, worst
+from diffusionlab.plan import PlannedStep, Step, Update, combine
 from diffusionlab.trace import Trace
 
 
@@ -49,12 +50,39 @@ def invariants(step: Step | PlannedStep, tolerance: float = 1e-6) -> Residual:
     own = sum(c.weight for c in found if c.kind == "eps") + step.update.a * level.sigma
     fresh = sum(c.weight**2 for c in found if c.kind == "noise")
     off = max(abs(signal - target.alpha), abs(np.hypot(own, np.sqrt(fresh)) - target.sigma))
-    return Residual(float(off), tolerance)
+    return Residual(float(off), tolerance, "signal sums to alpha, noise to sigma")
 
 
 def replay(trace: Trace, index: int, tolerance: float = 1e-5) -> Residual:
     """Whether a recorded step's next latent is what its stored update makes of the record."""
     step = trace.steps[index]
     made = combine(numbers(step.latent), step.update, trace.predictions, step.noises)
-    off = np.abs(numbers(made) - numbers(step.next_latent)).max()
-    return Residual(float(off / max(np.abs(numbers(step.next_latent)).max(), 1e-12)), tolerance)
+    return Residual(_off(made, step.next_latent), tolerance, f"step {index} replayed")
+
+
+def path_check(trace: Trace, tolerance: float = 1e-5) -> Residual:
+    """Whether the record of a run is one path: the worst of all its steps.
+
+    Each step's stored update makes its next latent of the recorded latents and predictions; each
+    step begins where the one before ended; and each network call at a step's own latent was made at
+    that latent. Errors: InputError for a run without steps or without recorded predictions.
+    """
+    _ = trace.x0s  # says what is missing
+    checks = [replay(trace, i, tolerance) for i in range(len(trace.steps))]
+    for before, step in zip(trace.steps, trace.steps[1:], strict=False):
+        off = _off(before.next_latent, step.latent)
+        checks.append(Residual(off, tolerance, f"step {step.index} begins where the last ended"))
+    for step in trace.steps:
+        for call, stage in zip(step.predictions, step.stages, strict=True):
+            if stage.update == Update():
+                off = _off(call.latent, step.latent)
+                name = f"the network was asked at x_t of step {step.index}"
+                checks.append(Residual(off, tolerance, name))
+    return worst(checks)
+
+
+def _off(found: Any, wanted: Any) -> float:
+    """The largest difference over the largest number; NaN if one of them is not finite."""
+    wanted = numbers(wanted)
+    with np.errstate(all="ignore"):
+        return float(np.abs(numbers(found) - wanted).max() / max(np.abs(wanted).max(), 1e-12))

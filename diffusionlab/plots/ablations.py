@@ -53,8 +53,9 @@ def plot_ablation(record: Ablation, *, most: int = 7, ax: Axes | None = None) ->
     grid.draw(sheet)
     _apart(heat, chosen)
     shown_of = "" if len(chosen) == len(record.changed) else f", {most} of {len(record.changed)}"
-    ends = np.concatenate([numbers(c.trace.steps[-1].next_latent).ravel() for c in chosen])
-    bad = not_finite(ends, "in a changed run's end")
+    runs = (record.base, *(c.trace for c in chosen))
+    ends = [numbers(trace.steps[-1].next_latent) for trace in runs]
+    bad = not_finite([*ends, *(c.differences for c in chosen)], "in a run")
     heading(axes, f"what is missed without each {record.what}{shown_of}", bad, record.start)
     return finish(ax, axes, _ablation_alt(record))
 

@@ -18,6 +18,7 @@ from diffusionlab.plots.figure import (
     finish,
     heading,
     label,
+    not_finite,
     panels,
 )
 from diffusionlab.plots.panel import bar_beside, logarithmic, named
@@ -40,7 +41,8 @@ def plot_roundtrip(record: Roundtrip, *, ax: Axes | None = None) -> Figure | Axe
     _side_by_side(pictures, record)
     _lost(curve, record)
     told = f"there and back: PSNR {record.psnr:.1f} dB"
-    heading(axes, f"{told}; {record.compression:.3g} numbers became 1", record.parseval)
+    bad = not_finite([record.before, record.after], "in the pictures")
+    heading(axes, f"{told}; {record.compression:.3g} numbers became 1", bad, record.parseval)
     return finish(ax, axes, _roundtrip_alt(record))
 
 
@@ -109,7 +111,9 @@ def plot_latent_edits(record: LatentEdits, *, ax: Axes | None = None) -> Figure 
     table, reach = panels(axes, [(0.0, 0.0, share, 1.0), (share + 0.02, 0.0, 0.98 - share, 1.0)])
     sheet.draw(table)
     _reach(reach, record, places[:1])
-    heading(axes, _edits_title(places), record.repeats)
+    changed = [array for e in record.edits for array in (e.picture, e.change)]
+    bad = not_finite([record.picture, *changed], "in the pictures")
+    heading(axes, _edits_title(places), bad, record.repeats)
     told = "; ".join(f"{e.edit}: pixels change by {e.root_mean_square:.2g}" for e in record.edits)
     return finish(ax, axes, f"A latent edited and decoded: {told}. {_edits_title(places)}.")
 

@@ -9,10 +9,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import MaxNLocator
 
 from diffusionlab.analysis.commitment import Commitment, commitment
-from diffusionlab.analysis.latents import numbers, worst_residual
 from diffusionlab.analysis.spectrum import RadialSpectrum, radial_spectrum
+from diffusionlab.analysis.trajectories import CLEAN_END, ending
 from diffusionlab.images import spread, to_array
-from diffusionlab.plots.convergence_to_final import STEP
+from diffusionlab.plots.convergence_to_final import STEP, with_end
 from diffusionlab.plots.figure import (
     HEAT,
     INK,
@@ -25,10 +25,10 @@ from diffusionlab.plots.figure import (
     heading,
     label,
     latent_picture,
-    not_finite,
     panels,
 )
 from diffusionlab.plots.panel import bar_beside, logarithmic, named, step_axis
+from diffusionlab.plots.runs import path_told
 from diffusionlab.trace import Trace
 
 
@@ -46,27 +46,37 @@ def plot_commitment(
     high = 4.6 * min(max(height / width, 0.85), 1.3) + 0.6
     axes = canvas(ax, (16, high + 0.5))
     below = 0.85 / high  # room for the labels of the curve
+    top = 0.92 if found.end == CLEAN_END else 0.87
     picture, places, curve = panels(
-        axes, [(0.0, 0.0, 0.29, 0.92), (0.31, 0.0, 0.29, 0.92), (0.735, below, 0.26, 0.92 - below)]
+        axes, [(0.0, 0.0, 0.29, top), (0.31, 0.0, 0.29, top), (0.735, below, 0.26, top - below)]
     )
     end, options = _end(record)
     picture.imshow(end, **options)
-    named(picture, "the end")
+    named(picture, _end_name(found.end))
     _map(places, found)
     for panel in (picture, places):
         panel.axis("off")
         panel.set_anchor("N")
     _share(curve, found)
-    bad = not_finite(record.x0s, "in x0-hat")
-    heading(axes, str(found), bad or worst_residual(record), found.never_falls)
+    bad, *checks = path_told(record)
+    told = "where x0-hat comes to stay near the end" if bad else str(found)
+    heading(axes, with_end(told, found.end), bad, *checks, found.never_falls)
     return finish(ax, axes, _commitment_alt(found))
 
 
 def _end(record: Trace) -> tuple[np.ndarray, dict]:
-    """The image, or the last x0-hat: of a stopped run, what `commitment` takes for its end."""
-    if record.image is not None:
+    """What `commitment` takes for the end: the image, or the last x0-hat."""
+    end, told = ending(record)
+    if told == CLEAN_END and record.image is not None:
         return to_array(record.image), {}
-    return latent_picture(numbers(record.x0s[-1]), record.preview)
+    if told != CLEAN_END and len(record.frames) == len(record.steps):
+        return to_array(record.frames[-1]), {}
+    return latent_picture(end, record.preview)
+
+
+def _end_name(end: str) -> str:
+    """ "the last x0-hat: stopped after 3 of 6 steps" on two lines."""
+    return "the end" if end == CLEAN_END else end.replace(": ", ":\n")
 
 
 def _map(panel: Axes, found: Commitment) -> None:
@@ -118,10 +128,12 @@ def plot_spectrum(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     lines, wrong = panels(axes, [(0.06, 0.15, 0.28, 0.77), (0.5, 0.15, 0.41, 0.77)])
     _lines(lines, found)
     _wrong(wrong, found)
-    bad = not_finite(found.power, "in the spectrum of x0-hat")
-    heading(axes, _order_told(found), bad or worst_residual(record), "" if bad else found.parseval)
+    bad, *checks = path_told(record)
+    told = "the spectrum of x0-hat, step by step" if bad else _order_told(found)
+    heading(axes, with_end(told, found.end), bad, *checks, "" if bad else found.parseval)
     right = ", ".join(f"{r}: {_step(found, r)}" for r in range(1, len(found.final) - 1))
-    alt = f"Spectrum of x0-hat by step. {_order_told(found)}; frequency: step of coming right: "
+    alt = f"Spectrum of x0-hat by step, compared with {found.end}. {_order_told(found)}; "
+    alt += "frequency: step of coming right: "
     return finish(ax, axes, f"{alt}{right}.")
 
 

@@ -29,6 +29,7 @@ from diffusionlab.plots.figure import (
     heading,
     label,
     latent_picture,
+    not_finite,
 )
 from diffusionlab.plots.sheets import Cell, Sheet
 from diffusionlab.trace import Comparison, Trace
@@ -54,7 +55,9 @@ def plot_sampler_grid(record: Comparison, *, ax: Axes | None = None) -> Figure |
     axes = canvas(ax, size)
     contact_sheet(axes, pictures, columns=columns)
     settings = record.traces[0].settings
-    heading(axes, f"{settings.prompt[:44]!r}, seed {settings.seed}, over {record.axis}")
+    ends = [t.steps[-1].next_latent for t in record.traces if t.image is None]
+    bad = not_finite([numbers(end) for end in ends], "in the end of a run")
+    heading(axes, f"{settings.prompt[:44]!r}, seed {settings.seed}, over {record.axis}", bad)
     told = "; ".join(caption.replace("\n", ", ") for caption, _, _ in pictures)
     return finish(ax, axes, f"Pictures of {len(pictures)} runs over {record.axis}: {told}.")
 
@@ -90,7 +93,10 @@ def plot_step_ladder(record: StepLadder, *, ax: Axes | None = None) -> Figure | 
     sheet = Sheet([name for name, *_ in rows], columns, cells, 2.15)
     axes = sheet.axes(ax)
     sheet.draw(axes)
-    heading(axes, f"step k of {total} is not a run of k steps (σ̂: karras_sigma)", record.start)
+    latents = [getattr(rung, what) for rung in record.rungs for _, what, _ in rows]
+    bad = not_finite([numbers(latent) for latent in latents], "in these runs")
+    told = f"step k of {total} is not a run of k steps (σ̂: karras_sigma)"
+    heading(axes, told, bad, record.start)
     return finish(ax, axes, f"A ladder of {count} rungs. {str(record).replace(chr(10), '; ')}.")
 
 
@@ -128,7 +134,8 @@ def plot_difference(
     curve = axes.inset_axes((0.7, 0.18, 0.29, 0.7), label="difference")
     found = parting(first, second, share)
     _curve(curve, found)
-    heading(axes, str(found))
+    bad = not_finite([numbers(t.latents) for t in (first, second)], "in the runs' latents")
+    heading(axes, "two runs, and where they differ" if bad else str(found), bad)
     ends = distance(*(numbers(t.steps[-1].next_latent) for t in (first, second)))
     alt = f"Two runs, {names[0]} and {names[1]}: {found}; at the end their latents are {ends:.2g} "
     return finish(ax, axes, alt + f"of their size apart, pictures by up to {most:.2g}.")

@@ -6,8 +6,15 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from diffusionlab.analysis.commitment import SIMILAR, similarity_to_final
-from diffusionlab.analysis.latents import worst_residual
-from diffusionlab.analysis.trajectories import Changes, Path, Trajectory, changes, trajectory
+from diffusionlab.analysis.trajectories import (
+    CLEAN_END,
+    Changes,
+    Path,
+    Trajectory,
+    changes,
+    stopped,
+    trajectory,
+)
 from diffusionlab.plots.figure import (
     HEAT,
     INK,
@@ -21,10 +28,10 @@ from diffusionlab.plots.figure import (
     colour,
     finish,
     heading,
-    not_finite,
     panels,
 )
 from diffusionlab.plots.panel import bar_beside, logarithmic, named, step_axis
+from diffusionlab.plots.runs import path_told
 from diffusionlab.trace import Trace
 
 STEP = "step (below it: karras_sigma)"
@@ -50,12 +57,21 @@ def plot_changes(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     axes.grid(alpha=0.3)
     step_axis(axes, found.steps, found.karras_sigmas, 10)
     axis_labels(axes, STEP, "|Δ x0-hat|")
-    bad = not_finite(found.absolute, "in x0-hat")
     told = _moves_told(found)
     several = " (first call of each step)" if record.network_calls > len(record.steps) else ""
-    heading(axes, told + several, bad or worst_residual(record))
+    heading(axes, with_stop(told + several, record), *path_told(record))
     ends = f"from {found.absolute[0]:.3g} at step 1 to {found.absolute[-1]:.3g} at the last"
     return finish(ax, axes, f"Curves of the change of x0-hat by step: {told}; {ends}.")
+
+
+def with_stop(told: str, record: Trace) -> str:
+    """The title, and that the run was stopped if it was."""
+    return f"{told} ({stopped(record)})" if stopped(record) else told
+
+
+def with_end(told: str, end: str) -> str:
+    """The title, and what is taken for the end where that is not the final latent."""
+    return told if end == CLEAN_END else f"{told}\nthe end here is {end}"
 
 
 def _moves_told(found: Changes) -> str:
@@ -91,8 +107,9 @@ def plot_similarity_to_final(record: Trace, *, ax: Axes | None = None) -> Figure
     step_axis(axes, steps, found.karras_sigmas, 10)
     axis_labels(axes, STEP, "likeness to the end (1 = the same)")
     axes.grid(alpha=0.3)
-    bad = not_finite(record.x0s, "in x0-hat")
-    heading(axes, str(found), bad or worst_residual(record), "" if bad else found.ends_at_one)
+    bad, *checks = path_told(record)
+    text = "how like the end x0-hat is" if bad else f"{found}"
+    heading(axes, with_end(text, found.end), bad, *checks, "" if bad else found.ends_at_one)
     told = "; ".join(f"{k} {_when(v, len(steps))}" for k, v in found.reached.items())
     return finish(ax, axes, f"Likeness of x0-hat to {found.end} by step. {found}: {told}.")
 
@@ -119,10 +136,11 @@ def plot_trajectory(record: Trace, *, ax: Axes | None = None) -> Figure | Axes:
     picture = _walk(path, found.x0, "x0-hat")
     _walk(noisy, found.latent, "x_t / alpha")
     bar_beside(noisy, picture, "step", whole=True)
-    bad = not_finite(found.x0.scores, "in x0-hat")
+    bad, *checks = path_told(record)
     what = "only the noise scale" if found.only_noise else "more than the noise scale"
     note = f"note: PC1 of x_t is {what} (correlation {found.noise_scale:.4f})"
-    heading(axes, f"paths of x0-hat and of x_t · {note}", bad or worst_residual(record))
+    told = with_stop("paths of x0-hat and of x_t", record)
+    heading(axes, told if bad else f"{told} · {note}", bad, *checks)
     return finish(ax, axes, _trajectory_alt(found, note))
 
 

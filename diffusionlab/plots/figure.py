@@ -254,10 +254,16 @@ def signed(values: np.ndarray) -> dict[str, Any]:
     return {"cmap": SIGNED, "vmin": -top, "vmax": top}
 
 
-def not_finite(values: np.ndarray, where: str) -> str:
-    """A sentence for the title if an array holds NaN or infinity, else nothing."""
-    bad = int(np.size(values) - np.isfinite(values).sum())
-    return f"{bad} of {np.size(values)} values are NaN or infinite, {where}" if bad else ""
+def not_finite(values: Any, where: str) -> str:
+    """A sentence for the title if an array, or one of a list of them, holds NaN or infinity.
+
+    A plot hands in everything that it draws: else a gap, or a plausible colour, would say nothing.
+    """
+    given = values if isinstance(values, (list, tuple)) else [values]
+    arrays = [np.asarray(value, np.float64) for value in given if value is not None]
+    count = sum(array.size for array in arrays)
+    bad = count - sum(int(np.isfinite(array).sum()) for array in arrays)
+    return f"{bad} of {count} values are NaN or infinite, {where}" if bad else ""
 
 
 @cache

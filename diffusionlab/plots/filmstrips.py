@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from diffusionlab.analysis.latents import eps_spread, numbers, worst_residual
-from diffusionlab.analysis.trajectories import ending
+from diffusionlab.analysis.latents import eps_spread, numbers
+from diffusionlab.analysis.trajectories import ending, stopped
 from diffusionlab.errors import InputError, shown
 from diffusionlab.images import spread, to_array
 from diffusionlab.plots.figure import (
@@ -17,8 +17,8 @@ from diffusionlab.plots.figure import (
     drawable,
     finish,
     heading,
-    not_finite,
 )
+from diffusionlab.plots.runs import path_told
 from diffusionlab.plots.sheets import Cell, Sheet, latent_cell
 from diffusionlab.trace import Trace, statistics
 
@@ -53,12 +53,17 @@ def plot_filmstrip(
     sheet = step_sheet(record, chosen, names, cells, 2.2 if len(chosen) < 6 else 1.75)
     axes = sheet.axes(ax)
     sheet.draw(axes)
-    check, (stds, warning) = worst_residual(record), eps_spread(record)
-    bad = not_finite(record.x0s, "in the network's output") or not_finite(record.latents, "in x_t")
-    told = f"eps-hat has std {stds.min():.2f} … {stds.max():.2f}"
-    identity = f"x_t = alpha · x0-hat + sigma · eps-hat (to {check.relative:.0e})"
-    heading(axes, f"{identity}, {told}", bad or check, "" if bad else warning)
-    return finish(ax, axes, _alt(record, chosen, names, stds) + f" {check}".rstrip())
+    (stds, _), checks = eps_spread(record), path_told(record)
+    heading(axes, _title(record, stds, checks), *checks)
+    told = " ".join(str(check) for check in checks if str(check))
+    return finish(ax, axes, _alt(record, chosen, names, stds) + (f" {told}." if told else ""))
+
+
+def _title(record: Trace, stds: np.ndarray, checks: Sequence[Any]) -> str:
+    """What is shown, and how well each step's stored update gives the next latent."""
+    told, (bad, path, _) = stopped(record) or f"{len(record.steps)} steps of a run", checks
+    told += "" if bad or str(path) else f", each replayed to {path.relative:.0e}"
+    return f"{told}; eps-hat has std {stds.min():.2f} … {stds.max():.2f}"
 
 
 def _kinds(rows: Sequence[str]) -> list[str]:

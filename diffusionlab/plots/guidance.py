@@ -72,8 +72,8 @@ def plot_guidance(
     sheet.draw(axes)
     scale = Normalize(-1 if channels else 0, 1)
     colour_bar(axes, ScalarMappable(scale, SIGNED if channels else HEAT), _unit(channels, decode))
-    found = np.concatenate([d.ravel() for d in differences if d is not None] or [np.zeros(1)])
-    bad = not_finite(found, "in the difference")
+    found = [*differences, *(numbers(call.x0) for call in calls)]
+    bad = not_finite(found, "in the difference or in x0-hat")
     heading(axes, _title(record, channels, decode), bad or recombined(record))
     return finish(ax, axes, _alt(record, chosen, differences))
 

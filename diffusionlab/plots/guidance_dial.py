@@ -47,7 +47,8 @@ def plot_guidance_dial(record: GuidanceDial, *, ax: Axes | None = None) -> Figur
     sheet = Sheet(list(rows), columns, list(rows.values()), wide)
     axes = sheet.axes(ax, least=12.7)
     sheet.draw(axes)
-    bad = not_finite(np.stack([stop.x0 for stop in record.stops]), "in this step")
+    parts = [getattr(stop, part) for stop in record.stops for part in ("x0", "rerun", "end")]
+    bad = not_finite(parts, "in this step or in a whole run")
     where = f"step {record.step}, karras_sigma {record.level.karras_sigma:.3g}"
     known = any(stop.guidance == record.own for stop in record.stops)
     run = "" if known else f", run at g = {record.own}"
@@ -114,8 +115,10 @@ def plot_guidance_sweep(record: Sweep, *, ax: Axes | None = None) -> Figure | Ax
     percent = [100 * p.clipped for p in points]
     _lines(below[1], points, [("", percent, "s-", "black")], "values at 0 or 255 (%)")
     _lines(below[2], points, _sizes(points), "size (no unit)")
-    scores = [p.adherence for p in points if p.adherence is not None]
-    values = np.array([*(p.saturation for p in points), *(p.spread for p in points), *scores])
+    values = [
+        [value for value in (p.saturation, p.clipped, p.spread, p.ratio, p.adherence)
+         if value is not None] for p in points
+    ]  # fmt: skip
     count = points[0].count
     runs = f", mean of {count} runs" if count > 1 else ""
     title = f"what rises with guidance{runs}: {record.prompt[:30]!r}"

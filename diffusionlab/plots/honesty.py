@@ -46,7 +46,9 @@ def plot_honesty(record: Honesty, *, ax: Axes | None = None) -> Figure | Axes:
     axes = sheet.axes(ax, bar=True, least=11.0)
     sheet.draw(axes)
     scale_bar(axes, 1.0, "share of the scale's largest")
-    bad = not_finite(record.maps, "in the recorded attention")
+    measured = [record.differences, record.fits, record.p]
+    latents = [] if record.what == "pictures" else [record.latents]
+    bad = not_finite([record.maps, *measured, *latents], "in the maps or in what is compared")
     left = len(record.words) - len(kept)
     shown = f" ({len(kept)} of {len(record.words)} words, most effect)" if left else ""
     what = f"one word left out, same noise; Δ: mean change of the {record.what}{shown}"
@@ -106,7 +108,7 @@ def plot_pointing(record: Pointing, *, ax: Axes | None = None) -> Figure | Axes:
     left, right = panels(axes, [(0.0, 0.0, 0.68, 1.0), (0.77, 0.17, 0.22, 0.78)])
     _scenes(left, record, kept)
     _rates(right, record)
-    bad = not_finite(record.maps, "in the maps")
+    bad = not_finite([record.maps, record.masks, record.iou], "in the maps or masks")
     what = f", {record.what}" if record.what else ""
     heading(axes, f"{record.verdict}\n{len(record.maps)} maps on exact masks{what}", bad)
     low, high = record.interval

@@ -140,7 +140,7 @@ def plot_features(
     grid.draw(sheet)
     _energies(sizes, found)
     bad = sum(f.bad for f in found)
-    heading(axes, title, f"{bad} values are NaN or infinite" if bad else "")
+    heading(axes, title, f"{bad} values are NaN or infinite, in the run's taps" if bad else "")
     return finish(ax, axes, _features_alt(found))
 
 
@@ -168,7 +168,7 @@ def _channel_grid(found: Sequence[Features]) -> Sheet:
     """Per tap its components and, in rows of five, its channels."""
     names, cells = [], []
     for f in found:
-        main = Cell(f.colours, {}, f"{f.explained.sum():.0%} of variance")
+        main = Cell(_visible(f.colours), {}, f"{f.explained.sum():.0%} of variance")
         drawn = [
             Cell(values, signed(values), f"ch. {number}, ±{largest(values):.2g}")
             for number, values in zip(f.channels, f.maps, strict=True)
@@ -189,8 +189,13 @@ def _step_grid(record: Trace, found: Sequence[Features], steps: Sequence[int]) -
         values = np.stack([at_step(record, f.tap, step) for step in steps])
         colours, explained = principal_colours(values)
         names.append(f"{_name(f)}\n{explained.sum():.0%} of var.")
-        cells.append([Cell(picture) for picture in colours])
+        cells.append([Cell(_visible(picture)) for picture in colours])
     return step_sheet(record, steps, names, cells, min(1.55, 10.5 / len(steps)))
+
+
+def _visible(colours: np.ndarray) -> np.ndarray:
+    """White where a feature is not finite, as in the maps beside."""
+    return np.where(np.isfinite(colours), colours, 1.0)
 
 
 def _energies(panel: Axes, found: Sequence[Features]) -> None:

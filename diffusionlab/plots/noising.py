@@ -52,7 +52,9 @@ def plot_noising(
     sheet = Sheet(names, captions, rows, 2.0 if len(captions) < 6 else 1.5, corner)
     axes = sheet.axes(ax)
     sheet.draw(axes)
-    bad = not_finite(numbers(record.latents), "in the noisy latents")
+    guesses = [numbers(call.x0) for call in record.predictions]
+    shown = [record.latents, record.noisy_pixels, record.x0, *guesses]
+    bad = not_finite(shown, "in the noised picture or the network's output")
     told = f", told {record.prompt[:40]!r}" if record.prompt else ", told nothing"
     heading(
         axes, f"noised to {len(record.levels)} levels and one step back{told}", bad, *found.checks
@@ -100,10 +102,11 @@ def plot_noising_curve(
     signal, errors = panels(axes, [(0.065, 0.13, 0.4, 0.79), (0.575, 0.13, 0.4, 0.79)])
     _signal(signal, found, schedule)
     _errors(errors, found)
-    bad = not_finite(found.x0_errors, "in the errors")
+    bad = not_finite([found.x0_errors, found.eps_errors], "in the errors")
     best = float(np.nanmin(found.x0_errors, initial=np.inf))
     worst = float(np.nanmax(found.x0_errors, initial=0.0))
     told = f"one step back is off by {best:.2g} … {worst:.2g} of the picture's spread"
+    told = "how far one step back is off" if bad else told
     heading(axes, told, bad, *found.checks)
     return finish(ax, axes, f"Signal-to-noise ratio and one-step errors. {_told(found)}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
+from diffusionlab.analysis.latents import numbers
 from diffusionlab.analysis.padding import EmptiedRun, Padding
 from diffusionlab.plots.figure import (
     INK,
@@ -21,6 +22,7 @@ from diffusionlab.plots.figure import (
     heading,
     label,
     largest,
+    latent_picture,
     not_finite,
     panels,
 )
@@ -44,7 +46,9 @@ def plot_padding(record: Padding, *, ax: Axes | None = None) -> Figure | Axes:
     _rows(rows, record)
     if runs:
         _pictures(sheet[0], runs)
-    bad = not_finite(np.stack([record.norms, record.to_end]), "in the text embedding")
+    bad = not_finite([record.to_end, record.to_empty], "in the text embedding")
+    ends_of_runs = [numbers(run.trace.steps[-1].next_latent) for run in runs]
+    bad = bad or not_finite([*ends_of_runs, [run.distance for run in runs]], "in the runs")
     heading(axes, _title(record), bad, record.repeat)
     told = "; ".join(f"{run.name} {run.distance:.2g}" for run in runs[1:])
     ends = record.mean(record.to_end, "pad"), record.mean(record.to_empty, "pad")
@@ -99,6 +103,8 @@ def _names(panel: Axes, record: Padding) -> None:
 def _pictures(panel: Axes, runs: tuple[EmptiedRun, ...]) -> None:
     """The ends of the runs in a row, and below each how far its pixels lie from the first's."""
     ends = [ending_picture(run.trace) for run in runs]
+    if len({array.ndim for array, _ in ends}) > 1:  # one of them could not be made a picture
+        ends = [latent_picture(numbers(run.trace.steps[-1].next_latent), None) for run in runs]
     base = ends[0][0].astype(np.float64)
     moved = [np.abs(array - base) for array, _ in ends[1:]]
     moved = [m.mean(axis=-1) if m.ndim == 3 else m for m in moved]

@@ -51,7 +51,7 @@ def plot_prediction(
     contact_sheet(axes, pictures)
     where = f"timestep {record.level.timestep:g}, karras_sigma {record.level.karras_sigma:.3g}"
     check = residual_of(record)
-    bad = not_finite(x0, "in the network's output or in x_t")
+    bad = not_finite([value for _, value in shown], "in the network's output or in x_t")
     heading(
         axes, f"prediction of {record.prediction_type} at {where}{_mapless(preview)}", bad, check
     )
@@ -74,7 +74,7 @@ def plot_step(
     height, width = record.latent.shape[1:]
     axes = canvas(ax, (3.2 * len(pictures), 3.1 * height / width + 1.15))
     contact_sheet(axes, pictures)
-    bad = not_finite(numbers(record.next_latent), f"first seen after step {record.index}")
+    bad = not_finite([numbers(value) for _, value in shown], f"in step {record.index}")
     check = invariants(record)
     heading(axes, f"step {record.index}: {equation(record)}{_mapless(preview)}", bad, check)
     before, after = record.level.karras_sigma, record.next_level.karras_sigma

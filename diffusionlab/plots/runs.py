@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from diffusionlab.analysis.latents import Residual
-from diffusionlab.analysis.updates import replay
-from diffusionlab.plots.figure import Figure, canvas, finish, heading
+from diffusionlab.analysis.latents import Residual, eps_spread
+from diffusionlab.analysis.updates import path_check
+from diffusionlab.plots.figure import Figure, canvas, finish, heading, not_finite
 from diffusionlab.trace import Trace, filmstrip_of
 
 
@@ -17,17 +17,22 @@ def plot_trace(record: Trace, *, most: int = 7, ax: Axes | None = None) -> Figur
     axes = canvas(ax, (14, 14 * strip.height / strip.width + 0.6))
     axes.imshow(np.asarray(strip), interpolation="lanczos")
     axes.axis("off")
-    heading(
-        axes, f"{record.settings.prompt[:60]} · {record.settings.summary}", worst_replay(record)
-    )
+    known = all(step.predictions for step in record.steps)
+    bad = not_finite([record.latents, record.x0s if known else None], "in x_t or x0-hat")
+    title = f"{record.settings.prompt[:60]} · {record.settings.summary}"
+    heading(axes, title, bad or (path_check(record) if known else ""))
     return finish(ax, axes, trace_alt(record))
 
 
-def worst_replay(record: Trace) -> Residual | str:
-    """The step whose stored update fits its latents least; nothing if predictions are missing."""
-    if not all(step.predictions for step in record.steps):
-        return ""
-    return max((replay(record, i) for i in range(len(record.steps))), key=lambda r: r.relative)
+def path_told(record: Trace) -> tuple[str, Residual | str, str]:
+    """What a plot of a run's path owes its title: NaN, else a broken path, and a doubtful eps-hat.
+
+    Errors: InputError for a run without steps or without recorded predictions.
+    """
+    bad = not_finite([record.x0s, record.latents, record.eps], "in x0-hat, x_t or eps-hat")
+    if bad:
+        return bad, "", ""
+    return "", path_check(record), eps_spread(record)[1]
 
 
 def trace_alt(record: Trace) -> str:

@@ -58,7 +58,7 @@ def plot_schedule(
     told = _words(record, levels)
     label(axes, 0.70, 0.32, told, ha="left", va="top", fontsize=TEXT, transform=axes.transAxes)
     worst = float(np.abs(record.alpha**2 + record.sigma**2 - 1).max())
-    check = Residual(worst, 1e-9)
+    check = Residual(worst, 1e-9, "alpha² + sigma² = 1")
     heading(axes, f"noise schedule {record.name}".rstrip(), check)
     return finish(ax, axes, _alt(record, marked))
 

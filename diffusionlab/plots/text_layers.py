@@ -139,9 +139,8 @@ def plot_text_attention(
               va="top", fontsize=TEXT, color=QUIET)  # fmt: skip
     colour_bar(axes, picture, "probability (a row sums to 1)")
     bad = not_finite(record.attention, "in the text encoder's attention")
-    pairs = (("row sums", found.sums), ("later tokens", found.causal))
-    failed = [f"{what} {check}" for what, check in pairs if not check.holds and not bad]
-    heading(axes, f"text attention, {found.reduction}", bad, *failed)
+    checks = () if bad else (found.sums, found.causal)
+    heading(axes, f"text attention, {found.reduction}", bad, *checks)
     start = found.matrix[1:, 0].mean()
     told = [f"{names[i]} at {names[int(matrix[i].argmax())]}" for i in shown[1:]]
     alt = f"Attention of the text encoder, {found.reduction}: on average {start:.0%} goes to start"
