@@ -34,13 +34,14 @@ import torch
 from overhead import RESULTS, alternate, machine, ratio
 
 from diffusionlab import recording_size
+from diffusionlab.conditioning import prepare
 from diffusionlab.models import VAE, UNet, UNetConfig, VAEConfig, attention
 from diffusionlab.pipeline import LatentDiffusion
 from diffusionlab.plan import denoise
 from diffusionlab.recorder import Recorder
 from diffusionlab.samplers import make_plan
 from diffusionlab.schedule import NoiseSchedule
-from diffusionlab.stages import predict, prepare
+from diffusionlab.stages import predict
 from diffusionlab.taps import AttentionTap
 from diffusionlab.trace import Settings, TextEmbedding, Trace
 

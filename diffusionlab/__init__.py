@@ -49,6 +49,7 @@ NAMES = {
     "side_by_side": ["compare"],
     "generate": ["denoise", "denoise_many", "generate"],
     "inside.anatomy": ["anatomy"],
+    "inside.estimate": ["estimate"],
     "inside.interventions": [
         "freeze_attention",
         "reweight_words",
@@ -59,7 +60,8 @@ NAMES = {
     "inside.noising": ["fit_preview", "noise_image"],
     "inside.text": ["embed_images", "embed_layers"],
     "noise": ["BrownianPath", "Sequential"],
-    "pipeline": ["LatentDiffusion", "load", "save"],
+    "pipeline": ["LatentDiffusion", "checkpoints", "load", "save"],
+    "pipeline.offload": ["offloaded"],
     "samplers": ["SAMPLERS", "Sampler", "make_plan", "translate_name"],
     "schedule": ["NoiseLevel", "NoiseSchedule", "SPACINGS", "custom_spacing", "flow_levels"],
     "stages": [
@@ -76,6 +78,7 @@ NAMES = {
     "trace": [
         "Anatomy",
         "Comparison",
+        "Estimate",
         "Guidance",
         "Latent",
         "Noising",

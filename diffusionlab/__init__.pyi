@@ -38,6 +38,7 @@ from .generate import (
     generate as generate,
 )
 from .inside.anatomy import anatomy as anatomy
+from .inside.estimate import estimate as estimate
 from .inside.interventions import (
     freeze_attention as freeze_attention,
     reweight_words as reweight_words,
@@ -59,9 +60,11 @@ from .noise import (
 )
 from .pipeline import (
     LatentDiffusion as LatentDiffusion,
+    checkpoints as checkpoints,
     load as load,
     save as save,
 )
+from .pipeline.offload import offloaded as offloaded
 from .samplers import (
     SAMPLERS as SAMPLERS,
     Sampler as Sampler,
@@ -94,6 +97,7 @@ from .taps import (
 from .trace import (
     Anatomy as Anatomy,
     Comparison as Comparison,
+    Estimate as Estimate,
     Guidance as Guidance,
     Latent as Latent,
     Noising as Noising,

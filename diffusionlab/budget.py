@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .models.unet_config import SIZE_IDS
 from .pipeline import LatentDiffusion
 from .plan import Plan, Update
 from .recordable import check_record, check_taps, chosen_taps, kept_type, tap_shapes
@@ -111,7 +112,8 @@ def recording_size(
 
 def measured(model, record, plan, guidance, height, width, text_embedding=None) -> RecordingSize:
     """`recording_size` of values that are checked already."""
-    count, pixels = Counts.of(plan, guidance), 3 * height * width
+    branches = Guidance(1.0) if model.embeds_guidance else guidance
+    count, pixels = Counts.of(plan, branches), 3 * height * width
     latent = latent_shape(model, height, width)
     one = 4 * math.prod(latent)  # float32
     said = 4 * math.prod((model.unet.config.out_channels, *latent[1:]))
@@ -136,12 +138,12 @@ def latent_shape(model: LatentDiffusion, height: int, width: int) -> tuple[int, 
 
 
 def _text_bytes(model: LatentDiffusion) -> int:
-    """Bytes of one text's hidden states and its pooled vector, as a trace keeps them."""
-    rows = [
-        kept_type(next(encoder.parameters()).dtype).itemsize * encoder.config.hidden_size
-        for encoder in model.text_encoders
-    ]
-    return model.context_length * sum(rows) + rows[-1]
+    """Bytes of one text's hidden states, its pooled vector and sizes, as a trace keeps them."""
+    number = kept_type(next(model.text_encoders[0].parameters()).dtype).itemsize
+    widths = [encoder.config.hidden_size for encoder in model.text_encoders]
+    pooled = model.unet.config.pooled_width or widths[-1]
+    sizes = 4 * SIZE_IDS if model.is_xl else 0  # float32
+    return number * (model.context_length * sum(widths) + pooled) + sizes
 
 
 def _embedding_bytes(text: TextEmbedding) -> int:

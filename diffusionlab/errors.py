@@ -31,7 +31,25 @@ class NumericsError(DiffusionLabError):
 
 
 class MemoryExceeded(DiffusionLabError, RuntimeError):
-    """Not enough memory: the message names stage, needed, free and remedies."""
+    """Not enough memory: the message names stage, shape, needed, free and remedies.
+
+    They are attributes too: `stage`, `shape` of what went in, `needed` and `free` in bytes (None
+    where nobody told), `remedies` in the order in which to try them.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        stage: str = "",
+        shape: tuple[int, ...] = (),
+        needed: int | None = None,
+        free: int | None = None,
+        remedies: tuple[str, ...] = (),
+    ):
+        super().__init__(message)
+        self.stage, self.shape, self.remedies = stage, shape, remedies
+        self.needed, self.free = needed, free
 
 
 def shown(value: object, width: int = 80) -> str:

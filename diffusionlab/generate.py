@@ -8,23 +8,23 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from .conditioning import check_embedding, prepare
 from .memory_limit import announced, tell
 from .noise import BrownianPath, Sequential
 from .pipeline import LatentDiffusion
 from .plan import denoise, denoise_many
 from .recordable import check_record, check_taps
 from .recorder import Recorder
+from .running.memory import memory_told
 from .samplers import Sampler, as_sampler, make_plan
 from .schedule import one_of
 from .stages import (
-    check_embedding,
     check_prompt,
     check_size,
     decode,
     draw_noise,
     embed,
     predict,
-    prepare,
     tokenize,
 )
 from .trace import Guidance, Settings, TextEmbedding, Trace, as_guidance
@@ -34,6 +34,7 @@ __all__ = ["denoise", "denoise_many", "generate"]
 NOISES = {"sequential": Sequential, "brownian": BrownianPath}
 
 
+@memory_told("generate")
 def generate(
     model: LatentDiffusion,
     prompt: str,
@@ -73,7 +74,8 @@ def generate(
     )  # fmt: skip
     tell(settings)
     tokens, negative = tokenize(model, prompt), tokenize(model, negative_prompt)
-    text, uncond = text_embedding or embed(model, tokens), embed(model, negative)
+    text = text_embedding or embed(model, tokens, height=height, width=width)
+    uncond = embed(model, negative, height=height, width=width, negative=True)
     source = NOISES[noise](seed)
     start = draw_noise(model, source, height, width)
     prepared = prepare(model, text, uncond, guidance_scale)

@@ -11,6 +11,7 @@ import torch
 
 from .errors import InputError, close_matches, shown
 from .models import UNet, UNetConfig
+from .models.conditioning import blank_text
 from .pipeline import LatentDiffusion
 from .taps import find_taps, matching, recording, rows
 from .trace import to_numpy
@@ -83,7 +84,7 @@ def _shapes(config: UNetConfig, dtype: torch.dtype, latent, tokens: int, heads: 
     with torch.device("meta"):
         network = UNet(config).to(dtype)
         sample, time = torch.zeros((1, *latent), dtype=dtype), torch.zeros(())
-        text = torch.zeros((1, tokens, config.cross_attention_dim), dtype=dtype)
+        text = blank_text(config, tokens).to(dtype)
     with torch.inference_mode(), rows(slice(None)), recording(network, ["*"], heads) as tape:
         network(sample, time, text)
     return {

@@ -14,6 +14,7 @@ import torch
 from .budget import Counts, latent_shape
 from .errors import InputError, notice
 from .memory_limit import MOST_MEMORY
+from .outbox import Outbox
 from .pipeline import LatentDiffusion
 from .plan import Plan, Step, Update
 from .recordable import (
@@ -39,8 +40,8 @@ class Recorder:
     """Keeps the steps of one run, and its taps' values, for the `Trace`; a `with` block.
 
     How many arrays there will be is known from the plan: each kind has its room before the first
-    step, and every live value is copied once, into its place. With `save_to` the room is in a file,
-    and the trace is read from the finished trace file.
+    step, and every live value is copied once, into its place (`outbox` says how). With `save_to`
+    the room is in a file, and the trace is read from the finished trace file.
     Leaving the block takes every watcher away. If the run is stopped inside it, the partial record
     is put on the exception as `.trace`.
     """
@@ -64,6 +65,7 @@ class Recorder:
         self.stack = ExitStack()
         self.tape: dict[str, list[torch.Tensor]] = {}
         self.store = Memory() if save_to is None else Spool(save_to)
+        self.outbox = Outbox()
         self._make_room(Counts.of(plan, settings.guidance))
 
     def _make_room(self, count: Counts) -> None:
@@ -98,22 +100,24 @@ class Recorder:
 
     def keep(self, step: Step) -> None:
         """Copy one live step into its place, and whatever the taps saw during it."""
-        latent = self.steps[-1].next_latent if self.steps else self.latents.keep(step.latent)
+        put = self.outbox.keep
+        latent = self.steps[-1].next_latent if self.steps else put(self.latents, step.latent)
         wanted = zip(step.predictions, step.stages, strict=True)
         calls = [self._prediction(said, stage, latent) for said, stage in wanted
                  if "predictions" in self.record]  # fmt: skip
-        noises = tuple(self.noises.keep(noise) for noise in step.noises)
+        noises = tuple(put(self.noises, noise) for noise in step.noises)
         for name in self.taps:
             self._keep_seen(name, step.network_calls)
-        arrays = dict(latent=latent, next_latent=self.latents.keep(step.next_latent))
+        arrays = dict(latent=latent, next_latent=put(self.latents, step.next_latent))
+        self.outbox.send()
         self.steps.append(replace(step, predictions=tuple(calls), noises=noises, **arrays))
 
     def _prediction(self, live, stage, latent):
         """A prediction in its place; its point is the step's own latent where the plan says so."""
-        own = stage.update == Update()
-        point = latent if own else self.points.keep(live.latent)
-        uncond = None if live.uncond is None else self.unconds.keep(live.uncond)
-        return replace(live, latent=point, cond=self.conds.keep(live.cond), uncond=uncond)
+        own, put = stage.update == Update(), self.outbox.keep
+        point = latent if own else put(self.points, live.latent)
+        uncond = None if live.uncond is None else put(self.unconds, live.uncond)
+        return replace(live, latent=point, cond=put(self.conds, live.cond), uncond=uncond)
 
     def _keep_seen(self, name: str, calls: int) -> None:
         values = self.tape.get(name, [])
@@ -123,7 +127,7 @@ class Recorder:
                 "exactly one each can be recorded: run the network elsewhere, not inside this run"
             )
         for value in values:
-            self.seen[name].keep(value[0])
+            self.outbox.keep(self.seen[name], value[0])
         values.clear()
 
     def finish(self, image) -> Trace:
@@ -132,10 +136,12 @@ class Recorder:
         With `save_to` it is in the file before it is returned, and read from there when looked at.
         """
         self.image = image
+        self.outbox.wait()
         self.frames = () if image is None else self._frames()
         return self._finished()
 
     def _finished(self) -> Trace:
+        self.outbox.wait()
         trace = self._trace()
         return trace if self.path is None else load(save(trace, self.path), mapped=True)
 

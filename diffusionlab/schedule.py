@@ -16,12 +16,9 @@ from typing import Any
 import numpy as np
 
 from diffusionlab.betas import (
-    PREDICTION_KEYS,
-    beta_config,
     checked_betas,
     cosine_betas,
     linear_betas,
-    read_config,
     rescaled_betas,
     scaled_linear_betas,
 )
@@ -35,8 +32,8 @@ from diffusionlab.levels import (
     to_v,
     to_x0,
 )
+from diffusionlab.scheduler_config import read_config, write_config
 from diffusionlab.spacings import (
-    IN_A_CONFIG,
     SPACINGS,
     checked_spacing,
     custom_spacing,
@@ -68,8 +65,10 @@ FINALS = ("clean", "first", "none")
 class NoiseSchedule:
     """The training schedule of a checkpoint, with the spacing and the end that its config asks for.
 
-    `betas` is kept as a tuple of floats. Raises InputError for betas outside (0, 1], unknown names,
-    and for zero terminal SNR with eps prediction (the noise alone says nothing about x0 there).
+    `betas` is kept as a tuple of floats; `original_steps` counts the timesteps that a latent
+    consistency model was distilled on (spacing "lcm"). Raises InputError for betas outside (0, 1],
+    unknown names, and for zero terminal SNR with eps prediction (the noise alone says nothing about
+    x0 there).
     """
 
     betas: tuple[float, ...]
@@ -78,6 +77,7 @@ class NoiseSchedule:
     final: str = "clean"
     steps_offset: int = 0
     name: str = ""
+    original_steps: int = 50
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", checked_betas(self.betas))
@@ -120,27 +120,11 @@ class NoiseSchedule:
             raise CheckpointError(f"scheduler config: {error}") from error
 
     def to_config(self) -> dict[str, Any]:
-        """The `scheduler_config.json` (of a DDIMScheduler) that reads back as this schedule.
+        """The `scheduler_config.json` that reads back as this schedule.
 
         Errors: InputError for final "none" and for spacings that such a file cannot say.
         """
-        one_of("spacing of a scheduler_config.json", self.spacing, IN_A_CONFIG)
-        if self.final == "none":
-            raise InputError(
-                "final is 'none', which a scheduler_config.json cannot say; 'clean' and 'first' "
-                "are allowed: replace(schedule, final='clean')"
-            )
-        theirs = {ours: key for key, ours in PREDICTION_KEYS.items()}
-        return {
-            "_class_name": "DDIMScheduler",
-            **beta_config(self.betas),
-            "num_train_timesteps": self.num_train_steps,
-            "prediction_type": theirs[self.prediction_type],
-            "timestep_spacing": self.spacing,
-            "steps_offset": self.steps_offset,
-            "set_alpha_to_one": self.final != "first",
-            "clip_sample": False,
-        }
+        return write_config(self)
 
     def __repr__(self) -> str:
         last = f"last alpha {self.alpha[-1]:.4g}, karras_sigma {self.karras_sigma[-1]:.4g}"

@@ -17,6 +17,7 @@ from .pipeline import LatentDiffusion
 from .plan import Plan, denoise_many
 from .recordable import tap_patterns
 from .recorder import Recorder
+from .running.memory import memory_told
 from .samplers import Sampler
 from .schedule import NoiseLevel
 from .stages import decode, draw_noise, embed, predict_many, tokenize
@@ -39,6 +40,7 @@ DEFAULTS = dict(negative_prompt="", seed=0, num_steps=20, sampler="ddim", spacin
                 noise="brownian")  # fmt: skip
 
 
+@memory_told("compare")
 def compare(
     model: LatentDiffusion,
     prompt: str | None = None,
@@ -214,21 +216,25 @@ class Run:
 class Texts:
     """Tokens and embeddings of each distinct text, made once, so that notices are told once."""
 
-    def __init__(self, model: LatentDiffusion):
-        self.model, self.known = model, {}
+    def __init__(self, model: LatentDiffusion, height: int | None, width: int | None):
+        self.model, self.size = model, {"height": height, "width": width}
+        self.tokens: dict[str, Tokens] = {}
+        self.known: dict[tuple[str, bool], TextEmbedding] = {}
 
-    def __call__(self, text: str) -> tuple[Tokens, TextEmbedding]:
-        if text not in self.known:
-            tokens = tokenize(self.model, text)
-            self.known[text] = tokens, embed(self.model, tokens)
-        return self.known[text]
+    def __call__(self, text: str, negative: bool = False) -> tuple[Tokens, TextEmbedding]:
+        if text not in self.tokens:
+            self.tokens[text] = tokenize(self.model, text)
+        tokens, key = self.tokens[text], (text, negative)
+        if key not in self.known:
+            self.known[key] = embed(self.model, tokens, **self.size, negative=negative)
+        return tokens, self.known[key]
 
 
 def _begun(model: LatentDiffusion, run: dict, plan: tuple, texts: Texts) -> Run:
     """A run before its first network call."""
     settings, levels, steps = plan
     tokens, text = texts(settings.prompt)
-    _, uncond = texts(settings.negative_prompt)
+    _, uncond = texts(settings.negative_prompt, negative=True)
     source = NOISES[settings.noise](settings.seed)
     latent = levels[0].sigma * draw_noise(model, source, run["height"], run["width"]).values
     recorder = Recorder(model, settings, tokens, text, uncond, steps)
@@ -238,7 +244,7 @@ def _begun(model: LatentDiffusion, run: dict, plan: tuple, texts: Texts) -> Run:
 @torch.inference_mode()
 def _in_lockstep(model, given, plans, progress) -> Iterator[tuple[int, Trace]]:
     """All runs at once: those that wait for the network share its next call."""
-    texts = Texts(model)
+    texts = Texts(model, given[0]["height"], given[0]["width"])
     runs = [_begun(model, run, plan, texts) for run, plan in zip(given, plans, strict=True)]
 
     def ask(requests: list[tuple[int, torch.Tensor, NoiseLevel]]) -> list[Prediction]:

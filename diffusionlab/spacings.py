@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import operator
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,15 @@ import numpy as np
 
 from diffusionlab.errors import InputError, shown
 from diffusionlab.levels import CLEAN, NoiseLevel, one_of
+from diffusionlab.timesteps import (
+    checked_num_steps,
+    lcm,
+    leading,
+    leading_dpm,
+    linspace,
+    linspace_dpm,
+    trailing,
+)
 
 if TYPE_CHECKING:
     from diffusionlab.schedule import NoiseSchedule
@@ -28,42 +36,30 @@ if TYPE_CHECKING:
 MOST_FLOW_STEPS = 10_000
 
 
-# ---- spaced in the timestep -------------------------------------------------------------------
-def leading(schedule: NoiseSchedule, num_steps: int) -> list[NoiseLevel]:
-    """Every (T // n)-th timestep counted from 0, plus the checkpoint's steps_offset."""
-    last, stride = schedule.num_train_steps - 1, schedule.num_train_steps // num_steps
-    steps = (i * stride + schedule.steps_offset for i in reversed(range(num_steps)))
-    return [schedule.level_at(timestep=min(step, last)) for step in steps]
-
-
-def trailing(schedule: NoiseSchedule, num_steps: int) -> list[NoiseLevel]:
-    """round(T · k / n) - 1 for k = n … 1: begins at the noisiest timestep."""
-    total = schedule.num_train_steps
-    steps = (round(total * k / num_steps) - 1 for k in range(num_steps, 0, -1))
-    return [schedule.level_at(timestep=step) for step in steps]
-
-
-def linspace(schedule: NoiseSchedule, num_steps: int) -> list[NoiseLevel]:
-    """Equally spaced from T - 1 to 0, both included, fractional timesteps kept."""
-    last, gaps = schedule.num_train_steps - 1, max(num_steps - 1, 1)
-    steps = (last - last * i / gaps for i in range(num_steps))
-    return [schedule.level_at(timestep=step) for step in steps]
-
-
 # ---- spaced in karras_sigma -------------------------------------------------------------------
+def _karras(part: np.ndarray, high: float, low: float) -> np.ndarray:
+    return (high ** (1 / 7) * (1 - part) + low ** (1 / 7) * part) ** 7
+
+
+def _exponential(part: np.ndarray, high: float, low: float) -> np.ndarray:
+    return high * (low / high) ** part
+
+
+def _beta(part: np.ndarray, high: float, low: float) -> np.ndarray:
+    return low + (high - low) * beta_quantile(1 - part)
+
+
+FORMULAS = {"karras": _karras, "exponential": _exponential, "beta": _beta}
+
+
 def karras(schedule: NoiseSchedule, num_steps: int) -> list[NoiseLevel]:
     """Equally spaced in σ̂^(1/7), both ends included (EDM, arXiv 2206.00364 Eq. 5, rho = 7)."""
-    return _in_karras_sigma(
-        schedule, num_steps, lambda part, high, low: (high ** (1 / 7) * (1 - part)
-                                                      + low ** (1 / 7) * part) ** 7
-    )  # fmt: skip
+    return _in_karras_sigma(schedule, num_steps, _karras)
 
 
 def exponential(schedule: NoiseSchedule, num_steps: int) -> list[NoiseLevel]:
     """Equally spaced in ln σ̂, which is uniform in log-SNR = -2 · ln σ̂; both ends included."""
-    return _in_karras_sigma(
-        schedule, num_steps, lambda part, high, low: high * (low / high) ** part
-    )
+    return _in_karras_sigma(schedule, num_steps, _exponential)
 
 
 def beta(schedule: NoiseSchedule, num_steps: int) -> list[NoiseLevel]:
@@ -71,9 +67,7 @@ def beta(schedule: NoiseSchedule, num_steps: int) -> list[NoiseLevel]:
 
     Many steps at both ends of σ̂ (arXiv 2407.12173, the quantile taken in σ̂ as diffusers does).
     """
-    return _in_karras_sigma(
-        schedule, num_steps, lambda part, high, low: low + (high - low) * beta_quantile(1 - part)
-    )
+    return _in_karras_sigma(schedule, num_steps, _beta)
 
 
 def snr_uniform(schedule: NoiseSchedule, num_steps: int) -> list[NoiseLevel]:
@@ -109,6 +103,9 @@ SPACINGS: dict[str, Callable[[NoiseSchedule, int], list[NoiseLevel]]] = {
     "leading": leading,
     "trailing": trailing,
     "linspace": linspace,
+    "leading_dpm": leading_dpm,
+    "linspace_dpm": linspace_dpm,
+    "lcm": lcm,
     "karras": karras,
     "exponential": exponential,
     "uniform_log_snr": exponential,  # the same list under the name that says what it is
@@ -117,7 +114,8 @@ SPACINGS: dict[str, Callable[[NoiseSchedule, int], list[NoiseLevel]]] = {
     "ays_sdxl": ays_sdxl,
     "snr_uniform": snr_uniform,
 }
-IN_A_CONFIG = ("leading", "trailing", "linspace")  # what a scheduler_config.json can say
+# "karras in leading": between the ends of another spacing's levels instead of the table's
+WITHIN = tuple(f"{name} in {base}" for name in FORMULAS for base in ("leading", "trailing"))
 
 
 def _parts(num_steps: int) -> np.ndarray:
@@ -134,6 +132,20 @@ def _in_karras_sigma(
     high, low = float(table[-1]), float(table[0])
     found = np.clip(formula(_parts(num_steps), high, low), low, high)
     return _levels(schedule, _with_ends(found, float(schedule.karras_sigma[-1]), low))
+
+
+def _within(schedule: NoiseSchedule, num_steps: int, spacing: str) -> list[NoiseLevel]:
+    """A spacing of karras_sigma between the first and the last level of another spacing.
+
+    Euler's, Heun's and LMS's classes in diffusers read a config with both so. Where the first
+    level is infinitely noisy, the rest lies within the table's finite part.
+    """
+    name, _, base = spacing.partition(" in ")
+    ends = SPACINGS[base](schedule, num_steps)
+    finite = schedule.karras_sigma[np.isfinite(schedule.karras_sigma)]
+    high, low = (min(ends[i].karras_sigma, float(finite[-1])) for i in (0, -1))
+    found = np.clip(FORMULAS[name](_parts(num_steps), high, low), low, high)
+    return _levels(schedule, _with_ends(found, ends[0].karras_sigma, low))
 
 
 def _with_ends(sigmas: np.ndarray, first: float, last: float) -> np.ndarray:
@@ -209,13 +221,16 @@ def checked_spacing(spacing: str) -> str:
     if isinstance(spacing, str) and spacing.startswith("custom"):
         _read_custom(spacing)
         return spacing
-    return one_of("spacing", spacing, SPACINGS)
+    return spacing if spacing in WITHIN else one_of("spacing", spacing, SPACINGS)
 
 
 def spaced(schedule: NoiseSchedule, num_steps: int | None, spacing: str) -> list[NoiseLevel]:
     """The levels of a spacing by name or text, without the final one. Raises InputError."""
     if not checked_spacing(spacing).startswith("custom"):
-        return SPACINGS[spacing](schedule, checked_num_steps(num_steps, schedule.num_train_steps))
+        num_steps = checked_num_steps(num_steps, schedule.num_train_steps)
+        if spacing in WITHIN:
+            return _within(schedule, num_steps, spacing)
+        return SPACINGS[spacing](schedule, num_steps)
     kind, values = _read_custom(spacing)
     ends_clean = values[-1] == (0 if kind == "karras_sigma" else -1)
     steps = len(values) - ends_clean
@@ -298,22 +313,3 @@ def strictly_decreasing(levels: list[NoiseLevel]) -> tuple[NoiseLevel, ...]:
         if level.karras_sigma < kept[-1].karras_sigma:
             kept.append(level)
     return tuple(kept)
-
-
-def checked_num_steps(
-    num_steps: Any, cap: int, what: str = "training steps of this schedule"
-) -> int:
-    """A whole number from 1 to `cap`, or InputError that says what the cap is."""
-    try:
-        number = 0 if isinstance(num_steps, (bool, np.bool_)) else operator.index(num_steps)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise InputError(
-            f"num_steps must be an integer >= 1, got {shown(num_steps)}; use e.g. num_steps=20"
-        )
-    if number > cap:
-        raise InputError(
-            f"num_steps {shown(num_steps)} is more than the {cap} {what}; use 1 to {cap}"
-        )
-    return number

@@ -15,14 +15,24 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .conditioning import (
+    branch_texts,
+    encoded,
+    scale_at,
+    stacked,
+    tensor_of,
+)
 from .errors import InputError, NumericsError, shown
-from .finite import all_finite, first_not_finite, origin
+from .finite import all_finite, origin
 from .images import to_image, to_pixels
-from .models.attention import PreparedText
+from .models.conditioning import PreparedText
 from .noise import BrownianPath, Sequential
 from .pipeline import LatentDiffusion
 from .plan import Update, combine, current_step
 from .prompts import check_prompt, pieces_of, token_notices, words_of
+from .running.lending import safe_precision
+from .running.memory import memory_told
+from .running.tiles import in_pieces
 from .schedule import NoiseLevel
 from .taps import rows
 from .trace import Guidance, Latent, Prediction, TextEmbedding, Tokens, as_guidance
@@ -71,40 +81,32 @@ def tokenize(model: LatentDiffusion, prompt: str) -> Tokens:
     )
 
 
+@memory_told("embed")
 @torch.inference_mode()
-def embed(model: LatentDiffusion, tokens: Tokens) -> TextEmbedding:
-    """Run the text encoder: one row of numbers per token, (tokens, width), not one per prompt.
+def embed(
+    model: LatentDiffusion,
+    tokens: Tokens,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    negative: bool = False,
+) -> TextEmbedding:
+    """Run the text encoders: one row of numbers per token, (tokens, width), not one per prompt.
 
     Row i depends on the tokens up to i only (causal mask; Radford et al. 2021, arXiv 2103.00020).
-    Errors: NumericsError where the text encoder gives NaN or infinity.
+    height, width in pixels are told to SDXL (None: the model's own), as is whether this is the
+    negative prompt: an empty one is zeros there, as the checkpoint's config says.
+    Errors: NumericsError where a text encoder gives NaN or infinity.
     """
-    ids = torch.tensor([tokens.ids], device=model.device)  # (1, tokens)
-    outputs = [encoder(input_ids=ids) for encoder in model.text_encoders]
-    hidden = tuple(out.last_hidden_state[0] for out in outputs)  # (tokens, width) each
-    for number, encoder in enumerate(model.text_encoders):
-        if not all_finite(hidden[number]):
-            part = first_not_finite(encoder, input_ids=ids)
-            raise NumericsError(
-                f"text encoder {number} returned NaN or infinity; first non-finite module: "
-                f"{part}; load the checkpoint again, or with dtype=torch.float32"
-            )
-    return TextEmbedding(
-        hidden=hidden, pooled=outputs[-1].pooler_output[0], extra={}, tokens=tokens
-    )
-
-
-def check_embedding(model: LatentDiffusion, embedding: TextEmbedding) -> None:
-    """Refuse what is no text embedding of this model's shape, or is not finite."""
-    width = model.unet.config.cross_attention_dim
-    asked = f"a TextEmbedding of ({model.context_length}, {width}) finite numbers is allowed"
-    if not isinstance(embedding, TextEmbedding):
-        raise InputError(f"text_embedding is {shown(embedding)}; {asked}: embed makes one")
-    hidden = tensor_of(embedding.hidden[0], "cpu")
-    if tuple(hidden.shape) != (model.context_length, width) or not all_finite(hidden):
-        what = (
-            f"{tuple(hidden.shape)}" if all_finite(hidden) else "numbers that are NaN or infinite"
-        )
-        raise InputError(f"text_embedding holds {what}; {asked}: make it from embed's result")
+    made = [encoded(model, tokens, number) for number in range(len(model.text_encoders))]
+    hidden, pooled = tuple(rows for rows, _ in made), made[-1][1]
+    if negative and not tokens.kept and model.zeros_for_empty:
+        hidden, pooled = tuple(map(torch.zeros_like, hidden)), torch.zeros_like(pooled)
+    extra = {}
+    if model.is_xl:
+        size = check_size(model, "height", height), check_size(model, "width", width)
+        extra["size_ids"] = torch.tensor([*size, 0, 0, *size], dtype=torch.float32)
+    return TextEmbedding(hidden=hidden, pooled=pooled, extra=extra, tokens=tokens)
 
 
 # ---- latents ---------------------------------------------------------------------------------
@@ -165,14 +167,8 @@ def values_of(latent):
     return latent.values if isinstance(latent, Latent) else latent
 
 
-def tensor_of(values, device: torch.device | str) -> torch.Tensor:
-    """A tensor on a device; a record's NumPy array, which nobody may write to, is copied."""
-    if isinstance(values, np.ndarray):
-        return torch.tensor(values, device=device)
-    return torch.as_tensor(values, device=device)
-
-
 # ---- one step --------------------------------------------------------------------------------
+@memory_told("predict")
 @torch.inference_mode()
 def predict(
     model: LatentDiffusion,
@@ -193,7 +189,7 @@ def predict(
     Errors: InputError for g that is not finite; NumericsError names the first module that fails.
     """
     guidance = as_guidance(guidance_scale)
-    scale = guidance.at(level)
+    scale = scale_at(model, guidance, level)
     if uncond_embedding is None and scale != 1:
         raise InputError(
             f"uncond_embedding is None with guidance_scale {scale:g}; only 1 runs without it: "
@@ -201,7 +197,7 @@ def predict(
         )
     values = tensor_of(values_of(latent), model.device)
     count = 1 if scale == 1 else 2
-    texts = (text_embedding, uncond_embedding, scale)
+    texts = (text_embedding, uncond_embedding, guidance, scale)
     text = prepared.last(count) if prepared else branch_texts(model, *texts)
     outputs = run_unet(model, values, level, text, count)
     if not all_finite(outputs):
@@ -215,6 +211,7 @@ def predict(
 Asked = tuple[torch.Tensor, NoiseLevel, TextEmbedding, TextEmbedding | None, float | Guidance]
 
 
+@memory_told("predict_many")
 def predict_many(model: LatentDiffusion, asked: Sequence[Asked]) -> list[Prediction]:
     """`predict` for several runs at once, each (latent, level, text, uncond, guidance_scale).
 
@@ -222,17 +219,17 @@ def predict_many(model: LatentDiffusion, asked: Sequence[Asked]) -> list[Predict
     rounding. Errors as `predict`.
     """
     guidances = [as_guidance(guidance) for *_, guidance in asked]
-    scales = [g.at(given[1]) for g, given in zip(guidances, asked, strict=True)]
+    scales = [scale_at(model, g, given[1]) for g, given in zip(guidances, asked, strict=True)]
     branches = [
-        branch_texts(model, text, uncond, scale)
-        for (_, _, text, uncond, _), scale in zip(asked, scales, strict=True)
+        branch_texts(model, *given[2:4], guidance, scale)
+        for given, guidance, scale in zip(asked, guidances, scales, strict=True)
     ]
     counts = [len(branch) for branch in branches]
     pairs = list(zip(asked, counts, strict=True))
     sample = torch.cat([given[0].to(model.dtype).expand(n, *given[0].shape) for given, n in pairs])
     times = [given[1].timestep for given, n in pairs for _ in range(n)]
     timestep = torch.tensor(times, dtype=torch.float32, device=sample.device)
-    outputs = model.unet(sample, timestep, torch.cat(branches)).float()
+    outputs = model.unet(sample, timestep, stacked(branches)).float()
     kind, said = model.schedule.prediction_type, []
     for i, output in enumerate(outputs.split(counts)):
         (values, level, *_), scale, share = asked[i], scales[i], guidances[i].rescale
@@ -241,21 +238,6 @@ def predict_many(model: LatentDiffusion, asked: Sequence[Asked]) -> list[Predict
         first = output[0] if scale != 1 else None
         said.append(Prediction(level, values, output[-1], first, scale, kind, model.preview, share))
     return said
-
-
-@torch.inference_mode()
-def prepare(model, text_embedding, uncond_embedding, guidance_scale) -> PreparedText:
-    """Keys and values of every cross-attention for a run: they depend on the texts alone."""
-    return model.unet.prepare_text(
-        branch_texts(model, text_embedding, uncond_embedding, as_guidance(guidance_scale).scale)
-    )
-
-
-def branch_texts(model, text_embedding, uncond_embedding, scale) -> torch.Tensor:
-    """The hidden states of the branches that a guidance scale runs, (branches, tokens, width)."""
-    branches = [text_embedding] if scale == 1 else [uncond_embedding, text_embedding]
-    hidden = [tensor_of(b.hidden[0], model.device) for b in branches]
-    return torch.stack(hidden).to(model.dtype)
 
 
 def run_unet(model, values, level, text, count) -> torch.Tensor:
@@ -268,12 +250,12 @@ def run_unet(model, values, level, text, count) -> torch.Tensor:
 def unet_inputs(model, values, level, count) -> tuple[torch.Tensor, torch.Tensor]:
     """The latent once for each branch, in the model's dtype, and the timestep."""
     sample = values.to(model.dtype).expand(count, *values.shape)
-    return sample, torch.tensor(level.timestep, dtype=torch.float32, device=values.device)
+    return sample, torch.full((), level.timestep, dtype=torch.float32, device=values.device)
 
 
 def _not_finite(model, values, level, text) -> NumericsError:
     """What went in that is not finite, or the first module inside where that arose."""
-    given = {"the latent": values, "the text embedding": text}
+    given = {"the latent": values, "the text embedding": text.hidden}
     bad = [name for name, tensor in given.items() if not all_finite(tensor)]
     if bad:
         what = f"{bad[0]} that it was given already holds such values: look where it was made"
@@ -300,12 +282,23 @@ def update(latent, update: Update, predictions: Sequence[Prediction], noises: Se
 
 
 # ---- pictures --------------------------------------------------------------------------------
-def decode(model: LatentDiffusion, latent: Latent | torch.Tensor | np.ndarray) -> Image.Image:
+@memory_told("decode")
+def decode(
+    model: LatentDiffusion,
+    latent: Latent | torch.Tensor | np.ndarray,
+    *,
+    tile: int | None = None,
+) -> Image.Image:
     """The VAE's decoder: a latent to a picture, pixel = round(255 · clamp(y/2 + 0.5, 0, 1)).
 
-    Errors: NumericsError where the decoder gives NaN or infinity.
+    Half precision is left for float32 where the VAE's config says that it overflows. `tile` is the
+    side in pixels of overlapping pieces that are decoded one by one and blended, for large pictures
+    on small devices; None decodes the picture whole, and in pieces of 512 pixels (with a notice)
+    only where that does not fit into memory.
+    Errors: InputError for a tile that cannot be; NumericsError where the decoder gives NaN or
+    infinity; MemoryExceeded.
     """
-    pixels = decode_pixels(model, tensor_of(values_of(latent), model.device))
+    pixels = decode_pixels(model, tensor_of(values_of(latent), model.device), tile)
     if not bool(torch.isfinite(pixels).all()):
         raise NumericsError(
             f"decode made NaN or infinity from a latent of shape {tuple(values_of(latent).shape)}; "
@@ -315,19 +308,22 @@ def decode(model: LatentDiffusion, latent: Latent | torch.Tensor | np.ndarray) -
 
 
 @torch.inference_mode()
-def decode_pixels(model: LatentDiffusion, values: torch.Tensor) -> torch.Tensor:
+def decode_pixels(
+    model: LatentDiffusion, values: torch.Tensor, tile: int | None = None
+) -> torch.Tensor:
     """The decoder's raw output (3, height, width), about -1…1, of a latent (channels, h, w)."""
-    config = model.vae.config
-    raw = values.to(model.device, model.dtype) / config.scaling_factor + (
-        config.shift_factor or 0.0
-    )
-    return model.vae.decode(raw[None])[0]
+    config, factor = model.vae.config, model.size_factor
+    with safe_precision(model.vae) as dtype:
+        raw = values.to(model.device, dtype) / config.scaling_factor + (config.shift_factor or 0.0)
+        return in_pieces(model.vae, model.vae.decode, raw[None], tile, (1, factor))[0]
 
 
-def encode(model: LatentDiffusion, image: Image.Image) -> Latent:
+@memory_told("encode")
+def encode(model: LatentDiffusion, image: Image.Image, *, tile: int | None = None) -> Latent:
     """The VAE's encoder: a picture to the mean of its clean latent, scaled as the U-Net expects it.
 
-    Errors: InputError for what is not a PIL image, or for sizes that are no multiple of the factor.
+    `tile` and half precision as in `decode`. Errors: InputError for what is not a PIL image, or for
+    sizes that are no multiple of the factor; MemoryExceeded.
     """
     if not isinstance(image, Image.Image):
         raise InputError(
@@ -335,13 +331,17 @@ def encode(model: LatentDiffusion, image: Image.Image) -> Latent:
         )
     check_size(model, "image width", image.width), check_size(model, "image height", image.height)
     pixels = torch.from_numpy(to_pixels(image)).permute(2, 0, 1) * 2 - 1  # (3, height, width)
-    values = encode_pixels(model, pixels.to(model.device, torch.float32))
+    values = encode_pixels(model, pixels.to(model.device, torch.float32), tile)
     return Latent(values, model.schedule.level_at(timestep=-1), "encode", model.preview)
 
 
 @torch.inference_mode()
-def encode_pixels(model: LatentDiffusion, pixels: torch.Tensor) -> torch.Tensor:
+def encode_pixels(
+    model: LatentDiffusion, pixels: torch.Tensor, tile: int | None = None
+) -> torch.Tensor:
     """The scaled mean latent (channels, h, w), float32, of pixels (3, height, width) in -1…1."""
-    config = model.vae.config
-    mean, _ = model.vae.encode(pixels[None].to(model.dtype))
+    config, vae = model.vae.config, model.vae
+    with safe_precision(vae) as dtype:
+        given, sizes = pixels[None].to(model.device, dtype), (model.size_factor, 1)
+        mean = in_pieces(vae, lambda part: vae.encode(part)[0], given, tile, sizes)
     return ((mean[0] - (config.shift_factor or 0.0)) * config.scaling_factor).float()

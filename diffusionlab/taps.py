@@ -127,15 +127,22 @@ def probabilities_of(query: torch.Tensor, key: torch.Tensor, heads: bool) -> tor
     Where the heads are not asked for and all of them together would be large (self-attention of a
     large picture), their mean (rows, 1, places, tokens), taken one by one.
     """
-    key, scale = key.transpose(-1, -2), query.shape[-1] ** -0.5
     count = query.shape[1]
-    if heads or query.shape[:-1].numel() * key.shape[-1] <= MOST_AT_ONCE:
-        return (query @ key * scale).softmax(dim=-1)
+    if heads or query.shape[:-1].numel() * key.shape[-2] <= MOST_AT_ONCE:
+        return _scores(query, key).softmax(dim=-1)
     mean = 0.0
     for head in range(count):
-        scores = query[:, head : head + 1] @ key[:, head : head + 1] * scale
+        scores = _scores(query[:, head : head + 1], key[:, head : head + 1])
         mean = mean + scores.softmax(dim=-1) / count
     return mean
+
+
+def _scores(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Q Kᵀ / √d, scaled inside the product: one pass over the largest tensor less."""
+    flat, against = query.flatten(0, 1), key.flatten(0, 1).transpose(-1, -2)
+    scale = query.shape[-1] ** -0.5
+    scores = torch.baddbmm(flat.new_empty(1), flat, against, beta=0, alpha=scale)
+    return scores.unflatten(0, query.shape[:2])
 
 
 def find_taps(module: nn.Module) -> dict[str, Tap]:
@@ -216,6 +223,16 @@ def is_watched(module: nn.Module) -> bool:
     return any(tap.watched for tap in find_taps(module).values())
 
 
+class Tape:
+    """The watcher that only keeps, and so can change nothing."""
+
+    def __init__(self) -> None:
+        self.record: dict[str, list[torch.Tensor]] = {}
+
+    def __call__(self, name: str, value: torch.Tensor) -> None:
+        self.record.setdefault(name, []).append(value.detach())
+
+
 @contextmanager
 def recording(
     module: nn.Module, patterns: Iterable[str], heads: bool = False
@@ -228,13 +245,14 @@ def recording(
         raise InputError(
             f"patterns is {shown(patterns)}; a list of tap names is allowed: write it in brackets"
         )
-    record: dict[str, list[torch.Tensor]] = {}
+    tape = Tape()
+    with watching(module, dict.fromkeys(patterns, tape), heads):
+        yield tape.record
 
-    def keep(name: str, value: torch.Tensor) -> None:
-        record.setdefault(name, []).append(value.detach())
 
-    with watching(module, dict.fromkeys(patterns, keep), heads):
-        yield record
+def selected_rows() -> slice:
+    """The rows of the batch that watchers are shown in this thread."""
+    return _selected.get()
 
 
 @contextmanager

@@ -46,6 +46,15 @@ class NetworkBlocked(RuntimeError):
     """A test tried to leave this machine."""
 
 
+def pytest_runtest_setup(item):
+    """Tests marked `gpu` are skipped where there is no accelerator."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.accelerator.is_available():
+            pytest.skip("there is no accelerator")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_network():
     """Sockets reach this machine only (loopback and Unix sockets)."""

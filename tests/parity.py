@@ -13,7 +13,7 @@ TOLERANCE = 1e-4  # of the largest absolute value of the reference's output, flo
 # Submodules with a tensor of their own in both networks; containers and our shortcuts (1 × 1
 # convolutions computed on tokens, SiLU, dropout) are not modules to compare.
 COMPARED = re.compile(
-    r"(^|\.)(conv_in|conv_out|conv_norm_out|time_embedding|linear_[12]|(down|up)_blocks\.\d+|"
+    r"(^|\.)(conv_in|conv_out|conv_norm_out|(time|add)_embedding|cond_proj|linear_[12]|(down|up)_blocks\.\d+|"
     r"mid_block|resnets\.\d+|attentions\.\d+|transformer_blocks\.\d+|attn[12]|ff|norm[123]?|"
     r"conv[12]?|conv_shortcut|time_emb_proj|to_[qkv]|group_norm|(down|up)samplers\.0|"
     r"quant_conv|post_quant_conv|encoder|decoder)$"

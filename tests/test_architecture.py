@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1] / "diffusionlab"
 
 # ---- the table -------------------------------------------------------------------------------
 RECORDS = {"schedule", "plan", "images", "trace"}
-MACHINE = RECORDS | {"samplers", "noise", "taps", "models", "pipeline"}
+MACHINE = RECORDS | {"samplers", "noise", "taps", "models", "graphs", "pipeline", "running"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "vocabulary": set(),
@@ -32,11 +32,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "taps": set(),
     "noise": {"schedule"},
     "models": {"taps"},
+    "graphs": {"taps", "models"},
     "toyland": {"images"},
-    "pipeline": {"schedule", "models", "images", "toyland"},
+    "running": set(),
+    "pipeline": {"schedule", "models", "graphs", "images", "toyland", "running"},
     "stages": MACHINE,
     "generate": MACHINE | {"stages"},
-    "inside": MACHINE | {"stages"},
+    "inside": MACHINE | {"stages", "generate"},
     "analysis": {"schedule", "plan", "images", "trace", "samplers", "ideal"},
     "plots": RECORDS | {"samplers", "ideal", "analysis"},
     "views": RECORDS | {"samplers", "ideal", "analysis", "plots"},
@@ -52,16 +54,34 @@ PART_OF = {
     "betas": "schedule",
     "levels": "schedule",
     "spacings": "schedule",
+    "timesteps": "schedule",
+    "scheduler_config": "schedule",
+    "packing": "taps",
+    "compiling": "graphs",
     "budget": "generate",
     "memory_limit": "generate",
+    "outbox": "generate",
     "recordable": "generate",
     "recorder": "generate",
     "side_by_side": "generate",
     "prompts": "stages",
     "finite": "stages",
+    "conditioning": "stages",
 }
 
-TORCH = {"taps", "noise", "models", "pipeline", "stages", "generate", "inside", "training", "cli"}
+TORCH = {
+    "taps",
+    "noise",
+    "models",
+    "graphs",
+    "running",
+    "pipeline",
+    "stages",
+    "generate",
+    "inside",
+    "training",
+    "cli",
+}
 HOMES: dict[str, set[str]] = {
     "numpy": set(MAY_IMPORT),
     "PIL": {"images", "toyland", "trace", "stages", "inside", "training", "cli"},
@@ -69,6 +89,7 @@ HOMES: dict[str, set[str]] = {
     "torch": TORCH,
     "transformers": {"pipeline", "inside", "training"},
     "huggingface_hub": {"pipeline", "cli"},
+    "diffusers": {"pipeline"},  # an optional extra: its key names for single files
     "tqdm": {"generate", "training"},
     "matplotlib": {"plots", "views", "training"},  # training: the curves of its report
     "anywidget": {"views"},

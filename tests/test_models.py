@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from diffusionlab.errors import CheckpointError
-from diffusionlab.models import VAE, UNet, UNetConfig, VAEConfig, unet, vae
+from diffusionlab.models import VAE, UNet, UNetConfig, VAEConfig, unet_config, vae
 from diffusionlab.taps import recording
 
 SD15 = UNetConfig(cross_attention_dim=768, sample_size=64)
@@ -83,7 +83,7 @@ def test_keys_and_shapes_are_those_of_diffusers(config):
 @pytest.mark.parametrize(
     ("reference", "config", "fixed"),
     [
-        (diffusers.UNet2DConditionModel, UNetConfig, unet.FIXED),
+        (diffusers.UNet2DConditionModel, UNetConfig, unet_config.FIXED),
         (diffusers.AutoencoderKL, VAEConfig, vae.FIXED),
     ],
 )
@@ -139,7 +139,7 @@ def test_published_configs_are_read():
 
 WRONG_UNETS = [
     ("class_embed_type", "timestep"),
-    ("addition_embed_type", "text_time"),
+    ("addition_embed_type", "text_image"),
     ("dual_cross_attention", True),
     ("act_fn", "gelu"),
     ("resnet_time_scale_shift", "scale_shift"),

@@ -8,11 +8,13 @@ import diffusers
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import LatentConsistencyModelPipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity import TOLERANCE, normal, outputs, shaken, worst_differences, wrong
 
 from diffusionlab.models import UNet, UNetConfig, attention
+from diffusionlab.models.conditioning import TextInput
 
 CROSS_DOWN, PLAIN_DOWN = "CrossAttnDownBlock2D", "DownBlock2D"
 CROSS_UP, PLAIN_UP = "CrossAttnUpBlock2D", "UpBlock2D"
@@ -54,6 +56,27 @@ CONFIGS = {
     "one block": (
         {"block_out_channels": (16,), "attention_head_dim": 4, "down_block_types": (CROSS_DOWN,),
          "up_block_types": (CROSS_UP,)}, (5, 8)),
+    "SDXL: three blocks, deep transformers, pooled text and sizes": (
+        {"block_out_channels": (32, 64, 64), "attention_head_dim": (1, 2, 4),
+         "transformer_layers_per_block": (1, 2, 3), "use_linear_projection": True,
+         "down_block_types": (PLAIN_DOWN, CROSS_DOWN, CROSS_DOWN),
+         "up_block_types": (CROSS_UP, CROSS_UP, PLAIN_UP), "addition_embed_type": "text_time",
+         "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 8 * 6 + 20},
+        (16, 12)),
+    "LCM: told its guidance scale": (
+        {"block_out_channels": (32, 64), "attention_head_dim": 4, "time_cond_proj_dim": 16,
+         "down_block_types": (CROSS_DOWN, PLAIN_DOWN), "up_block_types": (PLAIN_UP, CROSS_UP)},
+        (8, 8)),
+    "LCM of SDXL": (
+        {"block_out_channels": (32, 64), "attention_head_dim": (1, 2), "time_cond_proj_dim": 16,
+         "down_block_types": (PLAIN_DOWN, CROSS_DOWN), "up_block_types": (CROSS_UP, PLAIN_UP),
+         "transformer_layers_per_block": (1, 2), "use_linear_projection": True,
+         "addition_embed_type": "text_time", "addition_time_embed_dim": 8,
+         "projection_class_embeddings_input_dim": 8 * 6 + 20}, (8, 8)),
+    "BK-SDM tiny: three blocks, one layer, no middle": (
+        {"block_out_channels": (32, 32, 64), "layers_per_block": 1, "mid_block_type": None,
+         "down_block_types": (CROSS_DOWN,) * 3, "up_block_types": (CROSS_UP,) * 3,
+         "attention_head_dim": 8}, (16, 16)),
     "sines first, other shift, other channels": (
         {"block_out_channels": (16, 32), "layers_per_block": 1, "attention_head_dim": 4,
          "flip_sin_to_cos": False, "freq_shift": 1, "in_channels": 9, "out_channels": 5,
@@ -76,9 +99,27 @@ def compared(ours, theirs, size: tuple[int, int]) -> tuple[dict, dict]:
     """All submodule outputs of both on the same latents, fractional timesteps and text."""
     sample = normal(2, theirs.config.in_channels, *size)
     timestep, text = torch.tensor([3.25, 871.0]), normal(2, 7, theirs.config.cross_attention_dim)
-    mine = outputs(ours, lambda net: net(sample, timestep, text))
-    reference = outputs(theirs, lambda net: net(sample, timestep, text, return_dict=False)[0])
+    told, given = conditions(ours, theirs, text)
+    mine = outputs(ours, lambda net: net(sample, timestep, told))
+    reference = outputs(
+        theirs, lambda net: net(sample, timestep, text, return_dict=False, **given)[0]
+    )
     return mine, reference
+
+
+def conditions(ours, theirs, text) -> tuple[TextInput, dict]:
+    """What a network reads beside the text, for ours and as diffusers' arguments."""
+    pooled = sizes = guidance = None
+    given = {}
+    if width := ours.config.pooled_width:
+        pooled, sizes = normal(2, width), torch.tensor([[96.0, 64, 0, 8, 96, 64]] * 2)
+        given["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": sizes}
+    if width := ours.config.time_cond_proj_dim:
+        guidance = torch.tensor([1.0, 8.5])
+        given["timestep_cond"] = LatentConsistencyModelPipeline.get_guidance_scale_embedding(
+            None, guidance - 1, width
+        )
+    return TextInput(text, pooled, sizes, guidance), given
 
 
 @pytest.mark.parametrize("name", CONFIGS)

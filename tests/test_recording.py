@@ -491,7 +491,7 @@ MEMORY = """
 
     generating = importlib.import_module("diffusionlab.generate")
     generating.tokenize = lambda model, prompt: None
-    generating.embed = lambda model, tokens: TextEmbedding((torch.zeros(8, 16),))
+    generating.embed = lambda model, tokens, **rest: TextEmbedding((torch.zeros(8, 16),))
     unet = UNet(UNetConfig(
         sample_size=48, block_out_channels=(16, 16), layers_per_block=1, cross_attention_dim=16,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), norm_num_groups=4,

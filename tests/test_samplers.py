@@ -100,6 +100,7 @@ def plan_or_refusal(sampler, levels, schedule, equal):
 
 
 EQUAL_SPACINGS = ("leading", "trailing", "linspace")
+SHORT = ("lcm", "leading_dpm", "linspace_dpm")  # never as many steps as the training had
 DISTINCT = list({function: name for name, function in SPACINGS.items()}.values())  # no synonyms
 
 
@@ -130,7 +131,7 @@ def test_plans_keep_the_invariants_and_their_shape(sampler, schedule, counts):
 @pytest.mark.parametrize("num_steps", [999, 1000])
 def test_plans_of_as_many_steps_as_the_training_had(name, num_steps):
     made = 0
-    for k, spacing in enumerate(DISTINCT):
+    for k, spacing in enumerate(name for name in DISTINCT if name not in SHORT):
         levels = spaced(SD, num_steps, spacing, FINALS[k % 3])
         plan = plan_or_refusal(Sampler(name), levels, SD, spacing in EQUAL_SPACINGS)
         check_plan(plan or ())

@@ -9,6 +9,7 @@ import pytest
 
 from diffusionlab.errors import CheckpointError
 from diffusionlab.schedule import NoiseSchedule
+from diffusionlab.scheduler_config import KNOWN, modernised
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SD = NoiseSchedule.scaled_linear()
@@ -49,6 +50,8 @@ def test_defaults_are_those_of_the_class():
     sdxl = SD_CONFIG | {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}
     assert NoiseSchedule.from_config(sdxl).final == "clean"  # Euler ignores set_alpha_to_one
     assert NoiseSchedule.from_config({"_class_name": "PNDMScheduler"}).final == "first"
+    lcm = NoiseSchedule.from_config({"_class_name": "LCMScheduler"})
+    assert lcm == NoiseSchedule.scaled_linear(spacing="lcm")
     dpm = {"_class_name": "DPMSolverMultistepScheduler", "final_sigmas_type": "sigma_min"}
     assert NoiseSchedule.from_config(dpm).final == "first"
 
@@ -100,9 +103,10 @@ BAD = [
     ("timestep_spacing", "karras"),
     ("steps_offset", -1),
     ("set_alpha_to_one", "no"),
-    ("use_karras_sigmas", True),
+    ("use_lu_lambdas", True),
+    ("use_flow_sigmas", True),
     ("thresholding", True),
-    ("clip_sample", True),
+    ("clip_sample", "yes"),
     ("variance_type", "learned_range"),
     ("_class_name", "FlowMatchEulerDiscreteScheduler"),
     ("_class_name", ["a", "b"]),
@@ -116,3 +120,119 @@ def test_unsupported_configs_name_key_and_value(key, value):
         NoiseSchedule.from_config(SD_CONFIG | {key: value})
     assert ("betas" if key == "trained_betas" else key) in str(error.value)
     assert repr(value) in str(error.value)
+
+
+# ---- the levels of every class that a config may name -------------------------------------------
+SCALED = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+EULERS = [name for name in KNOWN if "Euler" in name]
+DPMS = [name for name in KNOWN if "step" in name]
+BASES = ("leading", "trailing", "linspace")
+KEYS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+
+
+def check_levels_equal(name, options, counts, within=1e-2):
+    """Our levels of a config are those of diffusers' class: karras_sigma and timestep."""
+    diffusers = pytest.importorskip("diffusers")
+    theirs = getattr(diffusers, name)(**SCALED | options)
+    schedule = NoiseSchedule.from_config(dict(theirs.config) | {"_class_name": name})
+    for num_steps in counts:
+        theirs.set_timesteps(num_steps)
+        levels = schedule.levels(num_steps)
+        told = theirs.timesteps.numpy()
+        if name == "PNDMScheduler":  # which asks once twice
+            told = np.delete(told, 1)
+        ours = [level.timestep for level in levels[:num_steps]]
+        assert ours == pytest.approx(told, abs=within), num_steps
+        if hasattr(theirs, "sigmas"):
+            sigmas = [level.karras_sigma for level in levels[:num_steps]]
+            assert sigmas == pytest.approx(theirs.sigmas.numpy()[:num_steps], rel=2e-3)
+            assert levels[-1].karras_sigma == pytest.approx(theirs.sigmas.numpy()[-1], rel=1e-4)
+
+
+@pytest.mark.parametrize("spacing", BASES)
+@pytest.mark.parametrize("name", ["DDIMScheduler", "PNDMScheduler", *EULERS])
+def test_the_spacings_by_timestep_equal_the_class(name, spacing):
+    options = {"timestep_spacing": spacing, "steps_offset": 1}
+    extra = {"skip_prk_steps": True} if name == "PNDMScheduler" else {}
+    check_levels_equal(name, options | extra, (4, 20, 50), 0.51)
+
+
+@pytest.mark.parametrize("spacing", BASES)
+@pytest.mark.parametrize("name", DPMS)
+def test_the_open_spacings_equal_the_class(name, spacing):
+    if name == "DPMSolverSinglestepScheduler" and spacing != "linspace":
+        pytest.skip("that class knows linspace only")
+    options = {"timestep_spacing": spacing, "steps_offset": 1}
+    if name == "DPMSolverSinglestepScheduler":
+        options = {}
+    check_levels_equal(name, options, (2, 10, 20, 33, 50))
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "LMSDiscreteScheduler", *DPMS])
+def test_the_spacings_by_sigma_equal_the_class(name, key):
+    # DPM-Solver's classes tell the network a rounded or a cut timestep; ours is the level's own
+    for spacing in BASES if name == "EulerDiscreteScheduler" else ("linspace",):
+        options = {"timestep_spacing": spacing, "steps_offset": 1, key: True}
+        if name == "DPMSolverSinglestepScheduler":
+            options = {key: True}
+        check_levels_equal(name, options, (5, 20), 1.01 if name in DPMS else 1e-2)
+
+
+@pytest.mark.parametrize("name", ["LCMScheduler", "TCDScheduler"])
+@pytest.mark.parametrize("original", [50, 40, 7])
+def test_distilled_models_take_the_timesteps_of_their_class(name, original):
+    options = {"original_inference_steps": original}
+    check_levels_equal(name, options, range(1, original + 1))
+
+
+def test_a_count_of_distilled_steps_that_cannot_be_is_refused():
+    for wrong in (0, 1001, 2.0):
+        config = {"_class_name": "LCMScheduler", "original_inference_steps": wrong}
+        with pytest.raises(CheckpointError, match="original_inference_steps"):
+            NoiseSchedule.from_config(config)
+
+
+def test_classes_that_do_not_read_a_key_ignore_it():
+    ddim = NoiseSchedule.from_config({"_class_name": "DDIMScheduler", "use_karras_sigmas": True})
+    assert ddim.spacing == "leading"
+    lms = {"_class_name": "LMSDiscreteScheduler", "final_sigmas_type": "sigma_min"}
+    assert NoiseSchedule.from_config(lms).final == "clean"
+    assert NoiseSchedule.from_config({"_class_name": "DEISMultistepScheduler"}).final == "first"
+
+
+def test_clipping_is_switched_off_and_told(capsys):
+    NoiseSchedule.from_config(SD_CONFIG | {"clip_sample": True})
+    assert "clip_sample" in capsys.readouterr().err
+    missing = {key: value for key, value in SD_CONFIG.items() if key != "clip_sample"}
+    NoiseSchedule.from_config(missing)
+    assert not capsys.readouterr().err
+
+
+def test_outdated_configs_are_corrected_as_the_pipeline_does():
+    old = {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "clip_sample": True}
+    assert modernised(old, "StableDiffusionPipeline") == old | {
+        "steps_offset": 1, "clip_sample": False,
+    }  # fmt: skip
+    assert modernised(old, "StableDiffusionXLPipeline") == old
+
+
+@pytest.mark.parametrize("final", ["clean", "first"])
+@pytest.mark.parametrize(
+    "spacing",
+    ["karras", "exponential", "beta", "karras in leading", "beta in trailing", "lcm",
+     "linspace_dpm", "leading_dpm"],
+)  # fmt: skip
+def test_what_a_config_can_say_round_trips(spacing, final):
+    own = NoiseSchedule.scaled_linear(
+        spacing=spacing, final=final, steps_offset=1, prediction_type="v",
+        original_steps=40 if spacing == "lcm" else 50,
+    )  # fmt: skip
+    assert NoiseSchedule.from_config(own.to_config()) == own
+    diffusers = pytest.importorskip("diffusers")
+    config = own.to_config()
+    theirs = getattr(diffusers, config["_class_name"]).from_config(config)
+    theirs.set_timesteps(8)
+    assert theirs.timesteps.numpy() == pytest.approx(
+        [level.timestep for level in own.levels(8, final="none")], abs=0.51
+    )

@@ -22,7 +22,8 @@ from diffusionlab.spacings import (
 
 SD = NoiseSchedule.scaled_linear()
 ZERO = NoiseSchedule.scaled_linear(prediction_type="v").zero_terminal_snr()
-NEW = [name for name in SPACINGS if name not in ("leading", "trailing", "linspace")]
+OPEN = ("leading_dpm", "linspace_dpm")  # n + 1 whole timesteps without the last
+NEW = [n for n in SPACINGS if n not in ("leading", "trailing", "linspace", "lcm", *OPEN)]
 
 
 def sigmas(levels):
@@ -115,11 +116,12 @@ def test_align_your_steps_equal_diffusers_lists():
 @pytest.mark.parametrize("schedule", [SD, ZERO], ids=["sd", "zero"])
 @pytest.mark.parametrize("spacing", list(SPACINGS))
 def test_numbers_of_steps(spacing, schedule):
-    for num_steps in [*range(1, 18), 50, 61, 103, 999, 1000]:
+    most = {"lcm": 50, **dict.fromkeys(OPEN, 999)}.get(spacing, 1000)
+    for num_steps in [n for n in [*range(1, 18), 50, 61, 103, 999, 1000] if n <= most]:
         levels = schedule.levels(num_steps, spacing)
         check_levels(levels, num_steps + 1)
         assert levels[-1] == CLEAN
-        if spacing != "leading":
+        if "leading" not in spacing:
             assert levels[0] == schedule.level_at(timestep=999)
 
 
@@ -127,7 +129,8 @@ def test_numbers_of_steps(spacing, schedule):
 @pytest.mark.parametrize("schedule", [SD, ZERO], ids=["sd", "zero"])
 @pytest.mark.parametrize("spacing", list(SPACINGS))
 def test_every_number_of_steps(spacing, schedule):
-    for num_steps in range(1, 1001):
+    most = {"lcm": 50, **dict.fromkeys(OPEN, 999)}.get(spacing, 1000)
+    for num_steps in range(1, most + 1):
         check_levels(schedule.levels(num_steps, spacing, "none"), num_steps)
 
 
@@ -156,9 +159,43 @@ def test_short_tables(spacing):
 
 
 def test_a_spacing_that_a_config_cannot_say_is_refused_there():
-    with pytest.raises(InputError, match="scheduler_config"):
-        NoiseSchedule.scaled_linear(spacing="karras").to_config()
+    for spacing in ("ays", "snr_uniform"):
+        with pytest.raises(InputError, match="scheduler_config"):
+            NoiseSchedule.scaled_linear(spacing=spacing).to_config()
     assert NoiseSchedule.scaled_linear(spacing="karras").levels(5) == SD.levels(5, "karras")
+
+
+# ---- what configs of single classes ask for -----------------------------------------------------
+def times(levels):
+    return [level.timestep for level in levels]
+
+
+def test_lcm_takes_some_of_the_distilled_timesteps():
+    assert times(SD.levels(4, "lcm", "none")) == [999, 759, 499, 259]
+    assert times(SD.levels(50, "lcm", "none")) == [20 * k - 1 for k in range(50, 0, -1)]
+    few = NoiseSchedule.scaled_linear(original_steps=10)
+    assert times(few.levels(3, "lcm", "none")) == [999, 699, 399]
+    for schedule, most in ((SD, 50), (few, 10)):
+        with pytest.raises(InputError, match=rf"{most} steps that this model.*use 1 to {most}"):
+            schedule.levels(most + 1, "lcm")
+
+
+def test_the_open_spacings_leave_the_last_stride_to_the_clean_level():
+    assert times(SD.levels(4, "linspace_dpm")) == [999, 749, 500, 250, -1]
+    assert times(SD.levels(4, "leading_dpm")) == [800, 600, 400, 200, -1]
+    assert len(SD.levels(1000, "linspace_dpm")) < 1001  # whole timesteps coincide there
+
+
+def test_a_spacing_within_another():
+    for base in ("leading", "trailing"):
+        outer, inner = (SD.levels(12, name, "none") for name in (base, f"karras in {base}"))
+        assert [inner[0], inner[-1]] == [outer[0], outer[-1]]
+        steps = np.diff(sigmas(inner) ** (1 / 7))
+        assert np.allclose(steps, steps[0], rtol=1e-9)
+        assert sigmas(ZERO.levels(6, f"beta in {base}"))[1] < np.inf
+    assert len(SD.levels(1, "beta in leading", "none")) == 1
+    with pytest.raises(InputError, match="unknown"):
+        SD.levels(5, "karras in linspace")
 
 
 # ---- lists of one's own -------------------------------------------------------------------------

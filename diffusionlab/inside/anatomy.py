@@ -12,12 +12,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..models import UNet
 from ..models.attention import Transformer
 from ..models.blocks import ResBlock
+from ..models.conditioning import blank_text
 from ..pipeline import LatentDiffusion
 from ..stages import check_size
 from ..taps import find_taps, recording
 from ..trace import Anatomy, Block, Skip
 
-KINDS = {"time_embedding": "time", "conv_in": "in", "mid_block": "mid", "conv_out": "out"}
+KINDS = {
+    "time_embedding": "time",
+    "add_embedding": "time",
+    "conv_in": "in",
+    "mid_block": "mid",
+    "conv_out": "out",
+}
 # What an operation's name holds → its kind; the rest are linear layers. (Batched products are
 # those of attention.)
 OPERATIONS = {"convolution": "convolution", "attention": "attention", "bmm": "attention"}
@@ -34,11 +41,8 @@ def anatomy(model: LatentDiffusion, height: int | None = None, width: int | None
     tokens = model.context_length
     with torch.device("meta"):
         unet = UNet(model.unet.config).eval()
-        sample, text = (
-            torch.empty(1, *latent),
-            torch.empty(1, tokens, unet.config.cross_attention_dim),
-        )
-        time = torch.empty(1)
+        sample, time = torch.empty(1, *latent), torch.empty(1)
+        text = blank_text(unet.config, tokens)
     shapes: dict[str, tuple[int, ...]] = {}
     hooks = [part.register_forward_hook(_shape_kept(shapes, name)) for name, part in _parts(unet)]
     patterns = [name for name in find_taps(unet) if "attn" not in name or "probab" in name]
@@ -61,7 +65,9 @@ def anatomy(model: LatentDiffusion, height: int | None = None, width: int | None
 
 def _parts(unet: nn.Module) -> list[tuple[str, nn.Module]]:
     """The blocks by name in the order of computation."""
-    found = [("time_embedding", unet.time_embedding), ("conv_in", unet.conv_in)]
+    found = [("time_embedding", unet.time_embedding)]
+    found += [("add_embedding", unet.add_embedding)] if hasattr(unet, "add_embedding") else []
+    found += [("conv_in", unet.conv_in)]
     found += [(f"down_blocks.{i}", part) for i, part in enumerate(unet.down_blocks)]
     found += [("mid_block", unet.mid_block)] if unet.mid_block is not None else []
     found += [(f"up_blocks.{i}", part) for i, part in enumerate(unet.up_blocks)]

@@ -18,10 +18,10 @@ from contextlib import contextmanager
 
 import torch
 
+from ..conditioning import check_embedding, joined, tensor_of
 from ..errors import InputError, close_matches, shown
 from ..pipeline import LatentDiffusion
 from ..plan import current_step
-from ..stages import check_embedding, tensor_of
 from ..taps import find_taps, matching, watching
 from ..trace import TextEmbedding, Tokens, Trace
 from ..trace.words import places_of, positions_of, word_names
@@ -121,7 +121,7 @@ def swap_text(
     """
     check_embedding(model, text_embedding)
     found, now = cross_layers(model, layers), during(steps)
-    hidden = tensor_of(text_embedding.hidden[0], model.device).to(model.dtype)
+    hidden = joined(model, text_embedding)
     with torch.inference_mode():
         pairs = {
             layer: model.unet.get_submodule(layer).keys_values(hidden[None]) for layer in found

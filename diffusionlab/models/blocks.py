@@ -84,12 +84,19 @@ def timestep_waves(timestep: torch.Tensor, width: int, flip: bool, shift: int) -
 
 
 class TimeEmbedding(nn.Module):
-    """Two linear layers from the sinusoids to the width that the residual blocks read."""
+    """Two linear layers from sinusoids to the width that the residual blocks read.
 
-    def __init__(self, width: int):
+    `condition` is the width of further sinusoids that are added to the first ones through
+    `cond_proj`: the guidance scale of a model that was distilled with it (arXiv 2310.04378).
+    """
+
+    def __init__(self, inputs: int, outputs: int, condition: int | None = None):
         super().__init__()
-        self.linear_1 = nn.Linear(width, 4 * width)
-        self.linear_2 = nn.Linear(4 * width, 4 * width)
+        self.linear_1 = nn.Linear(inputs, outputs)
+        self.linear_2 = nn.Linear(outputs, outputs)
+        self.cond_proj = nn.Linear(condition, inputs, bias=False) if condition else None
 
-    def forward(self, waves: torch.Tensor) -> torch.Tensor:
+    def forward(self, waves: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        if condition is not None:
+            waves = waves + self.cond_proj(condition)
         return self.linear_2(F.silu(self.linear_1(waves)))

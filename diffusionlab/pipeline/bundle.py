@@ -11,27 +11,63 @@ from torch import nn
 
 from ..errors import shown
 from ..images import Preview
-from ..models import VAE, UNet
+from ..models import VAE, TinyVAE, UNet
 from ..schedule import NoiseSchedule
+
+CELLS = 64  # the side of Stable Diffusion's latents, where no config says another
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LatentDiffusion:
     """A latent diffusion model: the parts that the stage functions are handed, all in eval mode.
 
-    tokenizer and text_encoders are transformers' CLIP (a tuple: SDXL has two); unet and vae are
-    ours; schedule is the training schedule; preview the checkpoint's linear latent → RGB map or
-    None; config the raw configs by part ("unet", "vae", …, "toyland"); path the folder read.
+    tokenizer and text_encoders are transformers' CLIP (SDXL has two of them, and a tokenizer_2 that
+    differs in its padding); unet and vae are ours; schedule is the training schedule; preview the
+    checkpoint's linear latent → RGB map or None; config the raw configs by part ("unet", "vae", …,
+    "toyland"); path the folder read.
     """
 
     tokenizer: Any
     text_encoders: tuple[nn.Module, ...]
     unet: UNet
-    vae: VAE
+    vae: VAE | TinyVAE
     schedule: NoiseSchedule
     preview: Preview | None
     config: dict[str, Any]
     path: Path
+    tokenizer_2: Any = None
+
+    @classmethod
+    def from_diffusers(cls, pipe: Any) -> LatentDiffusion:
+        """A pipeline of diffusers as a model: Stable Diffusion, SDXL or a latent consistency one.
+
+        The weights are shared, not copied: what changes them there changes them here. The schedule
+        comes from the pipeline's scheduler; the safety checker is not taken along.
+        Errors: InputError for another pipeline, or one whose parts lie in different places.
+        """
+        from .wrapping import from_diffusers
+
+        return from_diffusers(pipe)
+
+    def with_parts(
+        self,
+        *,
+        vae: Any = None,
+        unet: Any = None,
+        text_encoder: Any = None,
+        text_encoder_2: Any = None,
+        variant: str | None = None,
+    ) -> LatentDiffusion:
+        """The same model with other parts in the place of its own, sharing all the rest.
+
+        Each is a folder, a hub id, a name of `checkpoints()` such as "taesd", another model (its
+        part of that name), or a network. Errors: CheckpointError for widths that do not fit,
+        InputError for what is no such part.
+        """
+        from .swapping import with_parts
+
+        return with_parts(self, vae=vae, unet=unet, text_encoder=text_encoder,
+                          text_encoder_2=text_encoder_2, variant=variant)  # fmt: skip
 
     @property
     def name(self) -> str:
@@ -52,6 +88,27 @@ class LatentDiffusion:
         return self.text_encoders[0].config.max_position_embeddings
 
     @property
+    def is_xl(self) -> bool:
+        """Whether the U-Net is told the pooled text and sizes, as SDXL's is."""
+        return self.unet.config.addition_embed_type is not None
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """Whether the U-Net is told the guidance scale and run once (latent consistency models)."""
+        return self.unet.config.time_cond_proj_dim is not None
+
+    @property
+    def zeros_for_empty(self) -> bool:
+        """Whether an empty negative prompt stands for zeros (SDXL's model_index.json)."""
+        return bool(self.config.get("model_index", {}).get("force_zeros_for_empty_prompt"))
+
+    @property
+    def pad_ids(self) -> tuple[int, ...]:
+        """The padding token's id for each text encoder."""
+        known = [self.tokenizer, self.tokenizer_2 or self.tokenizer]
+        return tuple(t.pad_token_id for t in known[: len(self.text_encoders)])
+
+    @property
     def latent_channels(self) -> int:
         return self.unet.config.in_channels
 
@@ -64,11 +121,13 @@ class LatentDiffusion:
     def size(self) -> int:
         """The default side of a picture in pixels: the U-Net's sample size, else the VAE's."""
         cells = self.unet.config.sample_size
-        return cells * self.size_factor if cells else self.vae.config.sample_size
+        if cells or self.vae.config.sample_size is None:
+            return (cells or CELLS) * self.size_factor
+        return self.vae.config.sample_size
 
     def __repr__(self) -> str:
         latent = self.size // self.size_factor
-        width = self.text_encoders[0].config.hidden_size
+        width = self.unet.config.cross_attention_dim
         dtype = str(self.dtype).removeprefix("torch.")
         schedule = self.schedule
         lines = [

@@ -9,10 +9,18 @@ from typing import Any
 from ..errors import CheckpointError, shown
 from .files import AGAIN, CONVERT, PICKLED_SUFFIXES, inside, place, read_json
 
-PIPELINES = ("StableDiffusionPipeline",)
+PIPELINES = (
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
+    "LatentConsistencyModelPipeline",
+)
+SECOND = {  # what SDXL has besides
+    "text_encoder_2": ("CLIPTextModelWithProjection",),
+    "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
+}
 CLASSES = {  # part → the classes it may be of; None: any, only the config is read
     "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
+    "vae": ("AutoencoderKL", "AutoencoderTiny"),
     "text_encoder": ("CLIPTextModel",),
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
     "scheduler": None,
@@ -22,6 +30,28 @@ CONFIGS = {
     "vae": "vae/config.json",
     "text_encoder": "text_encoder/config.json",
     "scheduler": "scheduler/scheduler_config.json",
+    "text_encoder_2": "text_encoder_2/config.json",
+}
+OTHERS = {  # how the class names of other families begin → what they are
+    "StableDiffusion3": "Stable Diffusion 3, a diffusion transformer",
+    "Flux": "Flux, a diffusion transformer",
+    "PixArt": "PixArt, a diffusion transformer",
+    "Sana": "Sana, a diffusion transformer",
+    "Lumina": "Lumina, a diffusion transformer",
+    "AuraFlow": "AuraFlow, a diffusion transformer",
+    "Chroma": "Chroma, a diffusion transformer",
+    "QwenImage": "Qwen-Image, a diffusion transformer",
+    "ZImage": "Z-Image, a diffusion transformer",
+    "HunyuanDiT": "Hunyuan-DiT, a diffusion transformer",
+    "Kandinsky": "Kandinsky, whose U-Net reads image embeddings",
+    "StableCascade": "Stable Cascade, two models one after the other",
+    "Wuerstchen": "Wuerstchen, two models one after the other",
+    "IFPipeline": "DeepFloyd IF, a model of pixels",
+    "StableDiffusionXLInpaint": "SDXL for inpainting",
+    "StableDiffusionInpaint": "Stable Diffusion for inpainting",
+    "StableDiffusionUpscale": "an upscaler",
+    "StableDiffusionLatentUpscale": "an upscaler",
+    "StableDiffusionControlNet": "Stable Diffusion with a ControlNet",
 }
 LIBRARIES = ("diffusers", "transformers")
 CODE_KEYS = ("auto_map", "custom_pipeline", "trust_remote_code")
@@ -37,12 +67,24 @@ def read_index(folder: Path) -> dict[str, Any]:
     name = index.get("_class_name")
     if not isinstance(name, str) or name not in PIPELINES:
         raise CheckpointError(
-            f"model_index.json is of class {shown(name)}; supported: {', '.join(PIPELINES)} "
-            "(Stable Diffusion 1.x and 2.x); use a checkpoint of that class"
+            f"model_index.json is of class {shown(name)}{other_family(name)}; supported: "
+            f"{', '.join(PIPELINES)} (Stable Diffusion 1.x, 2.x and XL); use a checkpoint of such "
+            "a class"
         )
-    for part, allowed in CLASSES.items():
+    for part, allowed in classes_of(index).items():
         _check_class(part, index.get(part), allowed)
     return index
+
+
+def classes_of(index: Mapping[str, Any]) -> dict[str, tuple[str, ...] | None]:
+    """The parts that a checkpoint must have, by its model_index.json, with their classes."""
+    return CLASSES | (SECOND if "XL" in index["_class_name"] else {})
+
+
+def other_family(name: Any) -> str:
+    """` (Flux, a diffusion transformer)` for a class of a known other family; else nothing."""
+    known = (what for start, what in OTHERS.items() if str(name).startswith(start))
+    return f" ({what})" if (what := next(known, None)) else ""
 
 
 def _no_index(folder: Path) -> CheckpointError:
@@ -87,24 +129,32 @@ def refuse_code(config: Mapping[str, Any], where: str) -> None:
 def read_configs(folder: Path) -> dict[str, Any]:
     """All configs of a checkpoint by part, bounded, before anything is built."""
     configs: dict[str, Any] = {"model_index": read_index(folder)}
-    for part, name in CONFIGS.items():
-        config = configs[part] = read_json(inside(folder, name))
-        refuse_code(config, name)
-        check_bounds(config, name)
-        given = config.get("_class_name", (CLASSES[part] or [None])[0])
-        if CLASSES[part] and given not in CLASSES[part]:
-            raise CheckpointError(
-                f"{name} is of class {shown(given)}; supported: {', '.join(CLASSES[part])}; "
-                "use a checkpoint of that class"
-            )
+    for part in classes_of(configs["model_index"]):
+        if part in CONFIGS:
+            configs[part] = read_json(inside(folder, CONFIGS[part]))
+            check_part_config(part, configs[part], CONFIGS[part])
     for key, name in (
         ("tokenizer", "tokenizer/tokenizer_config.json"),
+        ("tokenizer_2", "tokenizer_2/tokenizer_config.json"),
         ("toyland", "toyland.json"),
     ):
         if path := inside(folder, name, optional=True):
             configs[key] = read_json(path)
             refuse_code(configs[key], name)
     return configs
+
+
+def check_part_config(part: str, config: Mapping[str, Any], where: str) -> None:
+    """CheckpointError for code, for numbers out of bounds, or for a class that is not supported."""
+    refuse_code(config, where)
+    check_bounds(config, where)
+    allowed = (CLASSES | SECOND)[part]
+    given = config.get("_class_name", (allowed or [None])[0])
+    if allowed and given not in allowed:
+        raise CheckpointError(
+            f"{where} is of class {shown(given)}; supported: {', '.join(allowed)}; "
+            "use a checkpoint of that class"
+        )
 
 
 def check_bounds(config: Mapping[str, Any], where: str) -> None:

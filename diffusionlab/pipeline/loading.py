@@ -1,40 +1,33 @@
-"""`load`: from a name, a folder or a hub id to a `LatentDiffusion`, every file checked."""
+"""`load`: from a name, a folder, a file or a hub id to a `LatentDiffusion`, every file checked."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
 
 from ..errors import CheckpointError, InputError, close_matches, notice, shown
-from ..images import Preview
-from ..models import VAE, UNet, UNetConfig, VAEConfig, rename_attention_of_2022
-from ..schedule import NoiseSchedule
+from ..graphs import quickened
+from ..levels import PREDICTION_TYPES
+from ..running.memory import memory_told
 from .bundle import LatentDiffusion
-from .configs import CONFIGS, read_configs, read_index
-from .files import AGAIN, PICKLED_SUFFIXES, foreign, inside, place, read_json
-from .hub import HUB_ID, STEMS, download
-from .text import build_text_encoder, place_positions, read_tokenizer, rename_text_keys
-from .weights import Entry, compare_shapes, find_weights, read_header, read_tensors
+from .configs import read_index
+from .devices import checked_device, checked_dtype
+from .files import PICKLED_SUFFIXES, place
+from .folder import read_folder
+from .hub import HUB_ID, download, download_part, download_tokenizer
+from .parts import Part, open_other
+from .registry import CHECKPOINTS, Checkpoint
+from .single_file import read_single_file
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-SINGLE_FILES = (  # how keys of a single file begin → what the file is
-    ("model.diffusion_model.", "a whole Stable Diffusion model in one file"),
-    ("conditioner.embedders.", "a whole SDXL model in one file"),
-    ("control_model.", "a ControlNet"),
-    ("lora_", "a LoRA"),
-    ("first_stage_model.", "a VAE"),
-    ("text_model.", "a text encoder alone"),
-    ("down_blocks.", "a U-Net alone"),
-    ("encoder.", "a VAE alone"),
-)
+_FILE_SUFFIXES = (*PICKLED_SUFFIXES, ".safetensors")
 
 
+@memory_told("load")
 def load(
     source: str | os.PathLike = "toyland",
     *,
@@ -45,231 +38,172 @@ def load(
     cache_dir: str | os.PathLike | None = None,
     local_files_only: bool = False,
     token: str | None = None,
+    vae: str | os.PathLike | None = None,
+    unet: str | os.PathLike | None = None,
+    text_encoder: str | os.PathLike | None = None,
+    text_encoder_2: str | os.PathLike | None = None,
+    tokenizer: str | os.PathLike | None = None,
+    prediction_type: str | None = None,
+    graphs: bool = False,
+    compile: bool = False,  # noqa: A002
 ) -> LatentDiffusion:
-    """Load a model: "toyland" (shipped), a folder in diffusers' layout, or a hub id "org/name".
+    """Load a model: "toyland" (shipped), a name of `checkpoints()`, a folder, a file or a hub id.
 
-    device: None takes the accelerator if there is one, else the CPU. dtype: None is float32 on
-    every device, whatever the files hold; they are cast once. variant: e.g. "fp16" reads
-    `….fp16.safetensors`. revision, cache_dir, local_files_only and token matter for hub ids only;
-    a local path never touches the network, and an existing folder wins over a hub id.
+    A folder is in diffusers' layout; a single `.safetensors` file in the original one, for which
+    the optional package diffusers renames the weights. device: None takes the accelerator if there
+    is one, else the CPU. dtype: None is float32 on the CPU and for small models such as Toyland,
+    half precision for large ones on an accelerator (`best_dtype`); the weights are cast once,
+    whatever the files hold. variant: e.g. "fp16" reads `….fp16.safetensors`. revision, cache_dir,
+    local_files_only and token matter for hub ids only; a local path never touches the network, and
+    an existing path wins over a name and a hub id.
+
+    vae, unet, text_encoder, text_encoder_2: another such part, as a folder, a hub id or a name of
+    `checkpoints()`; "taesd" is a tiny VAE. tokenizer: where its vocabulary lies. prediction_type
+    ("eps", "v" or "x0") overrules the checkpoint's; a single file does not say it.
+
+    graphs: replay each call of the U-Net from a CUDA graph, which is faster where the device waits
+    for Python. compile: torch.compile its blocks. Where either cannot be, a notice says so.
+
+    On the CPU, weights whose dtype is the wanted one stay mapped from their file: replace that
+    file, but do not write into it, while the model is used.
 
     Errors: InputError for a wrong argument, CheckpointError for anything wrong with the files.
     Nothing is unpickled and no code of a checkpoint runs.
     """
-    where, kind = checked_device(device), checked_dtype(dtype)
+    where = checked_device(device)
+    kind = checked_dtype(dtype, where)
+    if kind is not None:
+        check_computes(where, kind)
+    _check_words(variant, prediction_type)
+    asked = {"vae": vae, "unet": unet, "text_encoder": text_encoder,
+             "text_encoder_2": text_encoder_2}  # fmt: skip
+    asked = {name: given for name, given in asked.items() if given is not None}
+    hub = dict(cache_dir=cache_dir, local_files_only=local_files_only, token=token)
+    entry = named(source)
+    if entry:
+        revision, asked = revision or entry.revision, entry.parts | asked
+    others = {name: other_part(name, given, variant, hub) for name, given in asked.items()}
+    options = dict(device=where, dtype=kind, others=others, prediction_type=prediction_type)
+    options["tokenizer_folder"] = _tokenizer_folder(tokenizer, hub)
+    model = _read(source, entry.repo if entry else source, revision, variant, hub, options)
+    return replace(model, unet=quickened(model.unet, graphs=graphs, compile=compile))
+
+
+def _read(source, repo, revision, variant, hub: dict, options: dict) -> LatentDiffusion:
+    """The model of a local file or folder, else of the repository."""
+    if (path := local(source)) and not path.is_dir():
+        return read_single_file(path, hub=hub, **options)
+    if path:
+        name = "toyland" if source == "toyland" else path.resolve().name
+        return read_folder(path, name, variant=variant, **options)
+    others = set(options["others"])
+    path = download(repo, read_index, revision=revision, variant=variant, without=others, **hub)
+    return read_folder(path, source, variant=variant, **options)
+
+
+def _check_words(variant: Any, prediction_type: Any) -> None:
     if variant is not None and not (isinstance(variant, str) and variant.isalnum()):
         raise InputError(f"variant {shown(variant)}: a word such as 'fp16' is allowed; or leave it")
-    folder, name = _find(
-        source,
-        variant=variant,
-        revision=revision,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-        token=token,
-    )
-    return read_folder(folder, name, variant=variant, device=where, dtype=kind)
+    if prediction_type not in (None, *PREDICTION_TYPES):
+        raise InputError(
+            f"prediction_type is {shown(prediction_type)}; allowed are "
+            f"{', '.join(map(repr, PREDICTION_TYPES))}, or None for what the checkpoint says; "
+            "leave it out"
+        )
 
 
-def checked_device(device: str | torch.device | None) -> torch.device:
-    """A device that this machine has; InputError names those it has."""
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if device is None:
-        return accelerator or torch.device("cpu")
+def check_computes(device: torch.device, dtype: torch.dtype) -> None:
+    """InputError unless the device convolves and attends in this dtype; a notice if it is slow.
+
+    Some builds of torch have no float16 on the CPU, and some accelerators no float64.
+    """
     try:
-        wanted = torch.device(device)
-    except (RuntimeError, TypeError):
-        wanted = None
-    here = [torch.device("cpu"), *([accelerator] if accelerator else [])]
-    if wanted is None or wanted.type not in [d.type for d in here] or _beyond(wanted):
-        names = ", ".join(repr(d.type) for d in here)
-        raise InputError(f"device {shown(device)} is not on this machine; allowed are {names}")
-    return wanted
+        ones = torch.ones(1, 1, 2, 2, dtype=dtype, device=device)
+        made = F.group_norm(F.conv2d(ones, ones[..., :1, :1]), 1)
+        F.scaled_dot_product_attention(made, ones, ones)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(
+            f"dtype {str(dtype).removeprefix('torch.')} cannot be computed with on {device} here "
+            f"({shown(str(error))}); float32 always can; leave dtype out"
+        ) from None
+    # half the memory on every CPU, but few have instructions for it
+    if device.type == "cpu" and dtype == torch.float16:
+        notice("float16 is computed slowly on a CPU: float32 is faster, bfloat16 as small")
 
 
-def _beyond(device: torch.device) -> bool:
-    count = 1 if device.type == "cpu" else torch.accelerator.device_count()
-    return device.index is not None and device.index >= count
+# --- where it lies -----------------------------------------------------------------------------
 
 
-def checked_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
-    """A floating dtype, by torch object or name; InputError names the allowed ones."""
-    names = {str(known).removeprefix("torch."): known for known in DTYPES}
-    if dtype is None:
-        return torch.float32
-    wanted = names.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
-    if wanted not in DTYPES:
-        raise InputError(f"dtype {shown(dtype)} is not supported; allowed are {', '.join(names)}")
-    return wanted
+def named(source: Any) -> Checkpoint | None:
+    """The registry's entry of a short name; an existing path of that name wins.
+
+    Errors: CheckpointError for the name of a part.
+    """
+    entry = CHECKPOINTS.get(source) if isinstance(source, str) else None
+    if entry is None or local(source):
+        return None
+    if entry.part:
+        raise CheckpointError(
+            f"{shown(source)} is a {entry.part} alone, not a whole model; it takes the place of a "
+            f"model's own: load('sd15', {entry.part}={source!r})"
+        )
+    return entry
 
 
-# --- where the folder is -----------------------------------------------------------------------
+def local(source: Any) -> Path | None:
+    """The path that a source names, if there is one; None for a name or a hub id.
 
-
-def _find(source: str | os.PathLike, **options: Any) -> tuple[Path, str]:
-    """The checkpoint's folder and the model's name."""
+    Errors: InputError for what is neither, CheckpointError for a path that does not exist.
+    """
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
         raise InputError(
-            f"source is {shown(source)}; allowed are 'toyland', a folder, or a hub id 'org/name'"
+            f"source is {shown(source)}; allowed are 'toyland', a name of checkpoints(), a folder, "
+            "a .safetensors file, or a hub id 'org/name'"
         )
     if source == "toyland":
         from ..toyland import checkpoint
 
-        return Path(checkpoint()), "toyland"
+        return Path(checkpoint())
     try:
         path = Path(source).expanduser()
-        exists, folder = path.exists(), path.is_dir()
+        if path.exists():
+            return path
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{shown(str(source))} is no path: {error}; give a folder") from None
-    if folder:
-        return path, path.resolve().name
-    if exists:
-        raise single_file(path)
-    if isinstance(source, str) and HUB_ID.fullmatch(source) and path.suffix not in _FILE_SUFFIXES:
-        return download(source, read_index, **options), source
-    raise CheckpointError(
-        f"there is no folder {shown(str(source))}; {close_matches(str(source), ['toyland'])}"
-        "allowed are 'toyland', a folder in diffusers' layout, or a hub id 'org/name'; "
-        "check the path"
-    )
-
-
-_FILE_SUFFIXES = (*PICKLED_SUFFIXES, ".safetensors")
-
-
-def single_file(path: Path) -> CheckpointError:
-    """Why a single file is refused: what it is, by its content, and what to do instead."""
-    inside(path.parent, path.name)  # a FIFO or a device is not opened
-    if what := foreign(path):
-        return CheckpointError(f"{place(path)} is {what}")
-    names = list(read_header(path))
-    kinds = [what for start, what in SINGLE_FILES if any(n.startswith(start) for n in names)]
-    kinds += ["a LoRA"] if any(".lora_" in n for n in names) else []
-    return CheckpointError(
-        f"{place(path)} is a single safetensors file ({(kinds or ['of an unknown model'])[0]}); "
-        "a folder in diffusers' layout is read; convert it with diffusers' "
-        "from_single_file(...).save_pretrained(folder), or download the folder"
-    )
-
-
-# --- parts -------------------------------------------------------------------------------------
-
-
-def read_folder(
-    folder: Path, name: str, *, variant: str | None, device: torch.device, dtype: torch.dtype
-) -> LatentDiffusion:
-    """The model in a folder: configs, then every header, then (only if all fits) the weights."""
-    configs = read_configs(folder)
-    with _reading(CONFIGS["scheduler"]):
-        schedule = NoiseSchedule.from_config(configs["scheduler"])
-    modules = empty_parts(configs)
-    unet, vae, encoder = modules.values()
-    check_fit(unet, vae, encoder)
-    found = match_weights(folder, modules, variant)
-    context = encoder.config.max_position_embeddings
-    tokenizer = read_tokenizer(folder, configs.get("tokenizer", {}), context)
-    check_vocabulary(tokenizer, encoder)
-    preview = read_preview(folder, unet.config.in_channels)
-    for part, module in modules.items():
-        fill(module, found[part], device, dtype)
-    place_positions(encoder, device)
-    vae.to(memory_format=torch.channels_last)  # the same numbers, decoded sooner
-    _tell_unread(configs["model_index"])
-    configs["name"] = name
-    return LatentDiffusion(tokenizer, (encoder,), unet, vae, schedule, preview, configs, folder)
-
-
-def empty_parts(configs: Mapping[str, Any]) -> dict[str, nn.Module]:
-    """The three networks on the meta device, which takes no memory whatever a config asks for."""
-    with torch.device("meta"), _reading(CONFIGS["unet"]):
-        unet = UNet(UNetConfig.from_dict(configs["unet"]))
-    with torch.device("meta"), _reading(CONFIGS["vae"]):
-        vae = VAE(VAEConfig.from_dict(configs["vae"]))
-    with _reading(CONFIGS["text_encoder"]):
-        encoder = build_text_encoder(configs["text_encoder"])
-    return {"unet": unet, "vae": vae, "text_encoder": encoder}
-
-
-def match_weights(
-    folder: Path, modules: Mapping[str, nn.Module], variant: str | None
-) -> dict[str, dict[str, Entry]]:
-    """The weights of every part, from headers only; CheckpointError unless names and shapes fit."""
-    found = {part: find_weights(folder, stem, variant) for part, stem in STEMS.items()}
-    found["vae"] = rename_attention_of_2022(found["vae"])
-    found["text_encoder"] = rename_text_keys(found["text_encoder"], modules["text_encoder"])
-    for part, module in modules.items():
-        shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-        compare_shapes(part, found[part], shapes)
-    return found
-
-
-@contextmanager
-def _reading(where: str) -> Iterator[None]:
-    """Whatever a config makes a builder raise comes out as a CheckpointError naming the file."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ) as error:
-        raise CheckpointError(
-            f"{where} describes no model that can be built ({type(error).__name__}: "
-            f"{shown(str(error))}); its values must be those of diffusers' class; {AGAIN}"
-        ) from error
-
-
-def fill(
-    module: nn.Module, found: Mapping[str, Entry], device: torch.device, dtype: torch.dtype
-) -> None:
-    """Give an empty module its weights, strictly; eval mode, no gradients."""
-    tensors = read_tensors(found, device=device, dtype=dtype)
-    module.load_state_dict(tensors, strict=True, assign=True)
-    module.eval().requires_grad_(False)
-
-
-def check_fit(unet: UNet, vae: VAE, encoder: nn.Module) -> None:
-    """CheckpointError if the parts of a folder cannot work together."""
-    channels, latent = unet.config.in_channels, vae.config.latent_channels
-    if channels != latent:
-        what = " (an inpainting model)" if channels == 2 * latent + 1 else ""
-        raise CheckpointError(
-            f"the U-Net takes {channels} channels{what} and the VAE makes {latent}; text-to-image "
-            "models take what the VAE makes; use such a checkpoint"
-        )
-    wanted, width = unet.config.cross_attention_dim, encoder.config.hidden_size
-    if wanted != width:
-        raise CheckpointError(
-            f"the U-Net reads text of width {shown(wanted)} and the text encoder writes {width}; "
-            "they must be equal; take all parts from one checkpoint"
-        )
-
-
-def check_vocabulary(tokenizer: Any, encoder: nn.Module) -> None:
-    """CheckpointError if the tokenizer knows ids for which the encoder has no row."""
-    if len(tokenizer) > encoder.config.vocab_size:
-        raise CheckpointError(
-            f"the tokenizer has {len(tokenizer)} ids and the text encoder "
-            f"{encoder.config.vocab_size} rows; every id needs one; take both from one checkpoint"
-        )
-
-
-def read_preview(folder: Path, channels: int) -> Preview | None:
-    """The linear latent → RGB map of preview.json, or None where a checkpoint has none."""
-    if not (path := inside(folder, "preview.json", optional=True)):
+    if isinstance(source, str) and source in CHECKPOINTS:
         return None
-    with _reading("preview.json"):
-        preview = Preview.from_json(read_json(path))
-        if preview.weight.shape != (3, channels):
-            raise ValueError(f"weight of shape {preview.weight.shape} for {channels} channels")
-        return preview
+    if isinstance(source, str) and HUB_ID.fullmatch(source) and path.suffix not in _FILE_SUFFIXES:
+        return None
+    raise CheckpointError(
+        f"there is no folder {shown(str(source))}; "
+        f"{close_matches(str(source), ['toyland', *CHECKPOINTS])}allowed are 'toyland', a name of "
+        "checkpoints(), a folder in diffusers' layout, a .safetensors file, or a hub id "
+        "'org/name'; check the path"
+    )
 
 
-def _tell_unread(index: Mapping[str, Any]) -> None:
-    part = index.get("safety_checker")
-    if isinstance(part, list) and part and part[0]:
-        notice("the checkpoint's safety_checker is not loaded: pictures are shown unfiltered")
+def other_part(name: str, source: Any, variant: str | None, hub: dict[str, Any]) -> Part:
+    """A part that takes the place of a model's own, not read yet; errors as `load`."""
+    folder = local(source)
+    if folder is None:
+        entry = CHECKPOINTS.get(source)
+        repo, revision = (entry.repo, entry.revision) if entry else (source, None)
+        folder = download_part(name, repo, revision=revision, variant=variant, **hub)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{name}= names the file {place(folder)}; a part is read from a folder with "
+            "config.json beside its weights, in diffusers' layout; name that folder"
+        )
+    return open_other(name, folder, variant)
+
+
+def _tokenizer_folder(source: Any, hub: dict[str, Any]) -> Path | None:
+    if source is None:
+        return None
+    folder = local(source) or download_tokenizer(source, **hub)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"tokenizer= names the file {place(folder)}; a folder with vocab.json and merges.txt "
+            "is read; name that folder"
+        )
+    return folder

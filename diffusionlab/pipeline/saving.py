@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..errors import CheckpointError, InputError, shown
 from .bundle import LatentDiffusion
-from .configs import CONFIGS
+from .configs import CLASSES, CONFIGS, PIPELINES, SECOND
+from .devices import checked_dtype
 from .files import replacing, write_json, write_text
 from .hub import STEMS
-from .loading import checked_dtype
+from .swapping import own_parts
 from .text import published_text_keys, tokenizer_files
 
-MODEL_INDEX = {
-    "_class_name": "StableDiffusionPipeline",
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "scheduler": ["diffusers", "DDIMScheduler"],
-    "safety_checker": [None, None],
-    "feature_extractor": [None, None],
-    "image_encoder": [None, None],
-    "requires_safety_checker": False,
-}
+ABSENT = ("safety_checker", "feature_extractor", "image_encoder")  # what we never have
+
+
+def model_index(model: LatentDiffusion, scheduler: str) -> dict[str, Any]:
+    """The content of model_index.json: each part's library and class."""
+    index: dict[str, Any] = {
+        "_class_name": model.config.get("model_index", {}).get("_class_name", PIPELINES[0]),
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", model.vae.config.to_dict()["_class_name"]],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", scheduler],
+    }
+    if model.is_xl:
+        index |= {part: ["transformers", allowed[0]] for part, allowed in SECOND.items()}
+        zeros = {"force_zeros_for_empty_prompt": model.zeros_for_empty}
+        return index | dict.fromkeys(ABSENT[1:], [None, None]) | zeros
+    return index | dict.fromkeys(ABSENT, [None, None]) | {"requires_safety_checker": False}
 
 
 def save(
@@ -35,29 +43,29 @@ def save(
     """Write a model as safetensors and JSON in diffusers' layout; returns the folder.
 
     dtype of the written weights: None leaves them as they are. Each file replaces its predecessor
-    in one piece, model_index.json last. `diffusers.StableDiffusionPipeline.from_pretrained(folder)`
-    reads the result.
+    in one piece, model_index.json last. `diffusers.DiffusionPipeline.from_pretrained(folder)` reads
+    the result.
 
     Errors: InputError for a dtype or a folder that holds something else, CheckpointError if a file
     cannot be written.
     """
-    kind = None if dtype is None else checked_dtype(dtype)
+    kind = checked_dtype(dtype)
     target = checked_target(folder)
-    states = {
-        "unet": model.unet.state_dict(),
-        "vae": model.vae.state_dict(),
-        "text_encoder": published_text_keys(model.text_encoders[0].state_dict()),
-    }
-    for part, state in states.items():
+    for part, module in own_parts(model).items():
+        state, text = module.state_dict(), part.startswith("text_encoder")
+        state = published_text_keys(state) if text else state
         _write_weights(target / f"{STEMS[part]}.safetensors", state, kind)
         write_json(target / CONFIGS[part], _part_config(model, part, kind))
-    write_json(target / CONFIGS["scheduler"], model.schedule.to_config())
-    _write_tokenizer(target / "tokenizer", model)
+    scheduler = model.schedule.to_config()
+    write_json(target / CONFIGS["scheduler"], scheduler)
+    _write_tokenizer(target / "tokenizer", model.tokenizer)
+    if model.tokenizer_2 is not None:
+        _write_tokenizer(target / "tokenizer_2", model.tokenizer_2)
     if model.preview:
         write_json(target / "preview.json", model.preview.to_json())
     if "toyland" in model.config:
         write_json(target / "toyland.json", model.config["toyland"])
-    write_json(target / "model_index.json", MODEL_INDEX)
+    write_json(target / "model_index.json", model_index(model, scheduler["_class_name"]))
     return target
 
 
@@ -80,12 +88,13 @@ def checked_target(folder: str | os.PathLike) -> Path:
 
 def _part_config(model: LatentDiffusion, part: str, dtype: torch.dtype | None) -> dict:
     config = dict(model.config[part])
-    if part == "text_encoder":  # transformers loads in the dtype that its config names
+    if part.startswith("text_encoder"):  # transformers loads in the dtype that its config names
         config.pop("torch_dtype", None)
-        config |= {"model_type": "clip_text_model", "architectures": ["CLIPTextModel"]}
+        (made,) = (CLASSES | SECOND)[part]
+        config |= {"model_type": "clip_text_model", "architectures": [made]}
         config["dtype"] = str(dtype or model.dtype).removeprefix("torch.")
     else:
-        config["_class_name"] = MODEL_INDEX[part][1]
+        config["_class_name"] = own_parts(model)[part].config.to_dict()["_class_name"]
     return config
 
 
@@ -104,8 +113,8 @@ def _write_weights(path: Path, state: dict[str, torch.Tensor], dtype: torch.dtyp
             ) from None
 
 
-def _write_tokenizer(folder: Path, model: LatentDiffusion) -> None:
-    vocab, merges, config = tokenizer_files(model.tokenizer)
+def _write_tokenizer(folder: Path, tokenizer: Any) -> None:
+    vocab, merges, config = tokenizer_files(tokenizer)
     write_json(folder / "vocab.json", vocab)
     write_text(folder / "merges.txt", merges)
     write_json(folder / "tokenizer_config.json", config)

@@ -37,13 +37,16 @@ SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 _PREFIX = "text_model."  # published files have it; transformers ≥ 5.6 writes and builds without
 
 
-def build_text_encoder(config: Mapping[str, Any]) -> nn.Module:
-    """An empty CLIPTextModel on the meta device; CheckpointError for what it cannot be."""
+def build_text_encoder(config: Mapping[str, Any], projects: bool = False) -> nn.Module:
+    """An empty CLIPTextModel on the meta device; CheckpointError for what it cannot be.
+
+    projects: a CLIPTextModelWithProjection, SDXL's second.
+    """
     kind = config.get("model_type", "clip_text_model")
     if kind != "clip_text_model":
         raise CheckpointError(
             f"text_encoder/config.json: model_type {shown(kind)} is not supported; only "
-            "'clip_text_model' is read; use a Stable Diffusion 1.x or 2.x checkpoint"
+            "'clip_text_model' is read; use a Stable Diffusion 1.x, 2.x or XL checkpoint"
         )
     given = {key: config[key] for key in TEXT_KEYS if config.get(key) is not None}
     known = {key: _typed(key, TEXT_KEYS[key], value) for key, value in given.items()}
@@ -55,11 +58,12 @@ def build_text_encoder(config: Mapping[str, Any]) -> nn.Module:
     # the narrowest imports there are; the model's takes more than twice as long as torch's
     from huggingface_hub.errors import StrictDataclassError
     from transformers.models.clip.configuration_clip import CLIPTextConfig
-    from transformers.models.clip.modeling_clip import CLIPTextModel
+    from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
+    made = CLIPTextModelWithProjection if projects else CLIPTextModel
     try:
         with torch.device("meta"):
-            return CLIPTextModel(CLIPTextConfig(**known))
+            return made(CLIPTextConfig(**known))
     except StrictDataclassError as error:
         raise ValueError(str(error).replace("\n", " ")) from None
 
@@ -85,26 +89,34 @@ def rename_text_keys(found: Mapping[str, Entry], encoder: nn.Module) -> dict[str
     The position numbers, which old files store as a tensor, are left out.
     """
     prefix = _PREFIX if hasattr(encoder, "text_model") else ""
-    renamed = {prefix + name.removeprefix(_PREFIX): entry for name, entry in found.items()}
+    renamed = {
+        name if name.startswith("text_projection.") else prefix + name.removeprefix(_PREFIX): entry
+        for name, entry in found.items()
+    }
     renamed.pop(f"{prefix}embeddings.position_ids", None)
     return renamed
 
 
 def published_text_keys(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The names that published checkpoints use, which every transformers release reads."""
-    return {_PREFIX + name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}
+    return {
+        name if name.startswith("text_projection.") else _PREFIX + name.removeprefix(_PREFIX): t
+        for name, t in state.items()
+    }
 
 
 # --- tokenizer ---------------------------------------------------------------------------------
 
 
-def read_tokenizer(folder: Path, config: Mapping[str, Any], context_length: int) -> Any:
-    """A CLIPTokenizer from `tokenizer/` of a checkpoint: vocab.json + merges.txt or tokenizer.json.
+def read_tokenizer(
+    folder: Path, config: Mapping[str, Any], context_length: int, part: str = "tokenizer"
+) -> Any:
+    """A CLIPTokenizer from a checkpoint's folder: vocab.json + merges.txt or tokenizer.json.
 
     config: the contents of tokenizer_config.json. CheckpointError if a piece is missing.
     """
-    vocab, merges = _vocabulary(folder)
-    names = _special_tokens(folder, config)
+    vocab, merges = _vocabulary(folder, part)
+    names = _special_tokens(folder, config, part)
     strange = [name for name in names.values() if name not in vocab]
     if strange:
         raise CheckpointError(
@@ -121,34 +133,37 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any], context_length: int)
         ) from None
 
 
-def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    whole = inside(folder, "tokenizer/tokenizer.json", optional=True)
-    if whole and not inside(folder, "tokenizer/vocab.json", optional=True):
+def _vocabulary(folder: Path, part: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    whole = inside(folder, f"{part}/tokenizer.json", optional=True)
+    if whole and not inside(folder, f"{part}/vocab.json", optional=True):
         contents = read_json(whole)
         model, added = contents.get("model"), contents.get("added_tokens") or []
         try:
             vocab = model["vocab"] | {token["content"]: token["id"] for token in added}
-            merges = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
+            merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
         except (TypeError, KeyError, AttributeError) as error:
             raise _bad_vocabulary(whole, error) from None
     else:
-        whole = inside(folder, "tokenizer/vocab.json")
+        whole = inside(folder, f"{part}/vocab.json")
         vocab = read_json(whole)
-        lines = read_text(inside(folder, "tokenizer/merges.txt")).split("\n")
-        merges = [line.split() for line in lines if line and not line.startswith("#version")]
-    if sorted(vocab.values(), key=str) != sorted(range(len(vocab)), key=str):
+        lines = read_text(inside(folder, f"{part}/merges.txt")).split("\n")
+        # tuples: Python's collector, which lists keep busy for half a second, leaves them alone
+        merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+    ids = set(vocab.values()) if all(type(i) is int for i in vocab.values()) else set()
+    if ids != set(range(len(vocab))):
         raise _bad_vocabulary(whole, f"the ids are not 0 … {len(vocab) - 1}")
-    if not all(len(m) == 2 and all(isinstance(s, str) for s in m) for m in merges):
+    kinds = {(len(m), type(m[0]), type(m[-1])) if m else () for m in merges}
+    if kinds - {(2, str, str)}:
         raise _bad_vocabulary(whole, "a merge is not two pieces")
-    return vocab, [tuple(m) for m in merges]
+    return vocab, merges
 
 
 def _bad_vocabulary(path: Path, reason: object) -> CheckpointError:
     return CheckpointError(f"{place(path)} is not a byte-pair vocabulary ({reason}); {AGAIN}")
 
 
-def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    extra = inside(folder, "tokenizer/special_tokens_map.json", optional=True)
+def _special_tokens(folder: Path, config: Mapping[str, Any], part: str) -> dict[str, str]:
+    extra = inside(folder, f"{part}/special_tokens_map.json", optional=True)
     mapped = read_json(extra) if extra else {}
     # as transformers reads them: the map counts, unless the config lists its added tokens
     given = mapped | dict(config) if "added_tokens_decoder" in config else dict(config) | mapped

@@ -39,7 +39,7 @@ BYTES = {
     **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
     **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
 }
-FLOATING = ("F64", "F32", "F16", "BF16")
+FLOATING = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -71,17 +71,18 @@ def read_header(path: Path) -> dict[str, Entry]:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= min(LARGEST_HEADER, total - 8):
-            raise _malformed(path, f"{total} bytes with a header of {length}")
+            raise malformed(path, f"{total} bytes with a header of {length}")
         header = file.read(length)
     try:
         declared = parse_json(header.decode("utf-8"))
         declared.pop("__metadata__", None)
         return _entries(path, declared, total - 8 - length)
     except (ValueError, RecursionError) as error:
-        raise _malformed(path, error) from None
+        raise malformed(path, error) from None
 
 
-def _malformed(path: Path, reason: object) -> CheckpointError:
+def malformed(path: Path, reason: object) -> CheckpointError:
+    """The error for a file that is not whole."""
     return CheckpointError(f"{place(path)} is not a whole safetensors file ({reason}); {AGAIN}")
 
 
@@ -192,6 +193,22 @@ def compare_shapes(
             )
 
 
+def torch_dtype(entry: Entry) -> torch.dtype:
+    """The dtype of an entry in floating point; int8 stands for every other."""
+    import torch
+
+    return getattr(torch, FLOATING.get(entry.dtype, "int8"))
+
+
+def declared(state: Mapping[str, torch.Tensor]) -> dict[str, Entry]:
+    """Tensors as the header of a file would declare them."""
+    names = {f"torch.{kind}": name for name, kind in FLOATING.items()}
+    return {
+        name: Entry(name, Path(), names.get(str(t.dtype), str(t.dtype)), tuple(t.shape), 0, 0)
+        for name, t in state.items()
+    }
+
+
 def some(names: Iterable[str], count: int = 3) -> str:
     """The first names of a set and how many more there are: `'a', 'b', 'c' and 4 more`."""
     ordered = sorted(names)
@@ -207,23 +224,44 @@ def read_tensors(
     The keys of `found` name the result, so a caller may have renamed them. CheckpointError, naming
     the tensors, if one holds NaN or infinity, or does after the cast.
     """
-    import torch
     from safetensors import SafetensorError, safe_open
 
     tensors: dict[str, torch.Tensor] = {}
     for path in sorted({entry.path for entry in found.values()}):
+        mine = {name: entry for name, entry in found.items() if entry.path == path}
         try:
             with safe_open(path, framework="pt", device="cpu") as file:
-                for name, entry in found.items():
-                    if entry.path == path:  # a copy: no tensor rests on a file that may change
-                        tensor = file.get_tensor(entry.name).reshape(entry.shape)
-                        tensors[name] = tensor.to(device, dtype, copy=True)
+                mapped = {n: file.get_tensor(e.name).reshape(e.shape) for n, e in mine.items()}
+                tensors |= cast(mapped, place(path.parent), device, dtype)
         except (SafetensorError, OSError) as error:
-            raise _malformed(path, error) from None
-    wrong = [n for n, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+            raise malformed(path, error) from None
+    return tensors
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    """Whether all numbers are finite, in one pass and without a temporary tensor."""
+    if not tensor.numel():
+        return True
+    low, high = tensor.aminmax()  # NaN anywhere makes both NaN
+    return bool(low.isfinite() & high.isfinite())
+
+
+def cast(
+    tensors: dict[str, torch.Tensor], where: str, device: torch.device, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """Mapped tensors on the device and in the dtype, one after the other.
+
+    What already is so stays mapped: it takes no memory of its own, is read when it is first used,
+    and is copied by the system should anyone write to it. CheckpointError, naming the tensors, if
+    one holds NaN or infinity, or does after the cast.
+    """
+    made = {}
+    for name in list(tensors):  # each is let go as soon as it is cast
+        made[name] = tensors.pop(name).to(device, dtype).contiguous()
+    wrong = [name for name, tensor in made.items() if not _finite(tensor)]
     if wrong:
         raise CheckpointError(
-            f"{place(path.parent)}: not finite in {str(dtype).removeprefix('torch.')}: "
-            f"{some(wrong)}; weights are finite numbers; download again, or load with a wider dtype"
+            f"{where}: not finite in {str(dtype).removeprefix('torch.')}: {some(wrong)}; weights "
+            "are finite numbers; download again, or load with a wider dtype"
         )
-    return tensors
+    return made

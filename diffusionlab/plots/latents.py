@@ -121,6 +121,11 @@ def plot_preview_fit(record: Preview, *, ax: Axes | None = None) -> Figure | Axe
     Left: the matrix and its bias. Middle: the colour of a latent whose one channel goes from −2 to
     2, the others 0. Right: the share of each colour's variance that the map explains (R²).
     """
+    if record is None:
+        raise InputError(
+            "preview is None: this checkpoint brings no map; a Preview is allowed: fit one with "
+            "fit_preview(model, images)"
+        )
     weight, bias, r2 = (np.asarray(x, np.float64) for x in (record.weight, record.bias, record.r2))
     channels = weight.shape[1]
     axes = canvas(ax, (16, 6.2))

@@ -5,6 +5,7 @@ Nothing here imports torch, and no file is ever unpickled.
 """
 
 from diffusionlab.plan import Step
+from diffusionlab.trace.estimate import Estimate, StageCost
 from diffusionlab.trace.filmstrip import filmstrip_of, step_caption
 from diffusionlab.trace.guidance import Guidance, as_guidance
 from diffusionlab.trace.inside import Anatomy, Block, Noising, Skip, TextLayers
@@ -16,12 +17,14 @@ __all__ = [
     "Anatomy",
     "Block",
     "Comparison",
+    "Estimate",
     "Guidance",
     "Latent",
     "Noising",
     "Prediction",
     "Settings",
     "Skip",
+    "StageCost",
     "Statistics",
     "Step",
     "TextEmbedding",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,10 +71,18 @@ class Rows:
 
     def keep(self, value: Any) -> np.ndarray:
         """Copy an array or tensor into the next row, and give that row."""
-        row = self.array[self.kept]
-        row[...] = to_numpy(value)
-        self.kept += 1
+        row = self.reserve()
+        self.fill(row, value)
         return row
+
+    def reserve(self) -> np.ndarray:
+        """The next row, to be filled later."""
+        self.kept += 1
+        return self.array[self.kept - 1]
+
+    def fill(self, row: np.ndarray, value: Any) -> None:
+        """Copy an array or tensor into a row that was reserved."""
+        row[...] = to_numpy(value)
 
     def first(self, count: int) -> np.ndarray:
         """The first rows as one array."""
@@ -103,13 +112,21 @@ class StoredRows:
 
     def keep(self, value: Any) -> Stored:
         """Write an array or tensor into the next row."""
+        row = self.reserve()
+        self.fill(row, value)
+        return row
+
+    def reserve(self) -> Stored:
+        """The next row, to be filled later."""
+        self.kept += 1
+        return self._stored(self.kept - 1, self.shape)
+
+    def fill(self, row: Stored, value: Any) -> None:
+        """Write an array or tensor into a row that was reserved."""
         array = np.ascontiguousarray(to_numpy(value), self.dtype)
         if array.shape != self.shape:
             raise ValueError(f"a row of shape {array.shape} where {self.shape} was expected")
-        row = self._stored(self.kept, self.shape)
         self.spool.write(row.offset, array)
-        self.kept += 1
-        return row
 
     def first(self, count: int) -> Stored:
         """The first rows as one array."""
@@ -131,6 +148,7 @@ class Spool:
         self.place = beside(self.path, "spool.tmp")
         self.file: BinaryIO | None = None
         self.size = 0
+        self.lock = threading.Lock()  # a place is found and written to without anyone in between
 
     def __enter__(self) -> Spool:
         self.file = self.place.open("x+b", buffering=0)
@@ -151,10 +169,11 @@ class Spool:
     def write(self, offset: int, array: np.ndarray) -> None:
         """Put an array's bytes at a place of the file."""
         try:
-            self.file.seek(offset)
-            for chunk in chunks(array):
-                while len(chunk):
-                    chunk = chunk[self.file.write(chunk) :]
+            with self.lock:
+                self.file.seek(offset)
+                for chunk in chunks(array):
+                    while len(chunk):
+                        chunk = chunk[self.file.write(chunk) :]
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
 

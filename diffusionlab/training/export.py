@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 
 from ..images import Preview
-from ..pipeline.saving import MODEL_INDEX
 from ..toyland import GRAMMAR_VERSION, known_words
 from .data import World
 from .denoiser import unet_config
@@ -79,6 +78,20 @@ def about(preset: Preset) -> dict:
     }
 
 
+MODEL_INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "safety_checker": [None, None],
+    "feature_extractor": ["transformers", "CLIPImageProcessor"],
+    "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+    "requires_safety_checker": False,
+}
+
+
 def save_weights(path: Path, state: dict[str, torch.Tensor]) -> None:
     """Safetensors, written atomically."""
     write_atomically(path, lambda part: save_file(state, part, metadata={"format": "pt"}))
@@ -91,11 +104,7 @@ def export(run: Path, target: Path, preset: Preset, world: World, begun: str = "
     """
     from .card import model_card
 
-    index = MODEL_INDEX | {
-        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
-        "feature_extractor": ["transformers", "CLIPImageProcessor"],
-    }
-    write_json(target / "model_index.json", index)
+    write_json(target / "model_index.json", MODEL_INDEX)
     write_json(target / "scheduler" / "scheduler_config.json", SCALED_LINEAR)
     write_json(target / "unet" / "config.json", unet_config(preset))
     write_json(target / "vae" / "config.json", load_config(run))

@@ -41,7 +41,7 @@ def untrained(lab: Any) -> Honesty:
 
 def named_scenes(model: Any, count: int) -> list[tuple[Any, str, str]]:
     """(scene, prompt, word) of scenes that hold one thing whose kind the caption names."""
-    share = SHARES[model.config["toyland"]["share"]]
+    share = SHARES[model.config.get("toyland", {}).get("share", "small")]
     found, seed = [], FIRST
     while len(found) < count:
         shown, seed = scene(seed, share), seed + 1
@@ -50,6 +50,12 @@ def named_scenes(model: Any, count: int) -> list[tuple[Any, str, str]]:
             start, end = said.claims[0].kind_span
             found.append((shown, said.text, said.text[start:end]))
     return found
+
+
+def on_the_car(lab: Any) -> tuple[int, int]:
+    """A pixel of the gallery's first picture: (40, 82) of 128."""
+    width, height = lab.trace.image.size
+    return width * 5 // 16, height * 41 // 64
 
 
 def pointing(lab: Any, shift: int = 0, model: Any = None) -> Pointing:
@@ -103,8 +109,8 @@ CASES: dict[str, Callable[[Any], tuple[Any, dict]]] = {
     "plot_attention_layers": lambda lab: (lab.trace, {}),
     "plot_attention_heads": lambda lab: (lab.heads, {}),
     "plot_attention_mass": lambda lab: (lab.trace, {}),
-    "plot_pixel_words": lambda lab: (lab.trace, {"pixel": (40, 82)}),
-    "plot_self_attention": lambda lab: (with_self_attention(lab), {"pixel": (40, 82)}),
+    "plot_pixel_words": lambda lab: (lab.trace, {"pixel": on_the_car(lab)}),
+    "plot_self_attention": lambda lab: (with_self_attention(lab), {"pixel": on_the_car(lab)}),
     "plot_honesty": lambda lab: (honesty(lab), {}),
     "plot_honesty.random": lambda lab: (untrained(lab), {}),
     "plot_pointing": lambda lab: (pointing(lab), {}),

