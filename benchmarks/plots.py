@@ -3,8 +3,9 @@
     python benchmarks/plots.py [--rounds 5] [plot_x plot_y.variant …]
 
 The cases are those of the gallery, a run of 20 steps on Toyland. Each plot is drawn alternately
-with an empty figure of its size, whose time is matplotlib's own; a decoder's time is left out. It prints a
-table, marks what is over half a second, and writes results/plots.json; given names, their rows alone.
+with an empty figure of its size, whose time is matplotlib's own; a decoder's time is left out. It
+prints a table, marks what is over half a second, and writes results/plots.json; given names, their
+rows alone.
 """
 
 from __future__ import annotations
