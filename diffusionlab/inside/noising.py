@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,7 @@ def _mixed(level: NoiseLevel, clean: np.ndarray, noise: np.ndarray) -> np.ndarra
 def _kept(live: Prediction) -> Prediction:
     """A prediction with NumPy arrays."""
     uncond = None if live.uncond is None else to_numpy(live.uncond)
-    return Prediction(live.level, to_numpy(live.latent), to_numpy(live.cond), uncond,
-                      live.guidance_scale, live.prediction_type, live.preview,
-                      live.guidance_rescale)  # fmt: skip
+    return replace(live, latent=to_numpy(live.latent), cond=to_numpy(live.cond), uncond=uncond)
 
 
 def _levels(model: LatentDiffusion, timesteps: Iterable[float]) -> tuple[NoiseLevel, ...]:

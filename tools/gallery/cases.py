@@ -12,10 +12,12 @@ import latents
 import text
 from lab import Lab
 
+import runs
 from diffusionlab import plots
 
 Case = Callable[[Lab], tuple[Any, dict]]
 AREAS: dict[str, dict[str, Case]] = {
+    "Runs, steps and samplers": runs.CASES,
     "Text": text.CASES,
     "Attention": attention.CASES,
     "Guidance": guidance.CASES,
