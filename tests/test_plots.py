@@ -26,12 +26,12 @@ from test_plots_text import RECORDS as TEXT_RECORDS
 from test_trace import same
 
 from diffusionlab import plots
-from diffusionlab.analysis.latents import branch_eps, branch_x0, residual_of, spread_over_steps
+from diffusionlab.analysis.latents import branch_eps, branch_x0, residual_of
 from diffusionlab.analysis.updates import coefficients, equation, invariants, replay
 from diffusionlab.plan import Stage, Step, Term, Update
 from diffusionlab.plots.figure import SMALL, Figure, canvas, colour, drawable, heading, text_width
 from diffusionlab.plots.sheets import Cell, Sheet
-from diffusionlab.trace import Latent, TextEmbedding, statistics
+from diffusionlab.trace import Latent, TextEmbedding
 
 RUN = traces.trace(5)
 LATENT = Latent(RUN.latents[0], RUN.steps[0].level, "draw_noise", RUN.preview)
@@ -362,11 +362,6 @@ def test_text_embedding_rows_are_the_tokens_rows():
     assert names[1:6] == ["a", "red", "sky", "scra", "per"] and names[-1] == "<pad> (1 of 5)"
     bare = plots.plot_text_embedding(TextEmbedding(record.hidden))
     assert bare.axes[0].images[0].get_array().shape == (12, 8)
-
-
-def test_spread_over_steps_is_the_standard_deviation():
-    found = spread_over_steps(RUN)
-    assert found.shape == (6,) and found[0] == pytest.approx(statistics(RUN.latents[0]).std)
 
 
 def test_live_tensors_are_drawn_as_their_numbers():

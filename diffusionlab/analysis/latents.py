@@ -11,7 +11,7 @@ import numpy as np
 
 from diffusionlab.errors import InputError, shown
 from diffusionlab.schedule import NoiseLevel, to_eps, to_x0
-from diffusionlab.trace import Latent, Prediction, Trace, statistics, to_numpy
+from diffusionlab.trace import Latent, Prediction, Trace, to_numpy
 
 __all__ = [
     "Normality",
@@ -23,7 +23,6 @@ __all__ = [
     "numbers",
     "residual",
     "residual_of",
-    "spread_over_steps",
     "worst",
 ]
 
@@ -86,11 +85,6 @@ def branch_eps(prediction: Prediction, branch: str) -> np.ndarray | None:
         return None
     kind = prediction.prediction_type
     return numbers(to_eps(output, prediction.latent, prediction.level, kind))
-
-
-def spread_over_steps(trace: Trace) -> np.ndarray:
-    """The standard deviation of the latent at every level of a run: (num_steps + 1,)."""
-    return np.array([statistics(latent).std for latent in trace.latents])
 
 
 # ---- checks of a whole run --------------------------------------------------------------------

@@ -20,6 +20,7 @@ from diffusionlab.plots.figure import (
     finish,
     heading,
     label,
+    panels,
 )
 from diffusionlab.schedule import NoiseLevel, NoiseSchedule
 
@@ -42,15 +43,16 @@ def plot_schedule(
     the table and is told in words.
     """
     axes = canvas(ax, (14, 8.6))
-    axes.axis("off")
+    places = [_place(number) for number in range(len(PANELS))]
     marked = [level for level in levels or () if level.timestep >= 0]
-    for place, (title, curves, logarithmic) in enumerate(PANELS):
-        panel = axes.inset_axes(_place(place), label=title)
+    drawn = zip(panels(axes, places), PANELS, strict=True)
+    for panel, (title, curves, logarithmic) in drawn:
+        panel.set_label(title)
         for name, shade, style in curves:
             _curve(panel, record, name, colour(shade), style)
             _marks(panel, record, name, colour(shade), marked)
         panel.set_yscale("log" if logarithmic else "linear")
-        panel.set_title(title, fontsize=TEXT, color=INK)
+        panel.set_title(title, fontsize=TEXT, color=INK, y=1.0)
         axis_labels(panel, "timestep", "", SMALL)
         panel.grid(alpha=0.3)
         if len(curves) > 1:
