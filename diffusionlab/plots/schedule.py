@@ -67,7 +67,7 @@ def plot_schedule(
 
 def _place(number: int) -> tuple[float, float, float, float]:
     """Left, bottom, width and height of a panel: two rows of three, with room for text."""
-    return (0.05 + number % 3 * 0.335, 0.57 if number < 3 else 0.08, 0.265, 0.36)
+    return (0.065 + number % 3 * 0.335, 0.57 if number < 3 else 0.08, 0.25, 0.36)
 
 
 def _curve(panel: Axes, schedule: NoiseSchedule, name: str, shade: str, style: str) -> None:

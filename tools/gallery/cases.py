@@ -9,15 +9,15 @@ import attention
 import guidance
 import interior
 import latents
+import steps
 import text
 from lab import Lab
 
-import runs
 from diffusionlab import plots
 
 Case = Callable[[Lab], tuple[Any, dict]]
 AREAS: dict[str, dict[str, Case]] = {
-    "Runs, steps and samplers": runs.CASES,
+    "Runs, steps and samplers": steps.CASES,
     "Text": text.CASES,
     "Attention": attention.CASES,
     "Guidance": guidance.CASES,
