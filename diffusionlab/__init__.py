@@ -33,6 +33,7 @@ SUBMODULES = [
     "taps",
     "toyland",
     "trace",
+    "views",
     "vocabulary",
 ]
 
@@ -90,6 +91,7 @@ NAMES = {
         "Tokens",
         "Trace",
     ],
+    "views": ["View", "explore"],
 }
 
 _listed, _list, __all__ = lazy_loader.attach(__name__, SUBMODULES, NAMES)

@@ -20,6 +20,7 @@ from . import (
     taps as taps,
     toyland as toyland,
     trace as trace,
+    views as views,
     vocabulary as vocabulary,
 )
 from .budget import RecordingSize as RecordingSize
@@ -108,6 +109,10 @@ from .trace import (
     TextLayers as TextLayers,
     Tokens as Tokens,
     Trace as Trace,
+)
+from .views import (
+    View as View,
+    explore as explore,
 )
 
 __version__: str

@@ -93,6 +93,7 @@ HOMES: dict[str, set[str]] = {
     "tqdm": {"generate", "training"},
     "matplotlib": {"plots", "views", "training"},  # training: the curves of its report
     "anywidget": {"views"},
+    "traitlets": {"views", "playground"},
     "ipywidgets": {"display", "playground", "course"},
     "IPython": {"display", "playground", "course"},
     "accelerate": {"training"},

@@ -1,0 +1,68 @@
+"""What is true of each step of a run, as data of a page: levels, network calls, the equation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusionlab.errors import InputError
+from diffusionlab.plan import Step, Update
+from diffusionlab.schedule import NoiseLevel
+from diffusionlab.trace import Trace
+from diffusionlab.views.page import plain
+
+
+def level_facts(level: NoiseLevel) -> dict[str, Any]:
+    """A noise level in all its spellings."""
+    names = ("timestep", "alpha", "sigma", "karras_sigma", "snr", "log_snr")
+    return {name: plain(getattr(level, name)) for name in names}
+
+
+def update_facts(update: Update, first_call: int = 0) -> dict[str, Any]:
+    """x_next = a·x + Σ weight·reading + Σ weight·draw, as the run did it.
+
+    `ago` counts a term's network call back from the step's first one: 0 is this step's first call,
+    1 the call before it, −1 this step's second call.
+    """
+    terms = [
+        {"reading": t.reading, "ago": first_call - t.call, "weight": plain(t.weight)}
+        for t in update.terms
+    ]
+    noise = [{"draw": draw, "weight": plain(weight)} for draw, weight in update.noise]
+    return {"a": plain(update.a), "terms": terms, "noise": noise}
+
+
+def step_facts(trace: Trace) -> list[dict[str, Any]]:
+    """One entry per step. Raises InputError for a run that has none."""
+    if not trace.steps:
+        raise InputError("trace of 0 steps: there is nothing to show; run it to the first step")
+    found, calls = [], 0
+    for step in trace.steps:
+        found.append(_facts(step, calls))
+        calls += step.network_calls
+    return found
+
+
+def _facts(step: Step, calls_before: int) -> dict[str, Any]:
+    scale = step.predictions[0].guidance_scale if step.predictions else None
+    return {
+        "index": step.index,
+        "level": level_facts(step.level),
+        "next": level_facts(step.next_level),
+        "calls": step.network_calls,
+        "calls_so_far": calls_before + step.network_calls,
+        "guidance_scale": None if scale is None else plain(scale),
+        "update": update_facts(step.update, calls_before),
+    }
+
+
+def settings_facts(trace: Trace) -> dict[str, Any]:
+    """What the run was asked for, as texts and numbers."""
+    settings = trace.settings
+    names = ("prompt", "negative_prompt", "model", "seed", "num_steps", "sampler_text", "spacing",
+             "final", "height", "width", "summary", "prediction_type")  # fmt: skip
+    return {name: getattr(settings, name) for name in names} | {
+        "guidance": str(settings.guidance),
+        "notices": list(settings.notices),
+        "done": len(trace.steps),
+        "network_calls": trace.network_calls,
+    }
