@@ -20,10 +20,10 @@ from .clip import train_clip, train_image
 from .data import World
 from .denoiser import train_denoiser
 from .judges import train_judges
-from .loop import write_json
 from .presets import PRESETS, Preset, preset
 from .tokenizer import train_tokenizer
 from .vae import train_decoder, train_vae
+from .written import write_json
 
 PARTS = ("data", "tokenizer", "clip", "vae", "denoiser", "image", "decoder", "judges", "export")
 

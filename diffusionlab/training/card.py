@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from ..errors import InputError
 from ..toyland import COLOURS, GRAMMAR_VERSION, TIMES, captions
 from .data import World
-from .loop import write_atomically
 from .presets import Preset
+from .written import write_atomically
 
 PARTS = ("clip", "vae", "denoiser", "image", "decoder", "judges")
 BEGIN, END = "<!-- gates: written by benchmarks/quality.py -->", "<!-- end of gates -->"

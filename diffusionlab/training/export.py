@@ -13,9 +13,10 @@ from ..images import Preview
 from ..toyland import GRAMMAR_VERSION, known_words
 from .data import World
 from .denoiser import unet_config
-from .loop import averaged, part_of, write_atomically, write_json
+from .loop import averaged, part_of
 from .presets import SCALED_LINEAR, Preset
 from .vae import encode_all, load_config, trained_vae, vae_folder
+from .written import write_atomically, write_json
 
 
 def half(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

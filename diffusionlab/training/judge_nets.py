@@ -19,7 +19,7 @@ from torch import nn
 
 from ..errors import CheckpointError, InputError, shown
 from ..toyland import COLOURS, OBJECTS, SETTINGS, STYLES, TIMES, checkpoint
-from .loop import write_atomically, write_json
+from .written import write_atomically, write_json
 
 SIZE = 64  # pixels that the judges look at
 CELLS = 64  # side of the segmenter's answer

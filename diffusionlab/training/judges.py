@@ -34,8 +34,9 @@ from .judge_nets import (
     segment,
     shipped_judges,
 )
-from .loop import Training, write_json
+from .loop import Training
 from .presets import Preset
+from .written import write_json
 
 __all__ = [
     "Classifier", "Segmenter", "Verdict", "judge", "judge_report", "judge_scene", "load_judges",

@@ -11,9 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .judge_nets import Verdict
-from .loop import write_atomically
 from .prompted import Prompt
 from .quality import aspects_right
+from .written import write_atomically
 
 GOOD, BAD = "#1a7f37", "#b42318"
 

@@ -15,7 +15,7 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
 from ..toyland import caption, scene
-from .loop import write_atomically, write_json
+from .written import write_atomically, write_json
 
 START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
 WORDS = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")

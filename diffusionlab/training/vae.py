@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 
 from ..models import VAE, VAEConfig
 from .data import SEEDS, World, to_pixels
-from .loop import Training, averaged, begin_with, write_json
+from .loop import Training, averaged, begin_with
 from .presets import Preset
+from .written import write_json
 
 
 def vae_config(preset: Preset) -> dict:

@@ -1,0 +1,84 @@
+"""What an experiment works with: the model, its runs (each made once) and the judges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from diffusionlab.generate import generate
+from diffusionlab.pipeline import LatentDiffusion
+from diffusionlab.side_by_side import compare
+from diffusionlab.toyland import Share
+from diffusionlab.trace import Trace
+from diffusionlab.training.judge_nets import Verdict, judge, load_judges
+from diffusionlab.training.prompted import Prompt, one_object_prompts, two_object_prompts
+from diffusionlab.training.quality import share_of
+
+PROMPT = "a red car in the city at night"
+FEW, SEED = 12, 20_000  # samples in a notebook; the first seed, far from those of the notebooks
+
+
+class Bench:
+    """One model under test. `samples` is how many pictures a sampled experiment may draw.
+
+    Runs are kept, so that experiments which ask for the same one share it; `rng(name)` are the
+    dice of an experiment, the same every time.
+    """
+
+    def __init__(self, model: LatentDiffusion, samples: int = FEW, prompt: str = PROMPT):
+        self.model, self.samples, self.prompt = model, samples, prompt
+        self._runs: dict[tuple, Any] = {}
+
+    # ---- runs -----------------------------------------------------------------------------
+    def run(self, prompt: str | None = None, **settings: Any) -> Trace:
+        """One run of the model, made once; `settings` are those of `generate`."""
+        settings = {"seed": SEED, "num_steps": 20, "record": ("predictions",)} | settings
+        key = (prompt, tuple(sorted((name, repr(value)) for name, value in settings.items())))
+        if key not in self._runs:
+            text = self.prompt if prompt is None else prompt
+            self._runs[key] = generate(self.model, text, progress=False, **settings)
+        return self._runs[key]
+
+    def pictures(self, prompts: Sequence[str], first_seed: int = SEED, **settings: Any) -> list:
+        """The image of each prompt, a seed each, in batches where that pays."""
+        settings = {"num_steps": 20, "record": ()} | settings
+        key = (tuple(prompts), first_seed, repr(sorted(settings.items())))
+        if key not in self._runs:
+            seeds = list(range(first_seed, first_seed + len(prompts)))
+            told = compare(
+                self.model, prompts=list(prompts), seeds=seeds, progress=False, **settings
+            )
+            self._runs[key] = [trace.image for trace in told.traces]
+        return self._runs[key]
+
+    def rng(self, name: str) -> np.random.Generator:
+        """The dice of an experiment."""
+        return np.random.default_rng([SEED, *name.encode()])
+
+    # ---- prompts and judges ---------------------------------------------------------------
+    @cached_property
+    def share(self) -> Share:
+        """The part of Toyland's world that the model was shown."""
+        return share_of(self.model)
+
+    @cached_property
+    def one_object(self) -> list[Prompt]:
+        """Prompts of one object, as many as there may be samples."""
+        return one_object_prompts(self.share, 2 * max(self.samples, 2))[: self.samples]
+
+    @cached_property
+    def two_objects(self) -> list[Prompt]:
+        """Prompts of two objects in two colours."""
+        return two_object_prompts(self.share, self.samples)
+
+    @cached_property
+    def _judges(self) -> Any:
+        return load_judges()
+
+    def judged(self, images: Sequence[Any]) -> list[Verdict]:
+        """What the classifier, which never conditions the model, sees in each picture."""
+        arrays = np.stack([np.asarray(image) for image in images])
+        return judge(self._judges[0], arrays)
