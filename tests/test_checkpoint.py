@@ -19,12 +19,12 @@ from safetensors.numpy import save_file
 
 from diffusionlab.errors import CheckpointError
 from diffusionlab.pipeline.files import foreign, inside, read_json, replacing, write_json
+from diffusionlab.pipeline.tensors import read_tensors
 from diffusionlab.pipeline.weights import (
     LARGEST_HEADER,
     compare_shapes,
     find_weights,
     read_header,
-    read_tensors,
 )
 
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
