@@ -29,6 +29,7 @@ from diffusionlab.views.page import packed, plain
 CELLS = 32  # along a side of a map; finer ones are averaged into so many
 MOST = 1_500_000  # bytes of all maps together; single sizes of layers are left out above that
 OTHER = "other words"
+NOT_RECORDED = 'No attention was recorded: run again with record={"predictions", "attention"}.'
 
 
 def attention_data(
@@ -41,24 +42,28 @@ def attention_data(
     words are asked for.
     """
     try:
-        layers = layers_of_run(trace)
+        return _recorded(trace, indexes, words)
     except InputError as error:
         if words is not None:
             raise
-        return _without(trace, str(error))
+        return _without(trace, str(error) if trace.attention else NOT_RECORDED)
+
+
+def _recorded(trace: Trace, indexes: Sequence[int], words: Any) -> dict[str, Any]:
+    layers = layers_of_run(trace)
     groups = _groups(trace, layers[0].array.shape[-1], words)
-    kinds = [_kind(name) for name in groups]
-    first, checks = _choice(trace, indexes, groups, layers, "all sizes")
+    first, checks = _choice(trace, indexes, groups, layers, "all")
     choices = [first]
     sizes = sorted({layer.shape for layer in layers})
-    if len(sizes) > 1 and len(indexes) * len(groups) * sum(map(_cells, [*sizes, sizes[-1]])) < MOST:
+    cells = sum(map(_cells, [*sizes, sizes[-1]]))
+    if len(sizes) > 1 and len(indexes) * len(groups) * cells < MOST:
         for size in sizes:
             same = [layer for layer in layers if layer.shape == size]
             choices.append(_choice(trace, indexes, groups, same, size_of(size))[0])
     return {
         "missing": "",
         "words": list(groups),
-        "kinds": kinds,
+        "kinds": [_kind(name) for name in groups],
         "choices": choices,
         "check": str(worst(checks)),
     }
@@ -93,7 +98,11 @@ def _cells(size: Sequence[int]) -> int:
 
 # ---- maps -------------------------------------------------------------------------------------
 def _choice(
-    trace: Trace, indexes: Sequence[int], groups: Mapping[str, tuple], layers: list[Layer], told: str
+    trace: Trace,
+    indexes: Sequence[int],
+    groups: Mapping[str, tuple],
+    layers: list[Layer],
+    told: str,
 ) -> tuple[dict[str, Any], list[Residual]]:
     """The maps (words, steps, h, w) of some layers as bytes, and their checks.
 
@@ -102,18 +111,19 @@ def _choice(
     taps = [layer.tap for layer in layers]
     names = [name for name in groups if name != OTHER]
     rest = [f"token {i}" for i in groups.get(OTHER, ())]
-    found = [attention_maps(trace, [*names, *rest], steps=i, layers=taps) for i in indexes]
+    found = [
+        attention_maps(trace, [*names, *rest], steps=i, layers=taps, by="step") for i in indexes
+    ]
     steps = [pooled(_summed(one.maps[:, 0], len(names))) for one in found]
     maps = np.stack(steps, axis=1)  # (words, steps, h, w)
     tops = maps.max(axis=(2, 3))
     with np.errstate(all="ignore"):
         units = maps / np.where(tops > 0, tops, 1)[..., None, None]
-    size, own = maps.shape[2:], found[0].size
+    size = maps.shape[2:]
+    averaged = "" if size == found[0].size else f", averaged into {size_of(size)} cells"
     return {
-        "label": f"{told}: mean of {len(layers)} layers" if len(layers) > 1 else f"{told}: 1 layer",
-        "reduction": "mean of " + " and ".join(
-            [f"{len(layers)} layers"] * (len(layers) > 1) + ["all heads"]
-        ) + (f", averaged into {size_of(size)} cells" if size != own else ""),
+        "label": f"{told}: {len(layers)} layer{'s' * (len(layers) > 1)}",
+        "reduction": f"{found[0].reduction}{averaged}",
         "maps": packed(np.nan_to_num(np.round(units * 255)), "uint8"),
         "tops": [[plain(top) for top in row] for row in tops],
     }, [one.rows for one in found]  # fmt: skip

@@ -59,10 +59,12 @@ def _reason(trace: Trace, index: int) -> str:
     if not calls:
         return 'The predictions were not recorded: run again with record={"predictions"}.'
     if calls[0].uncond is None:
+        guidance, sigma = trace.settings.guidance, calls[0].level.karras_sigma
+        if guidance.interval is None:
+            return f"This run has guidance {guidance}: its unconditional pass was not run."
         return (
-            "At this step only the conditional branch was run: guidance of this run is "
-            f"{trace.settings.guidance}, which is 1 here (karras_sigma "
-            f"{calls[0].level.karras_sigma:.3g})."
+            f"Guidance of this run is {guidance}; at karras_sigma {sigma:.3g} it is off, and the "
+            "unconditional pass was not run."
         )
     if not all(np.isfinite(numbers(a)).all() for a in (calls[0].cond, calls[0].uncond)):
         return "The network's output holds NaN or infinity at this step."
@@ -122,7 +124,11 @@ def _colours(trace: Trace, index: int) -> dict[str, np.ndarray]:
 
 def _spreads(call: Prediction) -> dict[str, Any]:
     """The own scale and rescale, and what std(guided) at any g is made of."""
-    found = {"reason": "", "own": plain(call.guidance_scale), "rescale": plain(call.guidance_rescale)}
+    found = {
+        "reason": "",
+        "own": plain(call.guidance_scale),
+        "rescale": plain(call.guidance_rescale),
+    }
     if call.guidance_rescale:
         cond, uncond = numbers(call.cond), numbers(call.uncond)
         pull = cond - uncond

@@ -16,7 +16,6 @@ from diffusionlab.views.attention_data import attention_data
 from diffusionlab.views.dial_data import dial_data, difference_data
 from diffusionlab.views.equation import call_facts, check_facts
 from diffusionlab.views.facts import settings_facts, step_facts
-from diffusionlab.views.page import plain
 from diffusionlab.views.reels import SIZE, latent_image, reel
 from diffusionlab.views.view import View
 
@@ -47,7 +46,7 @@ def explore(
     _checked_size(size)
     beliefs, made = _beliefs(trace, indexes, decode)
     data = {
-        "title": f"{trace.settings.prompt} · {trace.settings.summary}",
+        "title": _title(trace),
         "settings": settings_facts(trace),
         "steps": [facts[i] | {"said": _said(trace, i)} for i in indexes],
         "calls": call_facts(trace, indexes),
@@ -144,8 +143,17 @@ def _reels(
     x0s, eps = ([_first(step, reading) for step in steps] for reading in ("x0", "eps"))
     first = ", first network call" if any(step.network_calls > 1 for step in steps) else ""
     return {
-        "x_t": reel(f"x_t ({how})", points, told("x_t", points, [s.latent for s in steps], how)),
-        "x0": reel(f"x0-hat ({made}{first})", beliefs, told("x0-hat", beliefs, x0s, made), size),
+        "x_t": reel(
+            f"x_t: what the sampler holds ({how})",
+            points,
+            told("x_t", points, [s.latent for s in steps], how),
+        ),
+        "x0": reel(
+            f"x0-hat: the network's belief ({made}{first})",
+            beliefs,
+            told("x0-hat", beliefs, x0s, made),
+            size,
+        ),
         "eps": reel(f"eps-hat ({how}{first})", noises, told("eps-hat", noises, eps, how)),
         "end": reel("the final picture", [trace.image], [_end_alt(trace)], size),
     }
@@ -178,6 +186,13 @@ def _said(trace: Trace, index: int) -> str:
     )
 
 
+def _title(trace: Trace) -> str:
+    """The prompt, and how it was drawn, without the options of the sampler."""
+    settings = trace.settings
+    how = f"{settings.sampler.get('name')}, {settings.num_steps} steps, guidance "
+    return f"{settings.prompt} · {how}{settings.guidance}, seed {settings.seed}"
+
+
 def _note(trace: Trace, indexes: Sequence[int]) -> str:
     """What is not there: steps that were not made, or are not shown."""
     done, asked = len(trace.steps), trace.settings.num_steps
@@ -189,12 +204,13 @@ def _note(trace: Trace, indexes: Sequence[int]) -> str:
 
 def _alt(trace: Trace, made: str, attention: dict[str, Any]) -> str:
     settings, sigmas = trace.settings, trace.karras_sigmas
-    words = f", attention of {attention['kinds'].count('word')} words" if attention["choices"] else ""
+    words = (
+        f", attention of {attention['kinds'].count('word')} words" if attention["choices"] else ""
+    )
     return (
         f"Step explorer of {shown(settings.prompt)}: {len(trace.steps)} steps of "
-        f"{settings.sampler_text} from karras_sigma {plain(sigmas[0])!s:.5} to "
-        f"{plain(sigmas[-1])!s:.5}, guidance {settings.guidance}; x0-hat is shown by "
-        f"{'the VAE' if made == 'decoded' else 'the ' + made}{words}."
+        f"{settings.sampler_text} from karras_sigma {sigmas[0]:.3g} to {sigmas[-1]:.3g}, guidance "
+        f"{settings.guidance}; x0-hat {made}{words}."
     )
 
 

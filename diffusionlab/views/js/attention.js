@@ -3,8 +3,8 @@
 
 const MOST_RANKED = 5;
 
-// `screens` are the pictures that the map lies on, `at()` the shown step. Returns
-// { el, ranked, legend, paint, destroy }: the strip, the words of a place, the bar of the map.
+// `screens` are the pictures (`marked`) that the map lies on, `at()` the shown step. Returns
+// { el, ranked, paint, destroy }: the strip of words, and the words of a place.
 function attention({ model, data, screens, at }) {
   const maps = data.choices.map((choice) => unpack(choice.maps));
   let pointed = -1, layer = 0, place = null, hovered = null;
@@ -20,7 +20,6 @@ function attention({ model, data, screens, at }) {
     "aria-label": "layers of the maps", "data-lm-suppress-shortcuts": "true",
     onchange: () => { layer = select.selectedIndex; paint(); } },
     data.choices.map((c) => make("option", {}, c.label))) : null;
-  const legend = bar(VIRIDIS, "0", "", "");
   const ranked = make("div", { class: "ranked extra" });
   const speech = spoken();
   const el = make("div", { class: "words" }, strip.el, select, speech.el,
@@ -42,15 +41,15 @@ function attention({ model, data, screens, at }) {
     const word = pointed >= 0 ? pointed : chosen(), choice = data.choices[layer];
     const shares = word < 0 ? null : sharesOf(word), [, wide] = size();
     const top = word < 0 ? 0 : choice.tops[word][at()];
-    for (const { overlay } of screens) {
+    for (const { overlay, caption, legend } of screens) {
       overlay.hidden = !shares;
       if (shares) heat(overlay, shares, wide, { high: top || 1, alpha: () => 178 });
-    }
-    legend.hidden = word < 0;
-    if (word >= 0) {
+      legend.hidden = word < 0;
+      caption.hidden = word >= 0;
+      if (word < 0) continue;
       legend.children[2].textContent = told(top, 2);
-      legend.children[3].replaceChildren("probability of ", make("b", {}, bdi(data.words[word])),
-        shares ? " at this step" : ": NaN or infinity at this step");
+      legend.children[3].replaceChildren(shares ? "probability of " : "NaN or infinity in ",
+        make("b", {}, bdi(data.words[word])));
       legend.title = `${choice.reduction}; the colours end at this word's largest at this step`;
     }
     paintPlace();
@@ -72,8 +71,7 @@ function attention({ model, data, screens, at }) {
       if (!shares) return NaN;
       return now ? shares[index] : shares.reduce((a, b) => a + b, 0) / shares.length;
     });
-    const where = now ? `row ${cell(now)[0]}, column ${cell(now)[1]} of ${tall}×${wide}`
-      : "whole picture";
+    const where = now ? `row ${cell(now)[0]}, column ${cell(now)[1]}` : "everywhere";
     const rows = rank(amounts);
     ranked.replaceChildren(make("span", { class: "where" }, where + ":"),
       make("ol", {}, rows.map(([name, share]) => amountOf(name, share))));
@@ -92,7 +90,7 @@ function attention({ model, data, screens, at }) {
     const special = [...data.words.keys()].filter((i) => data.kinds[i] === "special");
     const rows = own.slice(0, MOST_RANKED).map((i) => [data.words[i], amounts[i], "word"]);
     if (left.length) rows.push(["other words", sum(left)]);
-    if (special.length) rows.push([special.map((i) => data.words[i]).join(" "), sum(special)]);
+    if (special.length) rows.push(["start/end/pad", sum(special)]);
     return rows;
   };
 
@@ -138,7 +136,7 @@ function attention({ model, data, screens, at }) {
     return (Math.min(Math.max(to, 0), n - 1) + 0.5) / n;
   });
   const quiet = follow(model, ["word"], () => { strip.show(chosen()); paint(); });
-  return { el, ranked, legend, paint, destroy: () => { quiet(); speech.destroy(); } };
+  return { el, ranked, paint, destroy: () => { quiet(); speech.destroy(); } };
 }
 
 // One word of the ranking: a bar as long as its share, its name and its share in percent.

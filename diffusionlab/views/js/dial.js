@@ -1,12 +1,13 @@
 // The guidance dial: x0-hat of one step at any guidance, from its two stored branches. It is what
 // this step alone would have believed, not a new run. Formula: see dial_data.py.
 
-// Returns { el, figure, paint, setTo }: the controls, and the picture that they move.
+// Returns { el, figure, own, paint, works }: the controls, the picture that they move, and beside it
+// the run's own; `works()` is whether the shown step has both branches.
 function dial({ model, data, at }) {
   const arrays = {}, whole = !data.missing;
   for (const [name, array] of Object.entries(data.arrays ?? {})) arrays[name] = unpack(array);
   const [, , tall, wide] = whole ? arrays.own.shape : [0, 0, 1, 1];
-  const shown = plate({ label: "", wide, tall });
+  const shown = plate({ wide, tall }), before = marked(plate({ wide, tall }));
   const slider = make("input", { type: "range", min: 0, max: data.top, step: 0.1, class: "slider",
     "aria-label": "guidance of this step alone", "data-lm-suppress-shortcuts": "true",
     oninput: () => put(model, "guidance", slider.valueAsNumber) });
@@ -17,29 +18,29 @@ function dial({ model, data, at }) {
   const stops = [...new Set([0, 1, data.own])].filter((g) => typeof g === "number")
     .map((g) => make("button", { type: "button", onclick: () => put(model, "guidance", g) },
       g === data.own ? `${told(g)}, the run's` : told(g)));
-  const says = make("p", { class: "quiet dial-says" });
-  const el = make("div", { class: "dial" }, make("span", {}, "guidance"), slider, value, ...stops,
-    says);
+  const el = make("div", { class: "dial" }, make("span", {}, "guidance"), slider, value, ...stops);
 
   const scale = () => {
     const g = Number(model.get("guidance"));
     return Number.isFinite(g) ? g : 1;
   };
+  const factsNow = () => whole ? data.steps[at()] : { reason: data.missing };
   const paint = () => {
-    const step = at(), facts = whole ? data.steps[step] : { reason: data.missing }, g = scale();
-    const why = facts.reason;
+    const facts = factsNow(), why = facts.reason, g = scale(), is = Math.abs(g - facts.own) < 1e-9;
     [slider, ...stops].forEach((control) => { control.disabled = Boolean(why); });
     slider.value = g;
-    const own = Math.abs(g - facts.own) < 1e-9;
     value.textContent = told(g);
-    slider.setAttribute("aria-valuetext", why || `guidance ${told(g)}${own ? ", the run's" : ""}`);
-    says.textContent = why || (own ? "This is what the run did at this step."
-      : "This one step at another guidance, not a new run: all else stays as it was.");
-    shown.tell(why ? why : "", `x0-hat of this step alone at guidance ${told(g)}`);
-    shown.caption.textContent = `x0-hat at guidance ${told(g)} (preview${data.averaged ?? ""})`;
-    if (!why) colour(shown.canvas, recombined(arrays, step, facts, g), tall, wide);
+    slider.setAttribute("aria-valuetext", why || `guidance ${told(g)}${is ? ", the run's" : ""}`);
+    draw(shown, g, is ? "as in the run" : "this step alone, not a new run");
+    draw(before, facts.own, "as in the run");
   };
-  return { el, figure: shown.el, canvas: shown.canvas, paint };
+  const draw = (one, g, what) => {
+    const facts = factsNow(), text = `x0-hat at ${told(g)} (preview): ${what}`;
+    one.tell(facts.reason, text + (data.averaged ?? ""));
+    one.caption.textContent = facts.reason ? "guidance dial" : text;
+    if (!facts.reason) colour(one.canvas, recombined(arrays, at(), facts, g), tall, wide);
+  };
+  return { el, figure: shown.el, own: before, paint, works: () => !factsNow().reason };
 }
 
 // rgb(g), channel by channel, as numbers from 0 to 1 where they can be shown.
@@ -73,17 +74,28 @@ function colour(canvas, rgb, tall, wide) {
 }
 
 // A picture that a script draws: a canvas in sharp squares, or a sentence in its place.
-function plate({ label, wide, tall }) {
+function plate({ wide, tall }) {
   const canvas = make("canvas", { role: "img", width: wide, height: tall, class: "sharp" });
-  const missing = make("p", { class: "missing", hidden: true });
-  const caption = make("figcaption", {}, label);
+  const overlay = make("canvas", { class: "overlay sharp", width: 1, height: 1,
+    "aria-hidden": "true", hidden: true });
+  const missing = make("p", { class: "missing", hidden: true }), caption = make("figcaption");
   const el = make("figure", { class: "screen" },
-    make("div", { class: "glass" }, canvas, missing), caption);
+    make("div", { class: "glass" }, canvas, overlay, missing), caption);
   const tell = (why, alt) => {
     missing.hidden = !why;
     missing.textContent = why;
     canvas.setAttribute("aria-label", why || alt);
     if (why) canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
   };
-  return { el, canvas, caption, tell };
+  return { el, canvas, overlay, caption, tell };
+}
+
+// A picture with a frame around one cell, and the bar of what lies over it instead of its caption.
+function marked(one) {
+  const glass = one.el.querySelector(".glass"), mark = make("div", { class: "mark", hidden: true });
+  const legend = bar(VIRIDIS, "0", "", "");
+  legend.hidden = true;
+  glass.append(mark);
+  one.el.append(legend);
+  return { ...one, glass, mark, legend };
 }

@@ -12,19 +12,22 @@ function render({ model, el }) {
     number: (i) => `step ${steps[i].index} of ${steps[count - 1].index}` });
   const frame = shell({ model, el, title: data.title, keys: { ...scrub.keys, ...panelKeys(model) },
     help: "Keys: ← → step, PageUp/Down 5, Home, End, space plays, 1–4 third picture, p present, "
-      + "t light or dark. Point at x0-hat, tap it, or Tab to it: the words of that place." });
+      + "t light or dark. Point at x0-hat, tap it, or Tab to it and use ← ↑ → ↓: the words of a "
+      + "place." });
   frame.root.classList.add("explorer");
   const held = marked(screen(data.reels.x_t)), belief = marked(screen(data.reels.x0));
-  const third = thirdPicture({ model, data, at });
-  const words = attention({ model, data: data.attention, screens: [belief, third.end], at });
-  belief.el.append(words.legend);
+  const third = thirdPicture({ model, data, at, belief });
+  const middle = make("div", { class: "cell" }, belief.el, third.own.el);
+  const words = attention({ model, data: data.attention, at,
+    screens: [belief, third.end, third.own] });
   const line = make("p", { class: "equation" }), facts = make("dl", { class: "facts extra" });
   const strip = thumbnails(model, data.reels.x0, steps), checks = checkBox(data, at);
   const speech = spoken();
-  const row = make("div", { class: "row pictures" }, held.el, belief.el, third.el);
+  const row = make("div", { class: "row pictures" }, held.el, middle, third.el);
   row.style.setProperty("--ratio", data.reels.x_t.width / data.reels.x_t.height);
-  frame.body.append(row, third.tools, words.el, words.ranked, line, facts, strip.el, scrub.el,
-    note(data), checks.el, speech.el);
+  fill(frame.body, {}, [row, third.tools, words.el, words.ranked,
+    make("div", { class: "line" }, line, checks.el), facts, note(data), strip.el, scrub.el,
+    speech.el]);
 
   const ends = [follow(model, ["step"], () => {
     const i = at();
@@ -48,22 +51,16 @@ function panelKeys(model) {
   return Object.fromEntries(PANELS.map(([name], i) => [i + 1, () => put(model, "panel", name)]));
 }
 
-// A screen with a frame around one cell.
-function marked(one) {
-  const glass = one.el.querySelector(".glass"), mark = make("div", { class: "mark", hidden: true });
-  glass.append(mark);
-  return { ...one, glass, mark };
-}
-
 // ---- the third picture -------------------------------------------------------------------------
-function thirdPicture({ model, data, at }) {
+// In the dial's mode `own`, the same step by the same map, stands in the place of `belief`.
+function thirdPicture({ model, data, at, belief }) {
   const end = marked(screen(data.reels.end)), eps = screen(data.reels.eps);
   const apart = differenceOf(data.difference, at), turned = dial({ model, data: data.dial, at });
   const figures = { end: end.el, eps: eps.el, difference: apart.el, dial: turned.figure };
   const names = PANELS.map(([name]) => name);
   const tabs = chooser({ label: "third picture", items: PANELS.map(([, label]) => label),
     chosen: (index) => put(model, "panel", names[index]) });
-  const tools = make("div", { class: "third-tools" }, tabs.el, turned.el);
+  const tools = make("div", { class: "third-tools" }, turned.el, tabs.el);
   tabs.el.classList.add("extra");
   end.show(0);
   const paint = () => {
@@ -71,22 +68,25 @@ function thirdPicture({ model, data, at }) {
     tabs.show(names.indexOf(name));
     for (const [other, figure] of Object.entries(figures)) figure.hidden = other !== name;
     turned.el.hidden = name !== "dial";
+    turned.own.el.hidden = name !== "dial" || !turned.works();
+    belief.el.hidden = !turned.own.el.hidden;
     if (name === "eps") eps.show(at());
     if (name === "difference") apart.paint();
     if (name === "dial") turned.paint();
   };
-  return { el: make("div", { class: "third" }, Object.values(figures)), tools, end, paint };
+  return { el: make("div", { class: "cell" }, Object.values(figures)), tools, end,
+    own: turned.own, paint };
 }
 
 // How far the branches are apart at each place of x0, in colours up to this step's largest.
 function differenceOf(data, at) {
   const { values, shape: [, tall, wide] } = unpack(data.maps);
-  const one = plate({ label: "cond − uncond in x0, root mean square of the channels", wide, tall });
-  const legend = bar(VIRIDIS, "0", "", "cond − uncond in x0-hat, rms of channels");
+  const one = plate({ wide, tall });
+  const legend = bar(VIRIDIS, "0", "", "|cond − uncond| in x0-hat");
   one.caption.replaceChildren(legend);
   const paint = () => {
     const step = at(), why = data.reasons[step], top = data.tops[step];
-    one.tell(why, `Difference of the branches at this step, up to ${told(top)}`);
+    one.tell(why, `cond − uncond in x0-hat at this step, root mean square of the channels, up to ${told(top)}`);
     legend.children[2].textContent = why ? "–" : told(top);
     if (why) return;
     heat(one.canvas, values.subarray(step * tall * wide, (step + 1) * tall * wide), wide,
@@ -140,6 +140,9 @@ function checkBox(data, at) {
       ...calls.map((call, i) => make("li", {}, `network call ${i + 1} at timestep `
         + `${told(call.timestep, 4)}: `, ...equation("point", call.update, step.calls))),
       make("li", {}, data.check.steps[at()]), make("li", {}, data.check.path),
+      make("li", {}, bdi(data.settings.summary)),
+      ...data.attention.choices.map((c) => make("li", {}, `maps, ${c.label}: ${c.reduction}; `
+        + "colours end at the word's largest probability at this step")),
       ...data.settings.notices.map((text) => make("li", {}, bdi(text))));
   };
   return { el, paint };
