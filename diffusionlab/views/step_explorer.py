@@ -65,7 +65,7 @@ def explore(
         live={"step": 0, "word": "", "panel": "end", "guidance": trace.settings.guidance_scale},
         limits={"step": (0, len(indexes) - 1)},
         pictures=lambda: _still(trace, indexes, beliefs),
-        lighter="Show fewer or smaller pictures: explore(trace, every=2, size=128).",
+        lighter="Show fewer steps, or smaller pictures: explore(trace, every=2, size=128).",
     )
 
 
