@@ -20,6 +20,7 @@ from diffusionlab.views.reels import SIZE, latent_image, reel
 from diffusionlab.views.view import View
 
 SIZES = (32, 1024)  # pixels of a picture's width
+HEIGHT = 780  # of the frame in a notebook: all of it at 900 pixels of width
 NOT_FINITE = "NaN or infinity in this latent: there is nothing to show."
 UNRECORDED = 'x0-hat and eps-hat were not recorded: run again with record={"predictions"}.'
 
@@ -65,6 +66,7 @@ def explore(
         live={"step": 0, "word": "", "panel": "end", "guidance": trace.settings.guidance_scale},
         limits={"step": (0, len(indexes) - 1)},
         pictures=lambda: _still(trace, indexes, beliefs),
+        height=HEIGHT,
         lighter="Show fewer steps, or smaller pictures: explore(trace, every=2, size=128).",
     )
 
