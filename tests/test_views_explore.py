@@ -388,6 +388,16 @@ def test_other_wrong_inputs():
         explore(traces.trace(attention={}), words="red")
 
 
+def test_the_live_values_are_traits():
+    import traitlets
+
+    widget = explore(traces.trace()).widget()
+    assert (widget.step, widget.word, widget.panel, widget.guidance) == (0, "", "end", 4.0)
+    widget.step, widget.word, widget.guidance = 4, "red", 7.5
+    with pytest.raises(traitlets.TraitError):
+        widget.step = 5
+
+
 # ---- pages -------------------------------------------------------------------------------------
 class Structure(HTMLParser):
     """The elements of a page in order, with the names of their attributes."""

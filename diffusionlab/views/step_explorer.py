@@ -38,6 +38,7 @@ def explore(
     `words` get a button (None: all of the prompt; the others are one sum); `decode(latent)` makes
     pictures of x0-hat where the trace has no frames, else its preview map does. `every=2` shows
     every second step and the last one; the live value `step` then counts those that are shown.
+    The others are `word`, `panel` ("end", "eps", "difference" or "dial") and `guidance`.
     `size` is the width of decoded pictures. Raises InputError for what is not allowed, for a run of
     no step, and for words where no attention was recorded.
     """

@@ -1,7 +1,7 @@
 // The guidance dial: x0-hat of one step at any guidance, from its two stored branches. It is what
 // this step alone would have believed, not a new run. Formula: see dial_data.py.
 
-// Returns { el, figure, own, paint, works }: the controls, the picture that they move, and beside it
+// Returns { el, figure, own, paint, works }: the controls, the picture that they move, beside it
 // the run's own; `works()` is whether the shown step has both branches.
 function dial({ model, data, at }) {
   const arrays = {}, whole = !data.missing;

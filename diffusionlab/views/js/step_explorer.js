@@ -86,7 +86,8 @@ function differenceOf(data, at) {
   one.caption.replaceChildren(legend);
   const paint = () => {
     const step = at(), why = data.reasons[step], top = data.tops[step];
-    one.tell(why, `cond − uncond in x0-hat at this step, root mean square of the channels, up to ${told(top)}`);
+    one.tell(why, "cond − uncond in x0-hat at this step, root mean square of the channels, up to "
+      + told(top));
     legend.children[2].textContent = why ? "–" : told(top);
     if (why) return;
     heat(one.canvas, values.subarray(step * tall * wide, (step + 1) * tall * wide), wide,
@@ -109,7 +110,8 @@ function factsOf(step, settings) {
 // x0-hat in small along the run; a click goes there (the slider does the same for keys).
 function thumbnails(model, reel, steps) {
   const last = steps.length - 1, most = Math.min(THUMBS, steps.length);
-  const places = Array.from({ length: most }, (_, i) => Math.round(i * last / Math.max(most - 1, 1)));
+  const places = Array.from({ length: most },
+    (_, i) => Math.round(i * last / Math.max(most - 1, 1)));
   const buttons = places.map((place) => make("button", { type: "button", tabindex: -1,
     "aria-label": steps[place].said, onclick: () => put(model, "step", place) },
     reel.sources[place] ? make("img", { src: reel.sources[place], alt: "",
