@@ -462,6 +462,54 @@ def test_the_size_guard_names_a_remedy_that_works(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+def stable_diffusion_size(words: int, num_steps: int = 50):
+    """A run of random numbers of Stable Diffusion's sizes: 4×64×64, 77 tokens, one 64×64 layer."""
+    random = np.random.default_rng(0)
+    shape, base = (4, 64, 64), traces.trace(num_steps)
+
+    def grown(array):
+        return np.resize(array, shape) + 0.1 * random.normal(size=shape).astype(np.float32)
+
+    steps = [
+        replace(
+            s, latent=grown(s.latent), next_latent=grown(s.next_latent),
+            predictions=tuple(replace(p, latent=grown(p.latent), cond=grown(p.cond),
+                                      uncond=grown(p.uncond)) for p in s.predictions),
+        ) for s in base.steps
+    ]  # fmt: skip
+    names, pads = tuple(f"word{i}" for i in range(words)), 75 - words
+    tokens = Tokens(
+        " ".join(names), tuple(range(77)), ("<start>", *names, "<end>", *["<pad>"] * pads), names,
+        (None, *range(words), None, *[None] * pads),
+        ("start", *["word"] * words, "end", *["pad"] * pads), words,
+    )  # fmt: skip
+    noise = random.integers(0, 256, (256, 256, 3), np.uint8)
+    maps = np.broadcast_to(uneven(1, 77, (64, 64)), (num_steps, 64, 64, 77))
+    frames = tuple(to_image(np.roll(noise, i, 0)) for i in range(num_steps))
+    attention = {ATTENTION: maps}
+    return replace(base, tokens=tokens, steps=tuple(steps), attention=attention, frames=frames)
+
+
+def test_a_run_of_stable_diffusions_size(capsys):
+    view = explore(stable_diffusion_size(12))
+    print(f"50 steps of Stable Diffusion's size, 12 words: {len(view.page) / 1e6:.2f} MB")
+    assert "opens slowly" not in capsys.readouterr().err
+    assert len(view.page) < view_module.MOST
+    (choice,) = view.data["attention"]["choices"]
+    assert choice["maps"]["shape"] == [15, 50, 32, 32]
+    assert "averaged into 32×32 cells" in choice["reduction"]
+    assert view.data["dial"]["arrays"]["own"]["shape"] == [50, 3, 32, 32]
+    assert view.data["dial"]["averaged"] == ", averaged into 32×32 cells"
+
+
+def test_the_longest_prompt_of_that_size_names_a_remedy_that_works(capsys):
+    trace = stable_diffusion_size(75)
+    assert len(explore(trace).page) > view_module.MOST
+    assert "explore(trace, every=2, size=128)" in capsys.readouterr().err
+    assert len(explore(trace, every=2, size=128).page) < view_module.MOST
+    assert capsys.readouterr().err == ""
+
+
 def test_no_model_no_torch_no_matplotlib(tmp_path):
     import subprocess
 

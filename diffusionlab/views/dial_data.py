@@ -25,6 +25,7 @@ from diffusionlab.views.attention_data import CELLS, pooled
 from diffusionlab.views.page import packed, plain
 
 MOST = 2_000_000  # bytes of the dial in a page
+HALF = 65_000.0  # what a float16 holds
 LOWEST_TOP = 12.0  # the slider reaches at least so far
 
 
@@ -66,8 +67,9 @@ def _reason(trace: Trace, index: int) -> str:
             f"Guidance of this run is {guidance}; at karras_sigma {sigma:.3g} it is off, and the "
             "unconditional pass was not run."
         )
-    if not all(np.isfinite(numbers(a)).all() for a in (calls[0].cond, calls[0].uncond)):
-        return "The network's output holds NaN or infinity at this step."
+    parts = (calls[0].latent, calls[0].cond, calls[0].uncond)
+    if not all(np.isfinite(numbers(part)).all() for part in parts):
+        return "The latent or the network's output holds NaN or infinity at this step."
     return ""
 
 
@@ -91,8 +93,10 @@ def dial_data(trace: Trace, indexes: Sequence[int]) -> dict[str, Any]:
     if needed > MOST:
         return told | {"missing": f"Left out of this page: it would take {size_text(needed)}. "
                        "Show fewer steps: explore(trace, every=2)."}  # fmt: skip
-    rows = [None if reason else _colours(trace, i) for i, reason in zip(indexes, reasons,
-                                                                        strict=True)]  # fmt: skip
+    rows = [None if why else _colours(trace, i) for i, why in zip(indexes, reasons, strict=True)]
+    for i, row in enumerate(rows):
+        if row is not None and max(np.abs(row[name]).max() for name in names) > HALF:
+            rows[i], reasons[i] = None, "The numbers of this step are too large for this page."
     empty = np.zeros((3, h, w))
     arrays = {
         name: packed(np.stack([empty if row is None else row[name] for row in rows]), "float16")

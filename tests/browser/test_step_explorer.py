@@ -342,6 +342,54 @@ def test_what_is_not_there_is_said(opened):
     assert view.frame.get_by_label("guidance of this step alone").is_disabled()
 
 
+def odd_runs():
+    """Runs that a view could stumble over."""
+    whole = run()
+    bad = np.array(whole.steps[2].latent)
+    bad[0, 1, 1] = np.nan
+    call = replace(whole.steps[2].predictions[0], latent=bad)
+    steps = list(whole.steps)
+    steps[2] = replace(steps[2], latent=bad, predictions=(call,))
+    maps = np.array(whole.attention[TAP])
+    maps[1, 0, 0, 2] = np.nan
+    text = "قطة حمراء 🐈‍⬛ في الليل"
+    settings = replace(whole.settings, prompt=text)
+    return {
+        "one step": replace(whole, steps=whole.steps[:1], attention={TAP: maps[:1]}),
+        "NaN": replace(whole, steps=tuple(steps), attention={TAP: maps}),
+        "redacted": replace(whole, tokens=None),
+        "no predictions": replace(
+            whole, steps=tuple(replace(s, predictions=()) for s in whole.steps)
+        ),
+        "Arabic": replace(
+            whole, settings=settings, tokens=replace(whole.tokens, words=tuple(text.split()[:4]))
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", odd_runs())
+def test_odd_runs_open_and_scrub(opened, name):
+    trace = odd_runs()[name]
+    view = opened(explore(trace))
+    last = len(trace.steps) - 1
+    for key in ("2", "3", "4", *["ArrowRight"] * last, "1"):
+        view.press(key)
+    assert view.frame.locator(".player output").text_content() == f"step {last} of {last}"
+    if name == "NaN":
+        view.press("Home")
+        view.frame.locator(".words .choice", has_text="red").click()
+        view.frame.locator(".player input").press("ArrowRight")
+        legend = view.frame.locator(".pictures .scale:visible").first.text_content()
+        assert legend == "0–NaN or infinity in red"
+        view.frame.locator(".player input").press("ArrowRight")
+        told = view.frame.locator(".pictures .missing:visible").all_text_contents()
+        assert len(told) == 2
+        assert all("NaN or infinity" in text for text in told)
+        assert "CHECK FAILED" in view.frame.locator(".warn").all_text_contents()[0]
+    if name == "Arabic":
+        assert trace.settings.prompt in view.frame.locator("h2").text_content()
+
+
 def structure(view) -> list:
     return view.js(
         "[...document.querySelectorAll('#root *')].map((e) => "
