@@ -15,16 +15,22 @@ function swatch(index) {
     "aria-hidden": "true" }, line);
 }
 
+// What each line is, for charts whose lines are not named elsewhere: names are [index, text].
+function legend(names) {
+  return make("p", { class: "legend" }, names.map(([index, text]) =>
+    make("span", {}, swatch(index), bdi(text))));
+}
+
 // About `most` round numbers from low to high; powers of ten (and 2, 5 of them) on a log axis.
 function ticks(low, high, { log = false, most = 6 } = {}) {
   if (!(high > low)) return [low];
   if (log) {
-    const found = [], first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high));
-    const between = last - first <= 2 ? [1, 2, 5] : [1];
-    for (let power = first; power <= last; power++) {
-      found.push(...between.map((digit) => digit * 10 ** power));
-    }
-    const kept = found.filter((v) => v >= low * (1 - 1e-9) && v <= high * (1 + 1e-9));
+    const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high));
+    const powers = Array.from({ length: last - first + 1 }, (_, i) => Number(`1e${first + i}`));
+    const sets = [[1, 2, 5], [1, 3], [1]].map((digits) =>
+      powers.flatMap((power) => digits.map((digit) => digit * power))
+        .filter((v) => v >= low * (1 - 1e-9) && v <= high * (1 + 1e-9)));
+    const kept = sets.find((set) => set.length <= most) ?? sets[2];
     if (kept.length < 2) return [low, high];
     const every = Math.ceil(kept.length / most);
     return kept.filter((_, i) => i % every === 0);
@@ -89,9 +95,9 @@ function scales(el, { x, y, lines }, tall) {
   const size = parseFloat(getComputedStyle(el).fontSize) || 16, em = size / 16;
   const wide = Math.max(el.clientWidth || 640, 240), high = tall * em;
   const edge = { left: 58 * em, right: wide - 14 * em, top: 12 * em, bottom: high - 50 * em };
-  const along = (axis, values, from, to) => {
+  const along = (axis, values, from, to, room = 0) => {
     const [least, largest] = reach(values, axis.log);
-    const low = axis.low ?? least, top = axis.high ?? largest;
+    const low = axis.low ?? least, top = axis.high ?? largest + room * (largest - low);
     const end = top > low ? top : axis.log ? low * 10 : low + 1;
     const turn = axis.log ? Math.log : (v) => v;
     const place = (v) => {
@@ -101,7 +107,8 @@ function scales(el, { x, y, lines }, tall) {
     return { place, low, high: end };
   };
   const across = along(x, lines.flatMap((line) => line.xs), edge.left, edge.right);
-  const up = along(y, lines.flatMap((line) => line.ys), edge.bottom, edge.top);
+  const up = along(y, lines.flatMap((line) => line.ys), edge.bottom, edge.top,
+    y.log ? 0 : 0.06);
   return { ...edge, wide, tall: high, size: 14 * em, x: across.place, y: up.place, across, up };
 }
 
