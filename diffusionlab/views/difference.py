@@ -15,7 +15,7 @@ from diffusionlab.trace import Trace
 from diffusionlab.views.lanes import lanes_data
 from diffusionlab.views.page import plain
 from diffusionlab.views.reels import SIZE
-from diffusionlab.views.sampler_race import caption, end_picture
+from diffusionlab.views.sampler_race import NAMES, caption, end_picture
 from diffusionlab.views.view import View
 
 SHARE = 0.05  # of the latents' size: from here on two runs have parted
@@ -36,8 +36,8 @@ def diff(trace_a: Trace, trace_b: Trace, *, labels: Sequence[str] = ("A", "B")) 
     data = lanes_data(traces, names, SIZE, 1) | {
         "title": _title(traces, names),
         "labels": list(names),
-        "differ": [list(row) for row in found.differ],
-        "same": [list(row) for row in found.same],
+        "differ": [[named(name), *values] for name, *values in found.differ],
+        "same": [[named(name), value] for name, value in found.same],
         "sentences": [asked_told(found, names), start_told(found), ended_told(traces, names)],
         "parted": parted(*traces),
     }
@@ -48,7 +48,13 @@ def diff(trace_a: Trace, trace_b: Trace, *, labels: Sequence[str] = ("A", "B")) 
         alt=f"{data['title']}. {' '.join(filter(None, data['sentences']))} "
         f"{data['parted']['told']}",
         data=data,
-        live={"place": 0, "align": _alignment(traces), "show": "x0", "split": 50},
+        live={
+            "place": 0,
+            "align": _alignment(traces),
+            "show": "x0" if data["known"] else "x_t",
+            "scale": "all",
+            "split": 50,
+        },
         limits={"place": (0, places - 1), "split": (0, 100)},
         pictures=lambda: _still(traces, names),
         lighter="Show shorter runs, or save their pictures with filmstrips.",
@@ -85,10 +91,15 @@ def _alignment(traces: Sequence[Trace]) -> str:
     return "step" if len(a) == len(b) and np.allclose(a, b, rtol=1e-6) else "karras_sigma"
 
 
+def named(setting: str) -> str:
+    """A setting's name in words."""
+    return NAMES.get(setting, setting.replace("_", " "))
+
+
 # ---- sentences --------------------------------------------------------------------------------
 def asked_told(found: Differing, names: Sequence[str]) -> str:
     """Which settings differ."""
-    words = [name.replace("_", " ") for name, *_ in found.differ]
+    words = [named(name) for name, *_ in found.differ]
     if not words:
         return f"{names[0]} and {names[1]} were asked for the same."
     listed = " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

@@ -51,7 +51,7 @@ def lanes_data(traces: Sequence[Trace], labels: Sequence[str], size: int, every:
         "to_ends": _ends_data(traces, lanes),
         "block": block,
         "near": NEAR,
-        "decoded": decoded,
+        "known": decoded or any(has_x0(trace) for trace in traces),
     }
 
 
@@ -63,7 +63,9 @@ def _run_data(
     sigmas = zip(one.steps, one.karras_sigmas, one.first_calls, strict=True)
     return {
         "label": label,
-        "steps": [{"index": int(i), "karras_sigma": plain(s), "call": int(c)} for i, s, c in sigmas],
+        "steps": [
+            {"index": int(i), "karras_sigma": plain(s), "call": int(c)} for i, s, c in sigmas
+        ],
         "count": len(trace.steps),
         "calls": one.calls,
         "stopped": stopped(trace) if one.asked > len(trace.steps) else "",
@@ -166,12 +168,10 @@ def about(alignment: Alignment, lanes: Sequence[Lane]) -> str:
             "at the nearest fraction of their way."
         )
     if alignment.by == "karras_sigma":
+        top = f"karras_sigma {first:.3g}" if np.isfinite(first) else "pure noise"
         return (
-            f"A place is a noise level: {count} that the runs visit, karras_sigma {plain(first):.3g}"
-            f" to {last:.3g}. Each run shows its last step whose level is not below it."
-            if np.isfinite(first)
-            else f"A place is a noise level: {count} that the runs visit, pure noise to "
-            f"karras_sigma {last:.3g}. Each run shows its last step whose level is not below it."
+            f"A place is a noise level: {count} that the runs visit, {top} to karras_sigma "
+            f"{last:.3g}. Each run shows its last step whose level is not below it."
         )
     return (
         f"A place is a number of network calls, 1 to {last:.0f}. Each run shows the step to which "

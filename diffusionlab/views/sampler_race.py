@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import textwrap
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,9 +21,10 @@ from diffusionlab.views.view import View
 
 FEWEST, MOST = 2, 9
 SIZE = 192  # pixels; nine runs stand side by side
+WIDE = 14  # letters of a line below a picture of the still
 LABELS = {"seed": "seed {}", "guidance_scale": "guidance {}", "num_steps": "{} steps"}
 NAMES = {"guidance_scale": "guidance scale", "num_steps": "number of steps",
-         "negative_prompt": "negative prompt"}  # fmt: skip
+         "negative_prompt": "negative prompt", "num_train_steps": "training timesteps"}  # fmt: skip
 
 
 def race(
@@ -62,12 +63,20 @@ def race(
         title=data["title"],
         alt=_alt(comparison, data, chosen, blind),
         data=data,
-        live={"place": 0, "align": align, "show": "x0", "reference": chosen, "distance": "x0",
-              "blind": bool(blind), "revealed": False},
+        live={
+            "place": 0,
+            "align": align,
+            "show": "x0" if data["known"] else "x_t",
+            "reference": chosen,
+            "distance": "x0" if any(run["x0"] for run in data["runs"]) else "x_t",
+            "scale": "all",
+            "blind": bool(blind),
+            "revealed": False,
+        },
         limits={"place": (0, places - 1), "reference": (0, len(labels) - 1)},
         pictures=lambda: _ends(comparison, order if blind else None),
         lighter="Keep fewer pictures: race(comparison, every=2), or smaller ones: size=128.",
-    )  # fmt: skip
+    )
 
 
 def label_of(axis: str, value: str) -> str:
@@ -169,9 +178,15 @@ def letter(index: int) -> str:
 
 
 def caption(text: str) -> str:
-    """At most two short lines of a text, and how it goes on."""
-    lines = textwrap.wrap(text, 13, max_lines=2, placeholder="…") or [" "]
-    return "\n".join(line[:14] for line in lines)
+    """At most two short lines of a text, broken at spaces, underscores and hyphens where it can."""
+    lines = [""]
+    for piece in re.findall(r"[^\s_-]+[\s_-]*|[\s_-]+", text):
+        if lines[-1] and len((lines[-1] + piece).rstrip()) > WIDE:
+            lines.append("")
+        lines[-1] += piece
+    cut = [line.strip()[:WIDE] for line in lines[:2]]
+    whole = sum(map(len, cut)) >= len("".join(line.strip() for line in lines))
+    return "\n".join(cut) + ("" if whole else "…")
 
 
 def end_picture(trace: Trace) -> Any:

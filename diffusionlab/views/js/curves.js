@@ -64,8 +64,9 @@ function chart({ tall = 220 } = {}) {
     svg.setAttribute("viewBox", `0 0 ${scale.wide} ${scale.tall}`);
     svg.setAttribute("height", scale.tall);
     marker = drawn("g", { class: "marker" });
-    svg.replaceChildren(...axesOf(scale, wanted), ...marksOf(scale, wanted.marks ?? []),
-      ...wanted.lines.flatMap((line) => lineOf(scale, line)), marker);
+    svg.replaceChildren(...axesOf(scale, wanted),
+      ...wanted.lines.flatMap((line) => lineOf(scale, line)),
+      ...marksOf(scale, wanted.marks ?? []), marker);
     at(place);
   };
   const at = (value) => {
@@ -161,7 +162,7 @@ function marksOf(scale, marks) {
     return [
       drawn("line", { x1: x, x2: x, y1: scale.top, y2: scale.bottom, class: "mark" }),
       drawn("text", { x: late ? x - 6 : x + 6, y: scale.top + scale.size, "font-size": scale.size,
-        "text-anchor": late ? "end" : "start" }, mark.text),
+        "text-anchor": late ? "end" : "start", class: "haloed" }, mark.text),
     ];
   });
 }

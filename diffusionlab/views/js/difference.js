@@ -5,30 +5,33 @@ const KINDS = ["x0", "x_t"];
 
 function render({ model, el }) {
   const data = model.get("data"), lanes = lanesOf(data), [a, b] = data.labels;
-  const by = () => lanes.alignments[model.get("align")] ?? lanes.alignments.step;
+  const sign = () => (BY.includes(model.get("align")) ? model.get("align") : BY[0]);
+  const by = () => lanes.alignments[sign()];
   const place = () => inside(model.get("place"), by().count);
   const kind = () => (model.get("show") === "x_t" ? "x_t" : "x0");
   const scrub = player({ model, name: "place", count: by().count, label: "place in both runs",
     say: (i) => by().told[inside(i, by().count)] });
   const setAlign = (to) => {
-    const kept = lanes.moved(model.get("align"), to, 0, place());
+    const kept = lanes.moved(sign(), to, 0, place());
     put(model, "align", to);
     put(model, "place", kept);
   };
   const cut = wipe(model, lanes, a, b);
   const frame = shell({ model, el, title: data.title,
     keys: { ...scrub.keys, ...cut.keys,
-      d: () => put(model, "show", kind() === "x0" ? "x_t" : "x0"),
-      a: () => setAlign(BY[(BY.indexOf(model.get("align")) + 1) % BY.length]) },
+      d: turned(model, "show", KINDS, () => show),
+      s: () => map.turn(),
+      a: () => setAlign(BY[(BY.indexOf(sign()) + 1) % BY.length]) },
     help: "Keys: ← → place, PageUp, PageDown, Home, End, space plays, [ and ] move the line, "
-      + "x shows all of one or of the other, d x0-hat or x_t, a alignment, p present, t light or "
-      + "dark." });
+      + "x shows all of one or of the other, d x0-hat or x_t, s colours, a alignment, p present, t "
+      + "light or dark." });
   frame.root.classList.add("diff");
   const align = chooser({ label: "runs are aligned by", items: BY_TOLD,
     chosen: (i) => setAlign(BY[i]) });
   const show = chooser({ label: "picture", items: ["x0-hat", "x_t"],
-    chosen: (i) => put(model, "show", KINDS[i]) });
-  const map = differenceOf(data, lanes, a, b);
+    chosen: choose(model, "show", KINDS, () => show) });
+  show.buttons[0].disabled = !data.known;
+  const map = differenceOf(model, data, lanes, a, b);
   const sentence = make("p", { class: "sentence" }), about = make("p", { class: "quiet extra" });
   const lines = chart({ tall: 210 }), heard = spoken();
   frame.body.append(
@@ -36,8 +39,8 @@ function render({ model, el }) {
       named("Show", show.el)),
     make("div", { class: "pair" }, cut.el, map.el),
     sentence, scrub.el, about,
-    make("div", { class: "extra told" }, data.sentences.filter(Boolean).map((text) =>
-      make("p", {}, bdi(text))), make("p", {}, data.parted.told)),
+    make("p", { class: "extra" }, ...data.sentences.filter(Boolean).flatMap((text) =>
+      [bdi(text), " "]), data.parted.told),
     settings(data, a, b),
     make("section", { class: "distances extra", "aria-label": "distances" },
       make("h3", {}, "How far ", bdi(b), " is from ", bdi(a)),
@@ -45,23 +48,22 @@ function render({ model, el }) {
 
   const settled = () => {
     scrub.recount(by().count);
-    align.show(BY.indexOf(model.get("align")));
+    align.show(BY.indexOf(sign()));
     show.show(KINDS.indexOf(kind()));
     about.textContent = by().about;
-    map.scaled(model.get("align"));
-    lines.draw(curves(model.get("align"), by(), lanes, data.parted.step));
+    lines.draw(curves(sign(), by(), lanes, data.parted.step));
     moved();
   };
   const moved = () => {
-    cut.show(model.get("align"), place(), kind());
-    map.show(model.get("align"), place());
-    sentence.replaceChildren(...sayPair(by(), model.get("align"), place(), lanes, a, b));
+    cut.show(sign(), place(), kind());
+    map.show(sign(), place());
+    sentence.replaceChildren(...sayPair(by(), sign(), place(), lanes, a, b));
     heard.say(sentence.textContent);
     lines.at(by().xs[place()]);
-    lines.alt(`Chart of the distances of two runs over ${model.get("align")}. `
+    lines.alt(`Chart of the distances of two runs over ${sign()}. `
       + sentence.textContent);
   };
-  const quiet = follow(model, ["align", "show"], settled), still = follow(model, ["place"], moved);
+  const quiet = follow(model, ["align", "show", "scale"], settled), still = follow(model, ["place"], moved);
   return () => {
     quiet(); still(); cut.destroy(); scrub.destroy(); heard.destroy(); lines.destroy();
     frame.destroy();
@@ -92,11 +94,10 @@ function wipe(model, lanes, a, b) {
   };
   glass.addEventListener("pointerdown", dragged);
   glass.addEventListener("pointermove", dragged);
-  const heads = make("div", { class: "heads" }, make("span", {}, "◀ ", bdi(a)),
-    make("span", {}, bdi(b), " ▶"));
+  const heads = make("div", { class: "heads" }, make("span", {}, bdi(a)), make("span", {}, bdi(b)));
   const facts = make("div", { class: "heads quiet" });
   const el = make("div", { class: "half" }, heads, glass, slider, facts, why);
-  glass.style.setProperty("--shape", shapes[0]);
+  el.style.setProperty("--shape", shapes[0]);
 
   const placed = () => {
     const at = split();
@@ -115,7 +116,8 @@ function wipe(model, lanes, a, b) {
       const step = run.steps[lanes.step(by, i, place)];
       const state = !lanes.alignments[by].begun[i][place] ? " · begins lower"
         : lanes.alignments[by].over[i][place] ? ` · ${run.stopped || "at its end"}` : "";
-      return make("p", {}, `step ${step.index}, karras_sigma ${told(step.karras_sigma)}${state}`);
+      return make("p", {}, `step ${step.index}`, make("span", { class: "extra" },
+        `, karras_sigma ${told(step.karras_sigma)}`), state);
     }));
   };
   const quiet = follow(model, ["split"], placed);
@@ -128,32 +130,28 @@ const OWN_KEYS = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Ho
   "PageUp", "PageDown"]);
 
 // ---- the difference ----------------------------------------------------------------------------
-function differenceOf(data, lanes, a, b) {
+function differenceOf(model, data, lanes, a, b) {
   const canvas = make("canvas", { role: "img", class: "sharp", width: 1, height: 1 });
   const missing = make("p", { class: "missing", hidden: true });
-  const scale = make("div", { class: "scale-of" });
+  const colours = coloursOf(model, data, lanes);
   const glass = make("div", { class: "glass map" }, canvas, missing);
   const el = make("div", { class: "half" }, make("div", { class: "heads" },
-    make("span", {}, "Difference of the two x0-hats")), glass, scale);
+    make("span", {}, "Difference of x0-hat")), glass, colours.el);
   const run = lanes.runs[0].reels.x_t;
-  glass.style.setProperty("--shape", run.width / run.height);
-  let top = 0;
-  const scaled = (by) => {
-    top = lanes.top(by, 0);
-    scale.replaceChildren(bar(VIRIDIS, "0", told(top), ""), make("p", { class: "quiet extra" },
-      ...measure(data, a)));
-  };
+  el.style.setProperty("--shape", run.width / run.height);
   const show = (by, place) => {
     const map = lanes.map(by, 0, 1, place), far = lanes.distance("x0", by, 0, 1, place);
     missing.hidden = Boolean(map);
-    scale.hidden = !map;
-    if (map) heat(canvas, map.values, map.wide, { high: top });
-    else missing.textContent = why(lanes.runs);
+    colours.el.hidden = !map;
+    if (map) {
+      colours.show(by, 0, place, a);
+      heat(canvas, map.values, map.wide, { high: colours.top(by, 0, place) });
+    } else missing.textContent = why(lanes.runs);
     canvas.setAttribute("aria-label", map ? `Difference of the x0-hats of ${a} and ${b}: `
       + `${told(far, 2)} of the size of ${a}'s at ${lanes.alignments[by].told[place]}`
       : missing.textContent);
   };
-  return { el, canvas, scaled, show };
+  return { el, show, turn: colours.turn };
 }
 
 function why([a, b]) {
@@ -162,19 +160,14 @@ function why([a, b]) {
 }
 
 // ---- texts -------------------------------------------------------------------------------------
-function named(text, ...parts) {
-  return make("div", { class: "named" }, make("span", {}, text), ...parts);
-}
-
 function settings({ differ, same }, a, b) {
-  const plainly = (name) => name.replaceAll("_", " ");
   const rows = differ.map(([name, ours, theirs]) => make("tr", {},
-    make("th", { scope: "row" }, plainly(name)), make("td", {}, bdi(ours || "(empty)")),
+    make("th", { scope: "row" }, name), make("td", {}, bdi(ours || "(empty)")),
     make("td", {}, bdi(theirs || "(empty)"))));
   const table = make("table", {}, make("thead", {}, make("tr", {}, make("th", { scope: "col" },
     "setting"), make("th", { scope: "col" }, bdi(a)), make("th", { scope: "col" }, bdi(b)))),
   make("tbody", {}, rows));
-  const list = same.flatMap(([name, value], i) => [i ? ", " : "", `${plainly(name)} `,
+  const list = same.flatMap(([name, value], i) => [i ? ", " : "", `${name} `,
     bdi(value || "(empty)")]);
   return make("div", { class: "extra settings" }, differ.length ? table : null,
     same.length ? make("p", { class: "quiet" }, "Same: ", ...list, ".") : null);
@@ -184,7 +177,7 @@ function curves(sign, by, lanes, parted) {
   const levels = sign === "karras_sigma";
   const at = parted === null ? -1 : by.shown[0].findIndex((step) => step >= parted);
   return {
-    x: { label: sign === "network_calls" ? "network calls" : sign, log: levels, reverse: levels,
+    x: { label: BY_TOLD[BY.indexOf(sign)], log: levels, reverse: levels,
       whole: !levels },
     y: { label: "relative distance", low: 0 },
     lines: ["x0", "x_t"].map((what, index) => ({ index, xs: by.xs,

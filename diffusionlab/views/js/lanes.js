@@ -3,6 +3,7 @@
 
 const BY = ["step", "karras_sigma", "network_calls"];
 const BY_TOLD = ["step", "karras_sigma", "network calls"];
+const SCALES = ["all", "here"], SCALES_TOLD = ["all places", "this place"];
 
 function lanesOf(data) {
   const runs = data.runs.map((run) => ({ ...run, latents: run.x0 && unpack(run.x0) }));
@@ -36,13 +37,19 @@ function lanesOf(data) {
     if (!tops.has(key)) tops.set(key, topOf(runs, alignments[by].count, map, by, reference));
     return tops.get(key);
   };
+  // The same at one place.
+  const topHere = (by, reference, place) => {
+    const found = runs.map((_, run) => run === reference ? 0
+      : largest(map(by, reference, run, place)?.values ?? []));
+    return Math.max(...found);
+  };
   // The first place of another alignment where a run shows what it shows here.
   const moved = (from, to, run, place) => {
     const wanted = step(from, run, inside(place, alignments[from].count));
     const found = alignments[to].shown[run].findIndex((index) => index >= wanted);
     return found < 0 ? alignments[to].count - 1 : found;
   };
-  return { runs, alignments, step, distance, curve, map, top, moved };
+  return { runs, alignments, step, distance, curve, map, top, topHere, moved };
 }
 
 function mapOf(a, i, b, j) {
@@ -59,18 +66,63 @@ function topOf(runs, count, map, by, reference) {
   for (let run = 0; run < runs.length; run++) {
     if (run === reference) continue;
     for (let place = 0; place < count; place++) {
-      for (const v of map(by, reference, run, place)?.values ?? []) {
-        if (Number.isFinite(v) && v > top) top = v;
-      }
+      top = Math.max(top, largest(map(by, reference, run, place)?.values ?? []));
     }
   }
   return top;
+}
+
+function largest(values) {
+  let top = 0;
+  for (const v of values) if (Number.isFinite(v) && v > top) top = v;
+  return top;
+}
+
+// The colours of difference maps: up to the largest number of all places, or of this one. Returns
+// { el, top(by, reference, place), show(by, reference, place, name) }.
+function coloursOf(model, data, lanes) {
+  const choice = chooser({ label: "colours reach up to the largest of", items: SCALES_TOLD,
+    chosen: (i) => put(model, "scale", SCALES[i]) });
+  const holder = make("div", {});
+  const el = make("div", { class: "scale-of" }, holder, make("div", { class: "named extra" },
+    make("span", {}, "Colours up to the largest of"), choice.el));
+  const top = (by, reference, place) => (model.get("scale") === "here"
+    ? lanes.topHere(by, reference, place) : lanes.top(by, reference));
+  const show = (by, reference, place, name) => {
+    choice.show(Math.max(SCALES.indexOf(model.get("scale")), 0));
+    const line = bar(VIRIDIS, "0", told(top(by, reference, place)), "");
+    line.lastChild.append(...measure(data, name));
+    holder.replaceChildren(line);
+  };
+  return { el, top, show, turn: () =>
+    put(model, "scale", model.get("scale") === "here" ? "all" : "here") };
 }
 
 // What a difference map measures, for its colour bar.
 function measure(data, name) {
   const block = data.block > 1 ? `, averaged over ${data.block} × ${data.block} places` : "";
   return ["|x0-hat − x0-hat of ", bdi(name), "|, root mean square over the channels" + block];
+}
+
+// A word and the control that it names.
+function named(text, ...parts) {
+  return make("div", { class: "named" }, make("span", {}, text), ...parts);
+}
+
+// Sets a value to one of `all`, unless the chooser's button for it is disabled.
+function choose(model, name, all, control) {
+  return (index) => {
+    if (control().buttons[index].disabled) control().show(all.indexOf(model.get(name)));
+    else put(model, name, all[index]);
+  };
+}
+
+// The next of `all` whose button is not disabled.
+function turned(model, name, all, control) {
+  return () => {
+    const free = all.filter((_, i) => !control().buttons[i].disabled);
+    put(model, name, free[(free.indexOf(model.get(name)) + 1) % free.length]);
+  };
 }
 
 // Names in a sentence: "a, b and c", each in its own direction.

@@ -9,23 +9,22 @@ const APART_TOLD = ["of the two x0-hats", "of the two x_t", "of x0-hat to the en
 function render({ model, el }) {
   const data = model.get("data"), lanes = lanesOf(data), count = lanes.runs.length;
   const state = stateOf(model, lanes, data);
-  const { by, place, reference, nameOf } = state;
+  const { by, sign, what: apart, place, reference, nameOf } = state;
   const scrub = player({ model, name: "place", count: by().count, label: "place of the race",
     say: (i) => by().told[inside(i, by().count)] });
-  const turn = (name, all) => () =>
-    put(model, name, all[(all.indexOf(model.get(name)) + 1) % all.length]);
   const hide = () => { put(model, "revealed", false); put(model, "blind", !model.get("blind")); };
   const reveal = () => { if (model.get("blind")) put(model, "revealed", true); };
   const setAlign = (to) => {
-    const kept = lanes.moved(model.get("align"), to, reference(), place());
+    const kept = lanes.moved(sign(), to, reference(), place());
     put(model, "align", to);
     put(model, "place", kept);
   };
   const frame = shell({ model, el, title: data.title,
-    keys: { ...scrub.keys, b: hide, r: reveal, d: turn("show", SHOWS),
-      a: () => setAlign(BY[(BY.indexOf(model.get("align")) + 1) % BY.length]) },
+    keys: { ...scrub.keys, b: hide, r: reveal, d: turned(model, "show", SHOWS, () => show),
+      s: () => colours.turn(),
+      a: () => setAlign(BY[(BY.indexOf(sign()) + 1) % BY.length]) },
     help: "Keys: ← → place, PageUp, PageDown, Home, End, space plays, a alignment, "
-      + "d x0-hat, x_t or difference, b blind, r reveal, p present, t light or dark." });
+      + "d x0-hat, x_t or difference, s colours, b blind, r reveal, p present, t light or dark." });
   frame.root.classList.add("race");
   const panes = lanes.runs.map((run) => pane(run));
   const grid = make("div", { class: "lanes" });
@@ -33,9 +32,13 @@ function render({ model, el }) {
   const align = chooser({ label: "runs are aligned by", items: BY_TOLD,
     chosen: (i) => setAlign(BY[i]) });
   const show = chooser({ label: "picture of each run", items: SHOWS_TOLD,
-    chosen: (i) => put(model, "show", SHOWS[i]) });
+    chosen: choose(model, "show", SHOWS, () => show) });
   const what = chooser({ label: "distance", items: APART_TOLD,
-    chosen: (i) => put(model, "distance", APART[i]) });
+    chosen: choose(model, "distance", APART, () => what) });
+  const recorded = lanes.runs.filter((run) => run.latents).length;
+  show.buttons[0].disabled = !data.known;
+  show.buttons[2].disabled = what.buttons[0].disabled = recorded < 2;
+  what.buttons[2].disabled = recorded < 1;
   const choice = make("select", { "data-lm-suppress-shortcuts": "true",
     onchange: () => put(model, "reference", Number(choice.value)) });
   const blind = make("button", { type: "button", class: "tool extra", onclick: hide });
@@ -43,14 +46,14 @@ function render({ model, el }) {
   frame.root.querySelector(".tools").prepend(open, blind);
   const sentence = make("p", { class: "sentence" });
   const arrived = make("p", { class: "quiet extra" }), about = make("p", { class: "quiet extra" });
-  const scale = make("div", { class: "scale-of" }), lines = chart({ tall: 230 });
+  const colours = coloursOf(model, data, lanes), lines = chart({ tall: 230 });
   const names = make("div", {});
   const heard = spoken();
   frame.body.append(
     make("div", { class: "controls extra" },
       named("Aligned by", align.el), named("Show", show.el),
       make("label", { class: "named" }, make("span", {}, "Reference"), choice)),
-    grid, scale, sentence, scrub.el, about,
+    grid, colours.el, sentence, scrub.el, about,
     make("section", { class: "distances extra", "aria-label": "distances" },
       named("Distance", what.el), names, lines.el, arrived),
     make("p", { class: "quiet extra" }, data.start, ...missing(lanes.runs)), heard.el);
@@ -58,9 +61,9 @@ function render({ model, el }) {
   // what does not change with the place
   const settled = () => {
     scrub.recount(by().count);
-    align.show(BY.indexOf(model.get("align")));
+    align.show(BY.indexOf(sign()));
     show.show(SHOWS.indexOf(model.get("show")));
-    what.show(APART.indexOf(model.get("distance")));
+    what.show(APART.indexOf(apart()));
     const order = state.order();
     grid.replaceChildren(...order.map((run) => panes[run].el));
     choice.replaceChildren(...order.map((run) => make("option", { value: run,
@@ -69,27 +72,26 @@ function render({ model, el }) {
     blind.setAttribute("aria-pressed", String(model.get("blind")));
     open.hidden = !state.hidden();
     about.textContent = by().about;
-    scale.replaceChildren(...(model.get("show") === "difference"
-      ? [bar(VIRIDIS, "0", told(lanes.top(model.get("align"), reference())),
-        make("span", {}, measure(data, nameOf(reference()))))] : []));
+    colours.el.hidden = model.get("show") !== "difference";
     arrived.replaceChildren(...arrivals(data, state));
-    const wanted = curves(state, lanes, model.get("distance"));
+    const wanted = curves(state, lanes);
     names.replaceChildren(legend(wanted.lines.map((line) => [line.index, line.name])));
     lines.draw(wanted);
     moved();
   };
   // what does
   const moved = () => {
-    panes.forEach((one, run) => paint(one, run, state, lanes));
+    if (!colours.el.hidden) colours.show(sign(), reference(), place(), nameOf(reference()));
+    panes.forEach((one, run) => paint(one, run, state, lanes, colours));
     const said = sayPlace(state, lanes);
     sentence.replaceChildren(...said);
     heard.say(sentence.textContent);
     lines.at(by().xs[place()]);
-    lines.alt(`Chart of distances (${APART_TOLD[APART.indexOf(model.get("distance"))]}) over `
-      + `${model.get("align")}. ${sentence.textContent}`);
+    lines.alt(`Chart of distances (${APART_TOLD[APART.indexOf(apart())]}) over `
+      + `${sign()}. ${sentence.textContent}`);
   };
   const quiet = follow(model,
-    ["align", "show", "reference", "distance", "blind", "revealed"], settled);
+    ["align", "show", "reference", "distance", "scale", "blind", "revealed"], settled);
   const still = follow(model, ["place"], moved);
   return () => {
     quiet(); still(); scrub.destroy(); heard.destroy(); lines.destroy(); frame.destroy();
@@ -98,7 +100,9 @@ function render({ model, el }) {
 
 // What the model says, as the race reads it.
 function stateOf(model, lanes, data) {
-  const by = () => lanes.alignments[model.get("align")] ?? lanes.alignments.step;
+  const sign = () => (BY.includes(model.get("align")) ? model.get("align") : BY[0]);
+  const what = () => (APART.includes(model.get("distance")) ? model.get("distance") : APART[0]);
+  const by = () => lanes.alignments[sign()];
   const place = () => inside(model.get("place"), by().count);
   const reference = () => inside(model.get("reference"), lanes.runs.length);
   const hidden = () => model.get("blind") && !model.get("revealed");
@@ -109,11 +113,7 @@ function stateOf(model, lanes, data) {
     if (hidden()) return letter(run);
     return (model.get("blind") ? `${letter(run)}: ` : "") + lanes.runs[run].label;
   };
-  return { model, by, place, reference, hidden, order, spot, nameOf };
-}
-
-function named(text, ...parts) {
-  return make("div", { class: "named" }, make("span", {}, text), ...parts);
+  return { model, by, sign, what, place, reference, hidden, order, spot, nameOf };
 }
 
 // As many columns as keep the pictures large: five in a row at most.
@@ -127,32 +127,32 @@ function gridOf(grid, count, reel) {
 }
 
 // One run at the place: its picture, or its difference to the reference, and what stands below.
-function paint(one, run, state, lanes) {
-  const { model, by, place, reference, hidden, nameOf } = state;
-  const index = lanes.step(model.get("align"), run, place()), facts = lanes.runs[run].steps[index];
+function paint(one, run, state, lanes, colours) {
+  const { model, by, sign, place, reference, hidden, nameOf } = state;
+  const index = lanes.step(sign(), run, place()), facts = lanes.runs[run].steps[index];
   const at = hidden() ? "" : `step ${facts.index}, karras_sigma ${told(facts.karras_sigma)}`;
-  const kind = model.get("show") === "x_t" ? "x_t" : "x0";
+  const kind = model.get("show") === "x_t" ? "x_t" : "x0", name = nameOf(run);
   one.show(kind, index);
-  const shown = one.kinds[kind].canvas;
-  shown.setAttribute("aria-label",
-    `${nameOf(run)}: ${hidden() ? kind.replace("x0", "x0-hat") : shown.getAttribute("aria-label")}`);
-  let map = null, note = "";
-  if (model.get("show") === "difference" && run !== reference()) {
-    map = lanes.map(model.get("align"), reference(), run, place());
-    if (!map) note = apartNot(lanes.runs[run], lanes.runs[reference()]);
-  }
-  const far = lanes.distance("x0", model.get("align"), reference(), run, place());
-  one.cover(map, lanes.top(model.get("align"), reference()), map && `${nameOf(run)}: x0-hat is `
+  const canvas = one.kinds[kind].canvas;
+  canvas.setAttribute("aria-label",
+    `${name}: ${hidden() ? kind.replace("x0", "x0-hat") : canvas.getAttribute("aria-label")}`);
+  const compared = model.get("show") === "difference" && run !== reference();
+  const map = compared ? lanes.map(sign(), reference(), run, place()) : null;
+  const far = lanes.distance("x0", sign(), reference(), run, place());
+  one.cover(map, map && colours.top(sign(), reference(), place()), map && `${name}: x0-hat is `
     + `${told(far, 2)} of its size from that of ${nameOf(reference())}${at && `, ${at}`}`);
   one.el.classList.toggle("reference", run === reference());
-  const words = hidden() ? [] : [`step ${facts.index} · call ${facts.call} of `
-    + lanes.runs[run].calls, `karras_sigma ${told(facts.karras_sigma)}`];
-  const tags = [run === reference() && "reference", !hidden() && !by().begun[run][place()]
-    && "begins lower", !hidden() && by().over[run][place()]
-    && (lanes.runs[run].stopped || "at its end"), note];
+  const tags = [run === reference() && "reference",
+    !hidden() && !by().begun[run][place()] && "begins lower",
+    !hidden() && by().over[run][place()] && (lanes.runs[run].stopped || "at its end"),
+    compared && (!map ? apartNot(lanes.runs[run], lanes.runs[reference()])
+      : !Number.isFinite(far) && "no distance: not finite")];
   one.caption.replaceChildren(
-    make("p", { class: "lane-name" }, swatch(state.spot(run)), bdi(nameOf(run))),
-    ...words.map((text) => make("p", { class: "lane-facts" }, text)),
+    make("p", { class: "lane-name" }, swatch(state.spot(run)), bdi(name)),
+    ...(hidden() ? [] : [
+      make("p", { class: "lane-facts" }, `step ${facts.index}`, make("span", { class: "more" },
+        ` · call ${facts.call} of ${lanes.runs[run].calls}`)),
+      make("p", { class: "lane-facts" }, `karras_sigma ${told(facts.karras_sigma)}`)]),
     ...tags.filter(Boolean).map((text) => make("p", { class: "lane-tag" }, text)));
 }
 
@@ -168,23 +168,23 @@ function missing(runs) {
     : [];
 }
 
-function curves({ model, by, reference, order, spot, nameOf }, lanes, what) {
-  const sign = model.get("align"), levels = sign === "karras_sigma";
-  const wanted = order().filter((run) => run !== reference() || what === "end");
+function curves({ by, sign, what, reference, order, spot, nameOf }, lanes) {
+  const levels = sign() === "karras_sigma";
+  const wanted = order().filter((run) => run !== reference() || what() === "end");
   return {
-    x: { label: sign === "network_calls" ? "network calls" : sign, log: levels, reverse: levels,
+    x: { label: BY_TOLD[BY.indexOf(sign())], log: levels, reverse: levels,
       whole: !levels },
     y: { label: "relative distance", low: 0 },
     lines: wanted.map((run) => ({ xs: by().xs, index: spot(run), name: nameOf(run),
-      ys: lanes.curve(what, sign, reference(), run) })),
+      ys: lanes.curve(what(), sign(), reference(), run) })),
   };
 }
 
 // "At karras_sigma 3.1: x0-hat nearest to that of ddim: heun (0.02); farthest: euler (0.6)."
-function sayPlace({ model, by, place, reference, nameOf }, lanes) {
-  const what = model.get("distance"), start = `At ${by().told[place()]}: `;
+function sayPlace({ by, sign, what: apart, place, reference, nameOf }, lanes) {
+  const what = apart(), start = `At ${by().told[place()]}: `;
   const far = lanes.runs.map((_, run) => ({ run,
-    far: lanes.distance(what, model.get("align"), reference(), run, place()) }))
+    far: lanes.distance(what, sign(), reference(), run, place()) }))
     .filter((one) => one.run !== reference());
   const good = far.filter((one) => Number.isFinite(one.far)).sort((a, b) => a.far - b.far);
   const of = { x0: "x0-hat", x_t: "x_t", end: "x0-hat" }[what];
