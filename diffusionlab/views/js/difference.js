@@ -12,6 +12,7 @@ function render({ model, el }) {
   const scrub = player({ model, name: "place", count: by().count, label: "place in both runs",
     say: (i) => by().told[inside(i, by().count)] });
   const setAlign = (to) => {
+    if (to === sign()) return;
     const kept = lanes.moved(sign(), to, 0, place());
     put(model, "align", to);
     put(model, "place", kept);

@@ -15,6 +15,7 @@ function render({ model, el }) {
   const hide = () => { put(model, "revealed", false); put(model, "blind", !model.get("blind")); };
   const reveal = () => { if (model.get("blind")) put(model, "revealed", true); };
   const setAlign = (to) => {
+    if (to === sign()) return;
     const kept = lanes.moved(sign(), to, reference(), place());
     put(model, "align", to);
     put(model, "place", kept);
