@@ -152,7 +152,7 @@ def test_distances_are_those_of_the_traces(by):
     runs = lane_runs.three().traces
     lanes = [lane(run) for run in runs]
     alignment = align(lanes, by)
-    found = apart(runs, lanes, alignment)
+    found = apart(runs, lanes, [alignment])[0]
     for reference, run, place in ((0, 1, 2), (1, 2, 4), (2, 0, 3)):
         i, j = alignment.shown[reference, place], alignment.shown[run, place]
         a, b = runs[run].x0s[j].astype(float), runs[reference].x0s[i].astype(float)
@@ -166,7 +166,7 @@ def test_distances_are_those_of_the_traces(by):
 def test_x0_that_moved_by_a_number_is_that_far_away():
     runs = lane_runs.three().traces[:2]
     lanes = [lane(run) for run in runs]
-    found = apart(runs, lanes, align(lanes, "step"))
+    found = apart(runs, lanes, [align(lanes, "step")])[0]
     sizes = np.sqrt((runs[0].x0s.astype(float) ** 2).mean(axis=(1, 2, 3)))
     np.testing.assert_allclose(found.x0[0, 1], 0.1 / sizes, rtol=2e-3)  # eps over a small alpha
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_compared_is_nan():
     base = traces.trace()
     runs = (base, lane_runs.cropped(base), lane_runs.unrecorded(base), lane_runs.bad_from(base, 3))
     lanes = [lane(run) for run in runs]
-    found = apart(runs, lanes, align(lanes, "step"))
+    found = apart(runs, lanes, [align(lanes, "step")])[0]
     assert np.isnan(found.x0[0, 1]).all()
     assert np.isnan(found.x_t[1, 0]).all()
     assert np.isnan(found.x0[0, 2]).all()
@@ -205,7 +205,7 @@ def test_arrival_is_for_good():
 def test_a_wrong_distance_would_be_found():
     runs = lane_runs.three().traces
     lanes = [lane(run) for run in runs]
-    found = apart(runs, lanes, align(lanes, "step"))
+    found = apart(runs, lanes, [align(lanes, "step")])[0]
     assert found.x0[0, 1, 2] != pytest.approx(found.x0[0, 2, 2], rel=0.1)
 
 

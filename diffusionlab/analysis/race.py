@@ -132,42 +132,67 @@ def _by_calls(lanes: Sequence[Lane]) -> Alignment:
 
 
 # ---- how far apart ----------------------------------------------------------------------------
-def relative_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """|a − b| / |b| of arrays (n, …), one number for each of n; NaN where one is not finite."""
-    with np.errstate(all="ignore"):
-        off, size = ((x.reshape(len(x), -1) ** 2).sum(axis=1) for x in (a - b, b))
-        found = np.sqrt(off / np.maximum(size, 1e-24))
-    return np.where(np.isfinite(found), found, np.nan)
-
-
 @dataclass(frozen=True, eq=False)
 class Apart:
     """How far runs are from one another, relative to the size of the reference's latent.
 
-    `x0` and `x_t` (references, runs, places): the x0-hats, or latents, that both show at a place.
-    NaN where there is none: not finite, another shape, x0-hat not recorded.
+    `x0` and `x_t` (references, runs, places): |a − b| / |b| of the x0-hats, or latents, that both
+    show at a place. NaN where there is none: not finite, another shape, x0-hat not recorded.
     """
 
     x0: np.ndarray
     x_t: np.ndarray
 
 
-def apart(traces: Sequence[Trace], lanes: Sequence[Lane], alignment: Alignment) -> Apart:
-    """The relative L2 distances of all pairs of runs at the common places."""
-    points = [numbers(trace.latents) for trace in traces]
-    guesses = [numbers(trace.x0s) if has_x0(trace) else None for trace in traces]
-    steps = [one.steps[shown] for one, shown in zip(lanes, alignment.shown, strict=True)]
-    return Apart(_pairs(guesses, steps), _pairs(points, steps))
+def apart(
+    traces: Sequence[Trace], lanes: Sequence[Lane], alignments: Sequence[Alignment]
+) -> list[Apart]:
+    """The relative L2 distances of all pairs of runs at the places of each alignment."""
+    x0 = _pairs([guesses_of(trace) for trace in traces], lanes, alignments)
+    x_t = _pairs([numbers(trace.latents) for trace in traces], lanes, alignments)
+    return [Apart(*found) for found in zip(x0, x_t, strict=True)]
 
 
-def _pairs(arrays: list, steps: list[np.ndarray]) -> np.ndarray:
-    count = len(arrays)
+def guesses_of(trace: Trace) -> np.ndarray | None:
+    """x0-hat of each step in float64, None where a step did not record what the network said."""
+    return numbers(trace.x0s) if has_x0(trace) else None
+
+
+def _pairs(
+    arrays: list, lanes: Sequence[Lane], alignments: Sequence[Alignment]
+) -> list[np.ndarray]:
+    """One array (references, runs, places) for each alignment; each pair of steps is met once."""
+    count, ends = len(arrays), np.cumsum([len(one.places) for one in alignments])[:-1]
+    steps = [one.steps[np.concatenate([a.shown[i] for a in alignments])]
+             for i, one in enumerate(lanes)]  # fmt: skip
     found = np.full((count, count, len(steps[0])), np.nan)
-    for i, b in enumerate(arrays):
-        for j, a in enumerate(arrays):
+    sizes = [None if a is None else _lengths(a) for a in arrays]
+    for i in range(count):
+        for j in range(i, count):
+            a, b = arrays[i], arrays[j]
             if a is not None and b is not None and a.shape[1:] == b.shape[1:]:
-                found[i, j] = relative_distances(a[steps[j]], b[steps[i]])
-    return found
+                (at_i, at_j), back = np.unique([steps[i], steps[j]], axis=1, return_inverse=True)
+                off = _lengths(a[at_i] - b[at_j])[back.ravel()]
+                found[i, j] = _share(off, sizes[i][steps[i]])
+                found[j, i] = _share(off, sizes[j][steps[j]])
+    return np.split(found, ends, axis=2)
+
+
+def relative_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """|a − b| / |b| of arrays (n, …), one number for each of n; NaN where one is not finite."""
+    return _share(_lengths(a - b), _lengths(b))
+
+
+def _lengths(arrays: np.ndarray) -> np.ndarray:
+    flat = arrays.reshape(len(arrays), -1)
+    with np.errstate(all="ignore"):
+        return np.sqrt(np.einsum("ij,ij->i", flat, flat))
+
+
+def _share(off: np.ndarray, size: np.ndarray) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        found = off / np.maximum(size, 1e-12)
+    return np.where(np.isfinite(found), found, np.nan)
 
 
 def has_x0(trace: Trace) -> bool:
@@ -182,14 +207,14 @@ def to_ends(traces: Sequence[Trace]) -> list[list[np.ndarray | None]]:
     `trajectories.ending`'s.
     """
     ends = [ending(trace)[0] if has_x0(trace) else None for trace in traces]
-    guesses = [numbers(trace.x0s) if has_x0(trace) else None for trace in traces]
+    guesses = [guesses_of(trace) for trace in traces]
     return [[_to_end(guess, end) for guess in guesses] for end in ends]
 
 
 def _to_end(guesses: np.ndarray | None, end: np.ndarray | None) -> np.ndarray | None:
     if guesses is None or end is None or guesses.shape[1:] != end.shape:
         return None
-    return relative_distances(guesses, np.broadcast_to(end, guesses.shape))
+    return _share(_lengths(guesses - end), _lengths(end[None]))
 
 
 def arrival(distances: np.ndarray, near: float = NEAR) -> int | None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from diffusionlab.analysis.latents import numbers
 from diffusionlab.analysis.race import (
     ALIGNMENTS,
     NEAR,
     Alignment,
+    Apart,
     Lane,
     align,
     apart,
@@ -38,16 +38,17 @@ def lanes_data(traces: Sequence[Trace], labels: Sequence[str], size: int, every:
     lanes = [lane(trace, every) for trace in traces]
     decoded = all(len(trace.frames) == len(trace.steps) for trace in traces)
     block = _block(traces, lanes)
-    alignments = {}
-    for name in ALIGNMENTS:
-        alignment = align(lanes, name)
-        alignments[name] = _alignment_data(alignment, lanes) | _apart_data(traces, lanes, alignment)
+    alignments = [align(lanes, name) for name in ALIGNMENTS]
+    distances = apart(traces, lanes, alignments)
     return {
         "runs": [
             _run_data(trace, one, label, size, decoded, block)
             for trace, one, label in zip(traces, lanes, labels, strict=True)
         ],
-        "alignments": alignments,
+        "alignments": {
+            one.by: _alignment_data(one, far, lanes)
+            for one, far in zip(alignments, distances, strict=True)
+        },
         "to_ends": _ends_data(traces, lanes),
         "block": block,
         "near": NEAR,
@@ -59,7 +60,7 @@ def lanes_data(traces: Sequence[Trace], labels: Sequence[str], size: int, every:
 def _run_data(
     trace: Trace, one: Lane, label: str, size: int, decoded: bool, block: int
 ) -> dict[str, Any]:
-    guesses = numbers(trace.x0s)[one.steps] if has_x0(trace) else None
+    guesses = trace.x0s[one.steps] if has_x0(trace) else None
     sigmas = zip(one.steps, one.karras_sigmas, one.first_calls, strict=True)
     return {
         "label": label,
@@ -129,7 +130,7 @@ def averaged(latents: np.ndarray, block: int) -> np.ndarray:
 
 
 # ---- places and distances ---------------------------------------------------------------------
-def _alignment_data(alignment: Alignment, lanes: Sequence[Lane]) -> dict[str, Any]:
+def _alignment_data(alignment: Alignment, far: Apart, lanes: Sequence[Lane]) -> dict[str, Any]:
     return {
         "places": [plain(place) for place in alignment.places],
         "told": [place_told(alignment, i, lanes) for i in range(len(alignment.places))],
@@ -137,6 +138,7 @@ def _alignment_data(alignment: Alignment, lanes: Sequence[Lane]) -> dict[str, An
         "shown": alignment.shown.tolist(),
         "begun": alignment.begun.tolist(),
         "over": alignment.over.tolist(),
+        "distances": {"x0": packed(far.x0), "x_t": packed(far.x_t)},
     }
 
 
@@ -177,11 +179,6 @@ def about(alignment: Alignment, lanes: Sequence[Lane]) -> str:
         f"A place is a number of network calls, 1 to {last:.0f}. Each run shows the step to which "
         "that call belongs, and its last step when it has made all of its calls."
     )
-
-
-def _apart_data(traces: Sequence[Trace], lanes: Sequence[Lane], alignment: Alignment) -> dict:
-    found = apart(traces, lanes, alignment)
-    return {"distances": {"x0": packed(found.x0), "x_t": packed(found.x_t)}}
 
 
 def _ends_data(traces: Sequence[Trace], lanes: Sequence[Lane]) -> list[list[dict | None]]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
 import numpy as np
 
+from diffusionlab import views
+
 SIZES = ((1024, 768), (1920, 1080), (390, 844))
-STOPS = ("440154 481a6c 472f7d 414487 39568c 31688e 2a788e 23888e 1f988b 22a884 35b779 54c568 "
-         "7ad151 a5db36 d2e21b fde725").split()  # fmt: skip
+COLOURS = Path(views.__file__).parent / "js" / "colours.js"
+STOPS = re.findall("[0-9a-f]{6}", COLOURS.read_text().split("const SIGNED")[0])
 STRUCTURE = """() => [...document.querySelectorAll(".dl, .dl *")].map((e) =>
   [e.tagName, ...e.getAttributeNames().sort()].join(" "))"""
 TEXTS = """() => [document.querySelector(".dl").textContent,
