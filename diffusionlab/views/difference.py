@@ -82,8 +82,8 @@ def _check(traces: Sequence[Any], names: Sequence[str]) -> None:
 
 def _title(traces: Sequence[Trace], names: Sequence[str]) -> str:
     prompts = {trace.settings.prompt for trace in traces}
-    start = f"{names[0]} and {names[1]}"
-    return f"{start} · {prompts.pop()}" if len(prompts) == 1 else f"{start} · two prompts"
+    start = f"Two runs, {names[0]} and {names[1]}"
+    return f"{start} · {prompts.pop()}" if len(prompts) == 1 else start
 
 
 def _alignment(traces: Sequence[Trace]) -> str:

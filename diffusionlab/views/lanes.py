@@ -170,9 +170,9 @@ def about(alignment: Alignment, lanes: Sequence[Lane]) -> str:
             "at the nearest fraction of their way."
         )
     if alignment.by == "karras_sigma":
-        top = f"karras_sigma {first:.3g}" if np.isfinite(first) else "pure noise"
+        top = f"{first:.3g}" if np.isfinite(first) else "∞ (pure noise)"
         return (
-            f"A place is a noise level: {count} that the runs visit, {top} to karras_sigma "
+            f"A place is a noise level: {count} that the runs visit, karras_sigma {top} to "
             f"{last:.3g}. Each run shows its last step whose level is not below it."
         )
     return (

@@ -4,7 +4,8 @@
 const KINDS = ["x0", "x_t"];
 
 function render({ model, el }) {
-  const data = model.get("data"), lanes = lanesOf(data), [a, b] = data.labels;
+  const data = model.get("data"), lanes = lanesOf(data);
+  const [a, b] = data.labels.map((name) => brief(name));
   const sign = () => (BY.includes(model.get("align")) ? model.get("align") : BY[0]);
   const by = () => lanes.alignments[sign()];
   const place = () => inside(model.get("place"), by().count);

@@ -125,6 +125,12 @@ function turned(model, name, all, control) {
   };
 }
 
+// A name that does not fill a sentence.
+function brief(text, most = 28) {
+  const letters = Array.from(text);
+  return letters.length > most ? letters.slice(0, most - 1).join("") + "…" : text;
+}
+
 // Names in a sentence: "a, b and c", each in its own direction.
 function listed(names) {
   return names.flatMap((name, i) => [i === 0 ? "" : i === names.length - 1 ? " and " : ", ",

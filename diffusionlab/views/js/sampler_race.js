@@ -9,7 +9,7 @@ const APART_TOLD = ["of the two x0-hats", "of the two x_t", "of x0-hat to the en
 function render({ model, el }) {
   const data = model.get("data"), lanes = lanesOf(data), count = lanes.runs.length;
   const state = stateOf(model, lanes, data);
-  const { by, sign, what: apart, place, reference, nameOf } = state;
+  const { by, sign, what: apart, place, reference, nameOf, short } = state;
   const scrub = player({ model, name: "place", count: by().count, label: "place of the race",
     say: (i) => by().told[inside(i, by().count)] });
   const hide = () => { put(model, "revealed", false); put(model, "blind", !model.get("blind")); };
@@ -82,7 +82,7 @@ function render({ model, el }) {
   };
   // what does
   const moved = () => {
-    if (!colours.el.hidden) colours.show(sign(), reference(), place(), nameOf(reference()));
+    if (!colours.el.hidden) colours.show(sign(), reference(), place(), short(reference()));
     panes.forEach((one, run) => paint(one, run, state, lanes, colours));
     const said = sayPlace(state, lanes);
     sentence.replaceChildren(...said);
@@ -114,7 +114,8 @@ function stateOf(model, lanes, data) {
     if (hidden()) return letter(run);
     return (model.get("blind") ? `${letter(run)}: ` : "") + lanes.runs[run].label;
   };
-  return { model, by, sign, what, place, reference, hidden, order, spot, nameOf };
+  const short = (run) => brief(nameOf(run));
+  return { model, by, sign, what, place, reference, hidden, order, spot, nameOf, short };
 }
 
 // As many columns as keep the pictures large: five in a row at most.
@@ -141,7 +142,7 @@ function paint(one, run, state, lanes, colours) {
   const map = compared ? lanes.map(sign(), reference(), run, place()) : null;
   const far = lanes.distance("x0", sign(), reference(), run, place());
   one.cover(map, map && colours.top(sign(), reference(), place()), map && `${name}: x0-hat is `
-    + `${told(far, 2)} of its size from that of ${nameOf(reference())}${at && `, ${at}`}`);
+    + `${told(far, 2)} of its size from that of ${state.short(reference())}${at && `, ${at}`}`);
   one.el.classList.toggle("reference", run === reference());
   const tags = [run === reference() && "reference",
     !hidden() && !by().begun[run][place()] && "begins lower",
@@ -182,41 +183,41 @@ function curves({ by, sign, what, reference, order, spot, nameOf }, lanes) {
 }
 
 // "At karras_sigma 3.1: x0-hat nearest to that of ddim: heun (0.02); farthest: euler (0.6)."
-function sayPlace({ by, sign, what: apart, place, reference, nameOf }, lanes) {
+function sayPlace({ by, sign, what: apart, place, reference, short }, lanes) {
   const what = apart(), start = `At ${by().told[place()]}: `;
   const far = lanes.runs.map((_, run) => ({ run,
     far: lanes.distance(what, sign(), reference(), run, place()) }))
     .filter((one) => one.run !== reference());
   const good = far.filter((one) => Number.isFinite(one.far)).sort((a, b) => a.far - b.far);
   const of = { x0: "x0-hat", x_t: "x_t", end: "x0-hat" }[what];
-  const to = [what === "end" ? "the end of " : "that of ", bdi(nameOf(reference()))];
+  const to = [what === "end" ? "the end of " : "that of ", bdi(short(reference()))];
   const lost = far.length - good.length;
   const rest = lost ? ` ${lost} of ${far.length} runs have no distance here.` : "";
   if (!good.length) return [`${start}no run has a distance to `, ...to, "."];
   const first = good[0], last = good.at(-1);
   if (last.far < 1e-6) return [`${start}${of} of every run equals `, ...to, ".", rest];
   if (good.length === 1) {
-    return [`${start}${of} of `, bdi(nameOf(first.run)), ` is ${told(first.far, 2)} from `, ...to,
+    return [`${start}${of} of `, bdi(short(first.run)), ` is ${told(first.far, 2)} from `, ...to,
       ", relative to its size.", rest];
   }
-  return [`${start}${of} nearest to `, ...to, " is ", bdi(nameOf(first.run)),
-    ` (${told(first.far, 2)}), farthest `, bdi(nameOf(last.run)), ` (${told(last.far, 2)}).`, rest];
+  return [`${start}${of} nearest to `, ...to, " is ", bdi(short(first.run)),
+    ` (${told(first.far, 2)}), farthest `, bdi(short(last.run)), ` (${told(last.far, 2)}).`, rest];
 }
 
 // When each run's x0-hat comes within a share of the reference's end and stays there.
-function arrivals(data, { hidden, reference, nameOf }) {
+function arrivals(data, { hidden, reference, short }) {
   if (hidden()) return ["Names are hidden. Press r to reveal them."];
   const row = data.to_ends[reference()].map((end, run) => ({ run, end })).filter((one) => one.end);
   const there = row.filter((one) => one.end.arrived)
     .sort((a, b) => a.end.arrived.call - b.end.arrived.call);
   const never = row.filter((one) => !one.end.arrived);
   const near = `x0-hat within ${told(100 * data.near)} % of the end of `;
-  if (!row.length) return [near, bdi(nameOf(reference())), ": no distance is known."];
-  const parts = there.map(({ run, end: { arrived } }, i) => [i ? ", " : "", bdi(nameOf(run)),
+  if (!row.length) return [near, bdi(short(reference())), ": no distance is known."];
+  const parts = there.map(({ run, end: { arrived } }, i) => [i ? ", " : "", bdi(short(run)),
     ` at call ${arrived.call} (step ${arrived.step})`]).flat();
   const rest = never.length
-    ? [there.length ? "; never: " : "never: ", ...listed(never.map((one) => nameOf(one.run)))] : [];
-  return [near, bdi(nameOf(reference())), ", for good: ", ...parts, ...rest, "."];
+    ? [there.length ? "; never: " : "never: ", ...listed(never.map((one) => short(one.run)))] : [];
+  return [near, bdi(short(reference())), ", for good: ", ...parts, ...rest, "."];
 }
 
 export default { render };
