@@ -57,7 +57,7 @@ def diff(trace_a: Trace, trace_b: Trace, *, labels: Sequence[str] = ("A", "B")) 
         },
         limits={"place": (0, places - 1), "split": (0, 100)},
         pictures=lambda: _still(traces, names),
-        lighter="Show shorter runs, or save their pictures with filmstrips.",
+        lighter="Compare runs of fewer steps.",
     )
 
 

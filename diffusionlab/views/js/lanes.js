@@ -101,7 +101,8 @@ function coloursOf(model, data, lanes) {
 // What a difference map measures, for its colour bar.
 function measure(data, name) {
   const block = data.block > 1 ? `, averaged over ${data.block} × ${data.block} places` : "";
-  return ["|x0-hat − x0-hat of ", bdi(name), "|, root mean square over the channels" + block];
+  return ["|x0-hat − x0-hat of ", bdi(name), "|", make("span", { class: "extra" },
+    `, root mean square over the channels${block}`)];
 }
 
 // A word and the control that it names.
