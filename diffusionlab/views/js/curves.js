@@ -116,7 +116,7 @@ function scales(el, { x, y, lines }, tall) {
 function axesOf(scale, { x, y }) {
   const { left, right, top, bottom, size } = scale, most = (right - left) / size / 5;
   const word = (text, at) => drawn("text", { "font-size": size, ...at }, text);
-  const upright = ticks(scale.up.low, scale.up.high, { log: y.log, most: 4 });
+  const upright = ticks(scale.up.low, scale.up.high, { log: y.log, most: 5 });
   const level = ticks(scale.across.low, scale.across.high, { log: x.log, most })
     .filter((v) => !x.whole || Number.isInteger(v));
   return [
