@@ -164,9 +164,9 @@ def test_the_start_noise_is_told():
     base = traces.trace()
     same, other = lane_runs.moved(base, 0.0), lane_runs.moved(base, 5.0)
     told = lambda *runs: race(lane_runs.comparison(*runs)).data["start"]  # noqa: E731
-    assert told(base, same) == "All runs start from the same noise."
-    assert told(base, other).startswith("All other runs start from other noise than the first")
-    assert told(base, same, other).startswith("1 of them start from other noise")
+    assert told(base, same) == "All runs started from the same noise."
+    assert told(base, other).startswith("All other runs started from other noise than the first")
+    assert told(base, same, other).startswith("1 of them started from other noise")
     assert "different shapes" in told(base, lane_runs.cropped(base))
     assert "NaN" in told(base, lane_runs.bad_from(base, 0))
 

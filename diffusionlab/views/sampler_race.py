@@ -134,8 +134,8 @@ def start_told(traces: Sequence[Trace]) -> str:
     off = [float(start_off(traces[0], trace)) for trace in traces[1:]]
     count = sum(not value <= 1e-6 for value in off)
     if not count:
-        return "All runs start from the same noise."
-    which = "All other runs start" if count == len(off) else f"{count} of them start"
+        return "All runs started from the same noise."
+    which = "All other runs started" if count == len(off) else f"{count} of them started"
     largest = max(off) if all(value == value for value in off) else float("nan")
     return f"{which} from other noise than the first (up to {_short(largest)} of its size away)."
 
