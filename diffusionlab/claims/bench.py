@@ -51,7 +51,7 @@ class Bench:
     def traces(
         self, prompts: Sequence[str], first_seed: int = SEED, **settings: Any
     ) -> tuple[Trace, ...]:
-        """The run of each prompt, a seed each, in batches where that pays; latents alone are kept."""
+        """The run of each prompt, a seed each, in batches where that pays; latents are kept."""
         settings = {"num_steps": 20, "record": ()} | settings
         seeds = range(first_seed, first_seed + len(prompts))
         return self._once(
@@ -105,6 +105,13 @@ class Bench:
     def one_object(self) -> list[Prompt]:
         """Prompts of one object, as many as there may be samples."""
         return one_object_prompts(self.share, 2 * max(self.samples, 2))[: self.samples]
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """As many prompts as there may be samples: Toyland's, else the bench's own repeatedly."""
+        if "toyland" in self.model.config:
+            return [prompt.text for prompt in self.one_object]
+        return [self.prompt] * self.samples
 
     @cached_property
     def two_objects(self) -> list[Prompt]:

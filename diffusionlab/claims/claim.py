@@ -71,7 +71,7 @@ class Part:
         """The part with its number and its bar."""
         asked = f"{SENSES[self.sense]} {self.bar:.4g}"
         if self.sense == "near":
-            asked = f"within {self.within:.0%} of {self.bar:.4g}"
+            asked = f"within {100 * self.within:.2g} % of {self.bar:.4g}"
         answer = {True: "yes", False: "no", None: "not decided by these samples"}[self.holds]
         return f"{self.says}: {self.measured}; the claim needs {asked}: {answer}"
 

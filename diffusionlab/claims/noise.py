@@ -11,7 +11,7 @@ from PIL import Image
 from diffusionlab.analysis.latents import branch_eps, normality, numbers
 from diffusionlab.claims.bench import FEWER_STEPS, SEED, Bench
 from diffusionlab.claims.claim import Claim, Part
-from diffusionlab.claims.intervals import exact, mean
+from diffusionlab.claims.intervals import exact, mean, share
 from diffusionlab.generate import generate
 from diffusionlab.stages import add_noise, decode, draw_noise, encode
 from diffusionlab.toyland import render
@@ -38,17 +38,22 @@ def _pixels(image: Image.Image) -> np.ndarray:
 
 # ---- the start ---------------------------------------------------------------------------------
 def start_is_standard_normal(bench: Bench) -> tuple[Part, ...]:
-    """Test a start noise: its distribution at the 5 % level (Kolmogorov–Smirnov), its whiteness.
+    """Test start noises at the 5 % level, which pure noise passes 19 times in 20: usually they do.
 
-    Neighbours of white noise are correlated by less than 1.96 / √pairs in 95 of 100 draws.
+    Each for its distribution (Kolmogorov–Smirnov) and for neighbours: in white noise their
+    correlation stays within 1.96 / √pairs.
     """
-    noise = draw_noise(bench.model, SEED)
-    found, pairs = normality(noise), 2 * noise.values.numel()
+    normal, white = [], []
+    for i in range(bench.samples):
+        values = draw_noise(bench.model, SEED + i).values
+        channels, height, width = values.shape
+        pairs = channels * (height * (width - 1) + width * (height - 1))
+        normal.append(normality(values).gaussian)
+        white.append(abs(neighbours(values)) < 1.96 / pairs**0.5)
     return (
-        Part("distance from N(0, 1)", exact(found.distance), "below", found.bound),
-        Part("correlation of neighbours, without its sign", exact(abs(neighbours(noise.values))),
-             "below", 1.96 / pairs**0.5),
-    )  # fmt: skip
+        Part("share of start noises that pass for N(0, 1)", share(normal), "above", 0.5),
+        Part("share of start noises that pass for white", share(white), "above", 0.5),
+    )
 
 
 def scaled_by_the_number_of_steps(bench: Bench) -> tuple[Part, ...]:
@@ -72,13 +77,21 @@ def _furthest(bench: Bench, **changed: Any) -> float:
 
 def same_seed_same_picture(bench: Bench) -> tuple[Part, ...]:
     """Run again, then change what the claim does not name: the same picture has no difference."""
-    again = {"nothing": {}, "the steps": {"num_steps": FEWER_STEPS + 1},
-             "the guidance": {"guidance_scale": 3.0}, "the sampler": {"sampler": "heun"}}  # fmt: skip
+    again = {
+        "nothing": {},
+        "the steps": {"num_steps": FEWER_STEPS + 1},
+        "the guidance": {"guidance_scale": 3.0},
+        "the sampler": {"sampler": "heun"},
+    }
     return tuple(
-        Part(f"largest difference of a pixel, {name} changed", exact(_furthest(bench, **changed)),
-             "equals", 0)
+        Part(
+            f"largest difference of a pixel, {name} changed",
+            exact(_furthest(bench, **changed)),
+            "equals",
+            0,
+        )  # fmt: skip
         for name, changed in again.items()
-    )  # fmt: skip
+    )
 
 
 def unrepeatable(bench: Bench) -> tuple[Part, ...]:
@@ -137,13 +150,21 @@ def clean_at_the_beginning(bench: Bench) -> tuple[Part, ...]:
 
 
 def noise_in_many_small_steps(bench: Bench) -> tuple[Part, ...]:
-    """Add up all increments and compare with one jump; training would need one draw for each."""
-    schedule = bench.model.schedule
-    betas, last = schedule.betas, schedule.num_train_steps - 1
-    chained, jump = np.sqrt(np.prod(1 - betas)), schedule.level_at(timestep=last).alpha
+    """Add all increments one by one and compare with the one jump that training takes instead.
+
+    If noise is added that way, signal and noise must end where the jump does (noise: to 5 %, a draw
+    of 4096 numbers is off by 1 %).
+    """
+    schedule, rng = bench.model.schedule, bench.rng("increments")
+    signal, noise = 1.0, np.zeros(4096)
+    for beta in schedule.beta:
+        signal, kept = signal * np.sqrt(1 - beta), np.sqrt(1 - beta) * noise
+        noise = kept + np.sqrt(beta) * rng.standard_normal(noise.shape)
+    jump = schedule.level_at(timestep=schedule.num_train_steps - 1)
     return (
-        Part("signal rate of all increments over that of the jump", exact(chained / jump), "near",
-             1, 1e-6),
+        Part("signal after all increments", exact(signal), "near", jump.alpha, 1e-6),
+        Part("spread of the noise after all increments", exact(noise.std()), "near", jump.sigma,
+             0.05),
     )  # fmt: skip
 
 
@@ -153,17 +174,12 @@ def removed_noise_has_structure(bench: Bench) -> tuple[Part, ...]:
     Structure: neighbours at least half as alike as in the latent of the picture.
     """
     beyond = []
-    for trace in bench.traces(_prompts(bench), num_steps=FEWER_STEPS, record=("predictions",)):
+    for trace in bench.traces(bench.texts, num_steps=FEWER_STEPS, record=("predictions",)):
         said = trace.steps[len(trace.steps) // 2].predictions[0]
         removed = neighbours(branch_eps(said, "cond"))
         beyond.append(removed - neighbours(trace.latents[-1]) / 2)
     return (Part("correlation of neighbours in the noise, beyond half that in the picture",
                  mean(beyond), "above", 0),)  # fmt: skip
-
-
-def _prompts(bench: Bench) -> list[str]:
-    known = "toyland" in bench.model.config
-    return [p.text for p in bench.one_object] if known else [bench.prompt] * bench.samples
 
 
 def starts_as_static(bench: Bench) -> tuple[Part, ...]:
@@ -179,7 +195,7 @@ def starts_as_static(bench: Bench) -> tuple[Part, ...]:
 
 CLAIMS = (
     Claim("C1", "Generation begins with pure random noise.", "exhibit page", 4,
-          start_is_standard_normal),
+          start_is_standard_normal, True),
     Claim("C4", "The first noise is scaled by the number of steps.", "article", 4,
           scaled_by_the_number_of_steps),
     Claim("C6", "Same seed and prompt give the same picture.", "article", 4,

@@ -142,12 +142,12 @@ def one_word_changed(text: str, rng: np.random.Generator) -> str | None:
 def order_matters_as_words_do(bench: Bench) -> tuple[Part, ...]:
     """Shuffle prompts. For order to matter, rows move, and the vector as far as for a new word."""
     rng, changed, further = bench.rng("order"), [], []
-    for prompt in bench.one_object:
-        words = prompt.text.split()
+    for prompt in bench.texts:
+        words = prompt.split()
         mixed = " ".join(words[i] for i in rng.permutation(len(words)))
-        other = one_word_changed(prompt.text, rng)
-        changed.append(not np.array_equal(_rows(bench, prompt.text), _rows(bench, mixed)))
-        own, shuffled = _pooled(bench, prompt.text), _pooled(bench, mixed)
+        other = one_word_changed(prompt, rng)
+        changed.append(not np.array_equal(_rows(bench, prompt), _rows(bench, mixed)))
+        own, shuffled = _pooled(bench, prompt), _pooled(bench, mixed)
         if other:
             further.append(_cosine(own, _pooled(bench, other)) - _cosine(own, shuffled))
     return (
@@ -203,7 +203,9 @@ def a_picture_is_as_good_as_text(bench: Bench) -> tuple[Part, ...]:
     The vector is made as long as the text's own; nine in ten of what the text gets right is enough.
     """
     prompts, settings = bench.one_object, dict(num_steps=FEWER_STEPS, record=())
-    vectors = embed_images(bench.model, list(rendered([p.scene for p in prompts], bench.model.size)))
+    vectors = embed_images(
+        bench.model, list(rendered([p.scene for p in prompts], bench.model.size))
+    )
     by_text = _object_right(bench, bench.pictures([p.text for p in prompts], **settings), prompts)
     made = [
         bench.run(p.text, seed=SEED + i, text_embedding=_spread(bench, p.text, vector), **settings)
