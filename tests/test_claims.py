@@ -239,7 +239,7 @@ def test_the_bench_says_what_it_cannot_do(tiny_model):
             Bench(tiny_model, samples)
     bench = Bench(tiny_model, 2)
     for ask in (lambda: bench.one_object, lambda: bench.judged([bench.run(num_steps=1).image])):
-        with pytest.raises(InputError, match=r"was not trained on Toyland.*use dl\.load\(\)"):
+        with pytest.raises(InputError, match=r"has no toyland\.json.*asked of dl\.load\(\)"):
             ask()
     assert bench.texts == [bench.prompt] * 2 and len(bench.scenes) == 2
 
@@ -316,7 +316,7 @@ def test_the_page_counts_verdicts_and_those_that_flip(tool):
 
 def test_a_claim_that_cannot_be_asked_stands_in_the_page_with_its_reason(tool, tiny_model):
     row = tool.asked(Bench(tiny_model, 2), "A16")
-    assert row.verdict == "not asked" and "was not trained on Toyland" in row.sentences[0]
+    assert row.verdict == "not asked" and "has no toyland.json" in row.sentences[0]
     assert tool.asked(Bench(tiny_model, 2), "A12").verdict == "false"
 
 

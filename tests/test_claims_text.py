@@ -39,7 +39,7 @@ def test_it_is_asked_of_any_checkpoint(name, tiny):
 
 @pytest.mark.parametrize("name", sorted(NEED_TOYLAND))
 def test_where_captions_are_needed_another_model_is_told_so(name, tiny):
-    with pytest.raises(InputError, match=r"was not trained on Toyland.*use dl\.load\(\)"):
+    with pytest.raises(InputError, match=r"has no toyland\.json.*asked of dl\.load\(\)"):
         CLAIMS[name].ask(tiny)
 
 

@@ -13,11 +13,12 @@ from diffusionlab.generate import generate
 from diffusionlab.pipeline import LatentDiffusion
 from diffusionlab.side_by_side import MOST_RUNS, compare
 from diffusionlab.taps import is_watched
-from diffusionlab.toyland import FULL, SHARES, Scene, Share, scene
+from diffusionlab.toyland import FULL, Scene, Share, scene
 from diffusionlab.trace import Trace
 from diffusionlab.training.data import SEEDS
 from diffusionlab.training.judge_nets import Verdict, judge, load_judges
 from diffusionlab.training.prompted import Prompt, one_object_prompts, two_object_prompts
+from diffusionlab.training.quality import share_of
 
 PROMPT = "a red car in the city at night"
 FEW, SEED = 12, 20_000  # samples in a notebook; the first seed, far from those of the notebooks
@@ -51,24 +52,32 @@ class Bench:
     def traces(
         self, prompts: Sequence[str], first_seed: int = SEED, **settings: Any
     ) -> tuple[Trace, ...]:
-        """The run of each prompt, a seed each, in batches where that pays; latents are kept."""
-        settings = {"num_steps": 20, "record": ()} | settings
-        seeds = range(first_seed, first_seed + len(prompts))
+        """The run of each prompt, a seed each, in batches where that pays."""
+        settings = {"num_steps": 20, "record": ("predictions",)} | settings
         return self._once(
-            (*prompts, first_seed), settings, lambda: self._together(prompts, seeds, settings)
+            (*prompts, first_seed),
+            settings,
+            lambda: tuple(
+                trace
+                for i in range(0, len(prompts), MOST_RUNS)
+                for trace in self._together(prompts[i : i + MOST_RUNS], first_seed + i, settings)
+            ),
         )
+
+    def _together(self, prompts: Sequence[str], first_seed: int, settings: dict) -> Sequence:
+        seeds = list(range(first_seed, first_seed + len(prompts)))
+        wanted = dict(prompts=list(prompts), seeds=seeds, progress=False)
+        return compare(self.model, **wanted, **settings).traces
 
     def pictures(self, prompts: Sequence[str], first_seed: int = SEED, **settings: Any) -> list:
         """The image of each of `traces`."""
         return [trace.image for trace in self.traces(prompts, first_seed, **settings)]
 
-    def _together(self, prompts: Sequence[str], seeds: range, settings: dict) -> tuple[Trace, ...]:
-        told: list[Trace] = []
-        for i in range(0, len(prompts), MOST_RUNS):
-            part = slice(i, i + MOST_RUNS)
-            axes = {"prompts": list(prompts[part]), "seeds": list(seeds[part])}
-            told += compare(self.model, **axes, progress=False, **settings).traces
-        return tuple(told)
+    def kept(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` returns, made once under this key."""
+        if key not in self._runs:
+            self._runs[key] = make()
+        return self._runs[key]
 
     def _once(self, what: tuple, settings: dict, make: Callable[[], Any]) -> Any:
         """What `make` makes, kept for the next who asks; never of a network that is intervened in.
@@ -77,10 +86,7 @@ class Bench:
         """
         if is_watched(self.model.unet) or "text_embedding" in settings:
             return make()
-        key = (*what, *sorted((name, repr(value)) for name, value in settings.items()))
-        if key not in self._runs:
-            self._runs[key] = make()
-        return self._runs[key]
+        return self.kept((*what, repr(sorted(settings.items(), key=str))), make)
 
     def rng(self, name: str) -> np.random.Generator:
         """The dice of an experiment."""
@@ -89,29 +95,25 @@ class Bench:
     # ---- prompts and judges ---------------------------------------------------------------
     @cached_property
     def share(self) -> Share:
-        """The part of Toyland's world that the model was shown.
-
-        Errors: InputError for a model that was trained on something else.
-        """
-        name = self.model.config.get("toyland", {}).get("share")
-        if name not in SHARES:
+        """The part of Toyland's world that the model was shown; InputError for other models."""
+        if "toyland" not in self.model.config:
             raise InputError(
-                f"{self.model.name} was not trained on Toyland; this claim is asked with Toyland's "
-                "prompts and judged by networks that know its world alone: use dl.load()"
+                f"model {self.model.name} has no toyland.json, and the judges know Toyland alone; "
+                "this claim is asked of dl.load(), others of any checkpoint"
             )
-        return SHARES[name]
+        return share_of(self.model)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """As many prompts as samples, for what needs no judge: of Toyland, else the bench's own."""
+        if "toyland" in self.model.config:
+            return [prompt.text for prompt in self.one_object]
+        return [self.prompt] * self.samples
 
     @cached_property
     def one_object(self) -> list[Prompt]:
         """Prompts of one object, as many as there may be samples."""
         return one_object_prompts(self.share, 2 * max(self.samples, 2))[: self.samples]
-
-    @cached_property
-    def texts(self) -> list[str]:
-        """As many prompts as there may be samples: Toyland's, else the bench's own repeatedly."""
-        if "toyland" in self.model.config:
-            return [prompt.text for prompt in self.one_object]
-        return [self.prompt] * self.samples
 
     @cached_property
     def two_objects(self) -> list[Prompt]:
@@ -124,7 +126,7 @@ class Bench:
 
         Any model may be shown their pictures; Toyland those of its own share of the world.
         """
-        share = SHARES.get(self.model.config.get("toyland", {}).get("share"), FULL)
+        share = self.share if "toyland" in self.model.config else FULL
         first, found = SEEDS["test"] + 5_000_000, []
         while len(found) < self.samples:
             drawn = scene(first, share, style="plain")

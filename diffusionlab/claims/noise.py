@@ -174,7 +174,7 @@ def removed_noise_has_structure(bench: Bench) -> tuple[Part, ...]:
     Structure: neighbours at least half as alike as in the latent of the picture.
     """
     beyond = []
-    for trace in bench.traces(bench.texts, num_steps=FEWER_STEPS, record=("predictions",)):
+    for trace in bench.traces(bench.texts, num_steps=FEWER_STEPS):
         said = trace.steps[len(trace.steps) // 2].predictions[0]
         removed = neighbours(branch_eps(said, "cond"))
         beyond.append(removed - neighbours(trace.latents[-1]) / 2)

@@ -202,7 +202,7 @@ def a_picture_is_as_good_as_text(bench: Bench) -> tuple[Part, ...]:
 
     The vector is made as long as the text's own; nine in ten of what the text gets right is enough.
     """
-    prompts, settings = bench.one_object, dict(num_steps=FEWER_STEPS, record=())
+    prompts, settings = bench.one_object, dict(num_steps=FEWER_STEPS)
     vectors = embed_images(
         bench.model, list(rendered([p.scene for p in prompts], bench.model.size))
     )
