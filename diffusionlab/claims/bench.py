@@ -38,7 +38,7 @@ class Bench:
                 f"samples is {shown(samples)}; a whole number from 2 up is allowed, {FEW} is usual"
             )
         self.model, self.samples, self.prompt = model, samples, prompt
-        self._runs: dict[tuple, Any] = {}
+        self._runs: dict[Any, Any] = {}
 
     # ---- runs -----------------------------------------------------------------------------
     def run(self, prompt: str | None = None, **settings: Any) -> Trace:

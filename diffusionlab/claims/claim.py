@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from diffusionlab.errors import InputError, shown
 
@@ -87,7 +86,6 @@ class Finding:
     claim: Claim
     parts: tuple[Part, ...]
     model: str = ""
-    numbers: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
