@@ -186,6 +186,14 @@ def test_a_claim_is_examined_on_a_model_and_on_a_bench(tiny_model):
     assert repr(found).startswith("A12 false: The whole prompt becomes one vector.\n  vectors")
 
 
+def test_no_notice_is_printed_about_an_experiments_own_prompts(tiny_model, capsys):
+    tokenize(tiny_model, "a " * 40)
+    assert "dropped" in capsys.readouterr().err
+    examine(tiny_model, "A7")
+    told = capsys.readouterr()
+    assert told.out == told.err == ""
+
+
 def test_claims_marked_as_sampled_are_those_that_sample(tiny_model):
     bench, wrong = Bench(tiny_model, 2), []
     for name, held in CLAIMS.items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stderr
 from importlib import import_module
+from io import StringIO
 
 from diffusionlab.claims.bench import FEW, Bench
 from diffusionlab.claims.claim import Claim, Finding
@@ -39,8 +41,11 @@ def examine(model: LatentDiffusion | Bench, name: str, samples: int = FEW) -> Fi
     """Hold one claim against a model and return what was measured, with the verdict.
 
     Hand the same `Bench` to several claims and they share their runs; then `samples` is the
-    bench's. Errors: InputError for an unknown name, and where this model cannot be asked.
+    bench's. Notices are not printed: the prompts are the experiment's own, and some are too long on
+    purpose. Errors: InputError for an unknown name, and where this model cannot be asked.
     """
     claim = find(name)
     bench = model if isinstance(model, Bench) else Bench(model, samples)
-    return Finding(claim, claim.ask(bench), bench.model.name)
+    with redirect_stderr(StringIO()):
+        parts = claim.ask(bench)
+    return Finding(claim, parts, bench.model.name)
