@@ -170,6 +170,11 @@ def test_no_name_is_given_twice(monkeypatch):
         catalogue._gathered()
 
 
+def test_claims_stand_in_the_order_of_their_numbers():
+    names = list(CLAIMS)
+    assert names.index("A5") < names.index("A12") < names.index("B4") < names.index("B12")
+
+
 def test_an_unknown_claim_lists_those_there_are():
     assert find("A5") is CLAIMS["A5"]
     with pytest.raises(InputError, match="claim 'A55' is not known; did you mean 'A5'") as told:

@@ -6,8 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from diffusionlab.analysis.autoencoder import roundtrip
 from diffusionlab.claims import Bench, latents
@@ -48,9 +46,7 @@ def test_where_the_judges_are_needed_another_model_is_told_so(name, tiny):
 
 
 def test_what_the_architecture_decides(tiny):
-    expected = {"B3": "partly", "B6": "true", "B17": "partly", "B19": "false", "B21": "partly",
-                "B27": "true", "B31": "true"}  # fmt: skip
-    assert {name: verdict(name, tiny) for name in expected} == expected
+    assert {name: verdict(name, tiny) for name in ("B3", "B6")} == {"B3": "partly", "B6": "true"}
 
 
 def test_the_saving_is_counted(tiny):
@@ -59,36 +55,6 @@ def test_the_saving_is_counted(tiny):
     assert size.measured.value == pytest.approx(23 / 24)
     many = SimpleNamespace(size=64, size_factor=8, latent_channels=16)  # as in later models
     assert verdict("B3", SimpleNamespace(model=many)) == "false"
-
-
-# ---- calls -------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("calls", "bypassed", "latent"),
-    [
-        (["unet", "unet", "decoder"], "true", "true"),
-        (["unet", "decoder", "unet", "decoder"], "partly", "false"),
-        (["encoder", "unet", "unet", "decoder"], "partly", "false"),
-    ],
-)
-def test_calls_in_another_order_would_change_the_verdicts(calls, bypassed, latent, monkeypatch):
-    monkeypatch.setattr(latents, "_calls", lambda bench: calls)
-    assert (verdict("B27", None), verdict("B31", None)) == (bypassed, latent)
-
-
-def test_a_run_calls_the_networks_in_this_order_and_no_hook_stays(tiny):
-    parts = tiny.model.unet, tiny.model.vae.decoder
-    before = [dict(part._forward_pre_hooks) for part in parts]
-    assert latents._calls(tiny) == ["unet"] * 4 + ["decoder"]
-    assert [dict(part._forward_pre_hooks) for part in parts] == before
-
-
-def test_convolutions_are_seen_with_their_shapes():
-    net = nn.Sequential(nn.Conv2d(2, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 3, 2, stride=2))
-    with latents._convolutions(net) as shapes:
-        net(torch.zeros(1, 2, 4, 4))
-    assert shapes == [((2, 4, 4), (5, 4, 4)), ((5, 4, 4), (3, 2, 2))]
-    net(torch.zeros(1, 2, 4, 4))
-    assert len(shapes) == 2
 
 
 # ---- autoencoders made by hand -----------------------------------------------------------------
@@ -161,23 +127,6 @@ def test_what_comes_back_of_noise(wrong, expected, tiny, monkeypatch):
     monkeypatch.setattr(latents, "decode", lambda model, z: z)
     monkeypatch.setattr(latents, "encode", lambda model, z: SimpleNamespace(values=(1 + wrong) * z))
     assert verdict("B26", tiny) == expected  # a tenth of the amplitude, a hundredth of the power
-
-
-# ---- the decoder's output ----------------------------------------------------------------------
-@pytest.mark.parametrize(("worst", "expected"), [(1.0, "true"), (1.01, "partly"), (3.0, "false")])
-def test_how_far_the_output_reaches(worst, expected, monkeypatch):
-    values = np.linspace(-worst, worst, 3000).reshape(10, 100, 3)
-    monkeypatch.setattr(latents, "_outputs", lambda bench, count=None: [(values, values)] * 12)
-    assert verdict("B20", None) == expected
-
-
-def test_pixels_that_nobody_computed_would_be_found(monkeypatch):
-    raw = np.zeros((8, 8, 3))  # decodes to 127.5
-    picture = np.full((8, 8, 3), 128.0)
-    picture[:6] = 60
-    monkeypatch.setattr(latents, "_outputs", lambda bench, count=None: [(raw, picture)])
-    (part,) = latents.most_pixels_are_never_computed(None)
-    assert part.measured.value == 0.25 and part.holds
 
 
 # ---- Toyland ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import redirect_stderr
 from importlib import import_module
 from io import StringIO
@@ -11,7 +12,7 @@ from diffusionlab.claims.claim import Claim, Finding
 from diffusionlab.errors import InputError, close_matches, shown
 from diffusionlab.pipeline import LatentDiffusion
 
-CHAPTERS = ("text", "latents", "noise")
+CHAPTERS = ("text", "latents", "decoder", "noise")
 
 
 def _gathered() -> dict[str, Claim]:
@@ -21,7 +22,13 @@ def _gathered() -> dict[str, Claim]:
             if claim.id in found:
                 raise ValueError(f"two claims are called {claim.id}")
             found[claim.id] = claim
-    return found
+    return {name: found[name] for name in sorted(found, key=_place)}
+
+
+def _place(name: str) -> tuple[str, int, str]:
+    """Where a name stands: B4 before B12."""
+    letter, number, rest = re.fullmatch(r"([A-Z])(\d+)(.*)", name).groups()
+    return letter, int(number), rest
 
 
 CLAIMS: dict[str, Claim] = _gathered()
