@@ -12,7 +12,7 @@ from diffusionlab.analysis.guidance import recombined
 from diffusionlab.analysis.guidance_sweep import clipped, saturation
 from diffusionlab.analysis.latents import branch_eps, branch_x0, numbers
 from diffusionlab.analysis.same_runs import distance
-from diffusionlab.analysis.similarity import angle
+from diffusionlab.analysis.similarity import angle, correlation
 from diffusionlab.claims.bench import SEED, Bench
 from diffusionlab.claims.claim import Claim, Part
 from diffusionlab.claims.intervals import exact, mean, share
@@ -38,7 +38,8 @@ def images_at(bench: Bench, scale: float) -> list:
 
 def kept_to(bench: Bench, scale: float) -> np.ndarray:
     """(n,): how much of its prompt each picture shows at a scale."""
-    return scores(bench, images_at(bench, scale), bench.one_object)
+    prompts = bench.one_object
+    return scores(bench, images_at(bench, scale), prompts)
 
 
 # ---- a scale of one ------------------------------------------------------------------------------
@@ -235,7 +236,8 @@ def higher_is_more_literal(bench: Bench) -> tuple[Part, ...]:
 def variety_against_adherence(bench: Bench) -> tuple[Part, ...]:
     """Draw "a car", say, from many seeds at scales 1 and 8: adherence should rise, variety fall.
 
-    The prompt names its object alone, so that there is something left to vary.
+    The prompt names its object alone, so that there is something left to vary. Variety is 1 less
+    the correlation of a picture with the mean of all: contrast, which guidance changes, is out.
     """
     kind, kept, spread = bench.one_object[0].kinds[0], [], []
     for scale in (1, 8):
@@ -243,16 +245,16 @@ def variety_against_adherence(bench: Bench) -> tuple[Part, ...]:
         images = bench.pictures(texts, num_steps=STEPS, guidance_scale=scale)
         kept.append(np.array([float(kind in seen.kinds) for seen in bench.judged(images)]))
         arrays = np.stack([values(image) for image in images])
-        spread.append(np.array([rms(picture, arrays.mean(axis=0)) for picture in arrays]))
+        spread.append(np.array([1 - correlation(each, arrays.mean(axis=0)) for each in arrays]))
     away = mean(spread[1] - spread[0])
     return (
         Part("growth of the share kept to from 1 to 8", mean(kept[1] - kept[0]), "above", 0),
-        Part("growth of a picture's distance from the mean", away, "below", 0),
+        Part("growth of the variety from 1 to 8", away, "below", 0),
     )
 
 
 def negative_prompts_act(bench: Bench) -> tuple[Part, ...]:
-    """Name each prompt's colour as its negative prompt too: the picture should change, the colour go.
+    """Name each prompt's colour as its negative prompt too: the picture changes, the colour goes.
 
     Bars: more than half of the pictures.
     """

@@ -66,10 +66,10 @@ def ddpm_needs_a_thousand(bench: Bench) -> tuple[Part, ...]:
 
 def ddim_is_deterministic(bench: Bench) -> tuple[Part, ...]:
     """Run DDIM twice with other dice after the start, then judge its pictures of 50 steps."""
+    prompts = bench.one_object[: few(bench)]
     again = [bench.run(num_steps=10, noise=noise) for noise in ("sequential", "brownian")]
     off = rms(*(numbers(run.latents[-1]) for run in again))
-    runs = long_runs(bench)
-    found = right(bench, [run.image for run in runs], bench.one_object[: len(runs)])
+    found = right(bench, [run.image for run in long_runs(bench)], prompts)
     return (
         Part("difference that the dice make after the start", exact(off), "equals", 0),
         Part("share of 50-step pictures with all that was asked", share(found), "above", 0.5),
@@ -78,8 +78,9 @@ def ddim_is_deterministic(bench: Bench) -> tuple[Part, ...]:
 
 def ten_to_twenty_suffice(bench: Bench) -> tuple[Part, ...]:
     """Judge ten steps of DPM-Solver++(2M), and compare its errors with DDIM's on an exact world."""
+    prompts = bench.one_object
     images = bench.pictures(bench.texts, num_steps=10, sampler="dpmpp_2m")
-    found = right(bench, images, bench.one_object)
+    found = right(bench, images, prompts)
     error = _errors("ddim").errors[1] / _errors("dpmpp_2m").errors[1]
     return (
         Part("share of ten-step pictures with all that was asked", share(found), "above", 0.5),
@@ -92,9 +93,10 @@ def twenty_to_fifty_are_needed(bench: Bench) -> tuple[Part, ...]:
 
     Bars: half of the pictures, a twentieth of what was asked for, and 30 dB, where it is seen.
     """
+    prompts = bench.one_object
     made = [bench.pictures(bench.texts, num_steps=n) for n in (10, 20)]
-    good = right(bench, made[1], bench.one_object)
-    ten, twenty = (scores(bench, images, bench.one_object) for images in made)
+    good = right(bench, made[1], prompts)
+    ten, twenty = (scores(bench, images, prompts) for images in made)
     off = mean(psnr(*pair) for pair in zip(*made, strict=True))
     return (
         Part("share of twenty-step pictures with all that was asked", share(good), "above", 0.5),

@@ -139,8 +139,8 @@ def most_structure_in_ten_of_fifty(bench: Bench) -> tuple[Part, ...]:
 
 def recognisable_after_ten_of_fifty(bench: Bench) -> tuple[Part, ...]:
     """Let the judge look at x_t and at x0-hat, decoded, after 10 of 50 steps; 80 % is claimed."""
+    prompts = bench.one_object[: few(bench)]
     runs = long_runs(bench)
-    prompts = bench.one_object[: len(runs)]
     latents = {"x_t": [run.latents[10] for run in runs], "x0-hat": [run.x0s[9] for run in runs]}
     parts = []
     for name, found in latents.items():
@@ -171,8 +171,9 @@ def a_short_run_is_a_long_one_stopped(bench: Bench) -> tuple[Part, ...]:
 
 def not_in_one_shot(bench: Bench) -> tuple[Part, ...]:
     """Let one step go the whole way, and judge it beside twenty steps of the same seed."""
+    prompts = bench.one_object
     once, whole = (bench.pictures(bench.texts, num_steps=n) for n in (1, 20))
-    found = [right(bench, images, bench.one_object) for images in (once, whole)]
+    found = [right(bench, images, prompts) for images in (once, whole)]
     fine = [bands(values(a))[1] / bands(values(b))[1] for a, b in zip(once, whole, strict=True)]
     return (
         Part(
