@@ -17,7 +17,7 @@ from diffusionlab.claims.bench import SEED, Bench
 from diffusionlab.claims.claim import Claim, Part
 from diffusionlab.claims.intervals import exact, mean, share
 from diffusionlab.claims.pictures import rms, scores, values
-from diffusionlab.claims.steps import few
+from diffusionlab.claims.steps import few, runs_of
 from diffusionlab.inside.estimate import estimate
 from diffusionlab.stages import decode, draw_noise, embed, predict, tokenize
 from diffusionlab.trace import Prediction, Trace, to_numpy
@@ -29,7 +29,7 @@ NOTHING = 0.05  # of what was asked for; a smaller gain is no gain
 
 def runs_at(bench: Bench, scale: float) -> tuple[Trace, ...]:
     """One run for each prompt; the seeds are the same at every scale."""
-    return bench.traces(bench.texts, num_steps=STEPS, guidance_scale=scale)
+    return runs_of(bench, bench.texts, num_steps=STEPS, guidance_scale=scale)
 
 
 def images_at(bench: Bench, scale: float) -> list:
