@@ -245,6 +245,7 @@ def variety_against_adherence(bench: Bench) -> tuple[Part, ...]:
         images = bench.pictures(texts, num_steps=STEPS, guidance_scale=scale)
         kept.append(np.array([float(kind in seen.kinds) for seen in bench.judged(images)]))
         arrays = np.stack([values(image) for image in images])
+        arrays -= arrays.mean(axis=(1, 2, 3), keepdims=True)
         spread.append(np.array([1 - correlation(each, arrays.mean(axis=0)) for each in arrays]))
     away = mean(spread[1] - spread[0])
     return (
