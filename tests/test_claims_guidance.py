@@ -73,7 +73,9 @@ def test_another_formula_would_show(tiny):
     run = tiny.run(num_steps=guidance.STEPS)
     bench = SimpleNamespace(run=lambda **settings: changed(run, guidance_scale=6.0))
     assert holds(guidance.the_formula(bench)) == [False, True, True]
-    bench = SimpleNamespace(run=lambda **settings: changed(run, guidance_rescale=0.7))
+    bench = SimpleNamespace(
+        model=tiny.model, run=lambda **settings: changed(run, guidance_rescale=0.7)
+    )
     assert not any(holds(guidance.the_formula(bench)))
     assert not guidance.the_text_direction_is_amplified(bench)[0].holds
 
@@ -82,6 +84,13 @@ def test_rows_of_every_call_are_counted_and_no_hook_stays(tiny):
     one, off, calls = guidance.two_passes_per_step(Bench(tiny.model, 2))
     assert (one.measured.value, off.measured.value, calls.measured.value) == (2, 1, 1)
     assert not tiny.model.unet._forward_pre_hooks
+
+
+@pytest.mark.parametrize("name", ["G7", "G8", "G14"])
+def test_a_model_of_one_pass_is_told_so(name):
+    told = SimpleNamespace(embeds_guidance=True, name="distilled")
+    with pytest.raises(InputError, match=r"distilled is told the guidance scale.*use dl\.load\(\)"):
+        CLAIMS[name].ask(SimpleNamespace(model=told))
 
 
 def judged_bench(by_scale, verdict):

@@ -18,6 +18,7 @@ from diffusionlab.claims.claim import Claim, Part
 from diffusionlab.claims.intervals import exact, mean, share
 from diffusionlab.claims.pictures import rms, scores, values
 from diffusionlab.claims.steps import few, runs_of
+from diffusionlab.errors import InputError
 from diffusionlab.generate import generate
 from diffusionlab.inside.estimate import estimate
 from diffusionlab.stages import decode, draw_noise, embed, predict, tokenize
@@ -31,6 +32,15 @@ NOTHING = 0.05  # of what was asked for; a smaller gain is no gain
 def runs_at(bench: Bench, scale: float) -> tuple[Trace, ...]:
     """One run for each prompt; the seeds are the same at every scale."""
     return runs_of(bench, bench.texts, num_steps=STEPS, guidance_scale=scale)
+
+
+def check_branches(bench: Bench) -> None:
+    """Refuse a model that is told the scale and has no unconditional pass."""
+    if bench.model.embeds_guidance:
+        raise InputError(
+            f"{bench.model.name} is told the guidance scale and runs one pass; this claim is about "
+            "models with two: use dl.load(), or a checkpoint that was not distilled"
+        )
 
 
 def images_at(bench: Bench, scale: float) -> list:
@@ -124,6 +134,7 @@ def twice_the_computation(bench: Bench) -> tuple[Part, ...]:
 
 def without_any_text(bench: Bench) -> tuple[Part, ...]:
     """Look at what the pass without a prompt reads, and put zeros in its place."""
+    check_branches(bench)
     model, level = bench.model, bench.model.schedule.levels(20)[0]
     empty = embed(model, tokenize(model, ""), negative=True)
     zeros = replace(empty, hidden=tuple(np.zeros_like(to_numpy(h)) for h in empty.hidden))
@@ -142,6 +153,7 @@ def without_any_text(bench: Bench) -> tuple[Part, ...]:
 # ---- the direction -------------------------------------------------------------------------------
 def the_scale_sets_the_difference(bench: Bench) -> tuple[Part, ...]:
     """Compare runs at scales 2 and 8: how far the branches are apart, first at one same x_t."""
+    check_branches(bench)
     ends = {g: runs_at(bench, g) for g in (2, 8)}
     first = {g: [run.predictions[0] for run in runs] for g, runs in ends.items()}
     apart = max(_apart(b) / _apart(a) for a, b in zip(first[2], first[8], strict=True))
@@ -167,6 +179,7 @@ def _pushed(call: Prediction) -> float:
 
 def the_text_direction_is_amplified(bench: Bench) -> tuple[Part, ...]:
     """Take angle and length of what guidance adds, beside the difference of the branches."""
+    check_branches(bench)
     calls = bench.run(num_steps=STEPS, guidance_scale=8.0).predictions
     turned = max(
         angle(numbers(c.guided) - numbers(c.uncond), numbers(c.cond) - numbers(c.uncond))

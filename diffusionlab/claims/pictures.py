@@ -46,8 +46,8 @@ def rms(a: np.ndarray, b: np.ndarray) -> float:
 def bands(picture: np.ndarray) -> tuple[float, float]:
     """The power of a picture (height, width, 3) below and above a quarter of the frequencies.
 
-    The mean is left out.
+    The mean is left out; a flat picture has 1e-12 in both, so that ratios exist.
     """
     power = ring_power(np.moveaxis(picture, -1, 0)).sum(axis=0)
     edge = 1 + (len(power) - 2) // 4
-    return float(power[1:edge].sum()), float(power[edge:].sum())
+    return tuple(max(float(part.sum()), 1e-12) for part in (power[1:edge], power[edge:]))

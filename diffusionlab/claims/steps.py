@@ -125,11 +125,16 @@ def most_structure_in_ten_of_fifty(bench: Bench) -> tuple[Part, ...]:
     """
     found = [similarity_to_final(run) for run in long_runs(bench)]
     parts = [
-        Part(f"x0-hat, {name}", mean(s.measures[name][9] for s in found), "above", ALIKE)
+        Part(
+            f"likeness of x0-hat to the end, {name}",
+            mean(s.measures[name][9] for s in found),
+            "above",
+            ALIKE,
+        )
         for name in MEASURES
     ]
     noisy = mean(s.noisy[10] for s in found)
-    return (*parts, Part("x_t, correlation with the end", noisy, "above", ALIKE))
+    return (*parts, Part("likeness of x_t to the end, values", noisy, "above", ALIKE))
 
 
 def recognisable_after_ten_of_fifty(bench: Bench) -> tuple[Part, ...]:
