@@ -12,7 +12,7 @@ from diffusionlab.claims.claim import Claim, Finding
 from diffusionlab.errors import InputError, close_matches, shown
 from diffusionlab.pipeline import LatentDiffusion
 
-CHAPTERS = ("text", "latents", "decoder", "noise")
+CHAPTERS = ("text", "latents", "decoder", "noise", "steps", "samplers", "guidance")
 
 
 def _gathered() -> dict[str, Claim]:
