@@ -112,7 +112,9 @@ from .trace import (
 )
 from .views import (
     View as View,
+    diff as diff,
     explore as explore,
+    race as race,
 )
 
 __version__: str

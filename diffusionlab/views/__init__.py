@@ -10,7 +10,9 @@ from typing import Any
 
 PLACES = {
     "View": "view",
+    "diff": "difference",
     "explore": "step_explorer",
+    "race": "sampler_race",
 }
 __all__ = list(PLACES)
 
