@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from diffusionlab.errors import InputError
 from diffusionlab.generate import generate
 from diffusionlab.pipeline import LatentDiffusion
-from diffusionlab.side_by_side import compare
+from diffusionlab.side_by_side import MOST_RUNS, compare
 from diffusionlab.toyland import Share
 from diffusionlab.trace import Trace
 from diffusionlab.training.judge_nets import Verdict, judge, load_judges
@@ -42,17 +43,28 @@ class Bench:
             self._runs[key] = generate(self.model, text, progress=False, **settings)
         return self._runs[key]
 
+    def traces(
+        self, prompts: Sequence[str], first_seed: int = SEED, **settings: Any
+    ) -> tuple[Trace, ...]:
+        """The run of each prompt, a seed each, in batches where that pays."""
+        settings = {"num_steps": 20, "record": ("predictions",)} | settings
+        key = (tuple(prompts), first_seed, repr(sorted(settings.items(), key=str)))
+        if key not in self._runs:
+            self._runs[key] = tuple(
+                trace
+                for i in range(0, len(prompts), MOST_RUNS)
+                for trace in self._together(prompts[i : i + MOST_RUNS], first_seed + i, settings)
+            )
+        return self._runs[key]
+
+    def _together(self, prompts: Sequence[str], first_seed: int, settings: dict) -> Sequence:
+        seeds = list(range(first_seed, first_seed + len(prompts)))
+        wanted = dict(prompts=list(prompts), seeds=seeds, progress=False)
+        return compare(self.model, **wanted, **settings).traces
+
     def pictures(self, prompts: Sequence[str], first_seed: int = SEED, **settings: Any) -> list:
         """The image of each prompt, a seed each, in batches where that pays."""
-        settings = {"num_steps": 20, "record": ()} | settings
-        key = (tuple(prompts), first_seed, repr(sorted(settings.items())))
-        if key not in self._runs:
-            seeds = list(range(first_seed, first_seed + len(prompts)))
-            told = compare(
-                self.model, prompts=list(prompts), seeds=seeds, progress=False, **settings
-            )
-            self._runs[key] = [trace.image for trace in told.traces]
-        return self._runs[key]
+        return [trace.image for trace in self.traces(prompts, first_seed, **settings)]
 
     def rng(self, name: str) -> np.random.Generator:
         """The dice of an experiment."""
@@ -61,8 +73,20 @@ class Bench:
     # ---- prompts and judges ---------------------------------------------------------------
     @cached_property
     def share(self) -> Share:
-        """The part of Toyland's world that the model was shown."""
+        """The part of Toyland's world that the model was shown; InputError for other models."""
+        if "toyland" not in self.model.config:
+            raise InputError(
+                f"model {self.model.name} has no toyland.json, and the judges know Toyland alone; "
+                "this claim is asked of dl.load(), others of any checkpoint"
+            )
         return share_of(self.model)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """As many prompts as samples, for what needs no judge: of Toyland, else the bench's own."""
+        if "toyland" in self.model.config:
+            return [prompt.text for prompt in self.one_object]
+        return [self.prompt] * self.samples
 
     @cached_property
     def one_object(self) -> list[Prompt]:
