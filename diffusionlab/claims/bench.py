@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -31,7 +31,7 @@ class Bench:
 
     def __init__(self, model: LatentDiffusion, samples: int = FEW, prompt: str = PROMPT):
         self.model, self.samples, self.prompt = model, samples, prompt
-        self._runs: dict[tuple, Any] = {}
+        self._runs: dict[Any, Any] = {}
 
     # ---- runs -----------------------------------------------------------------------------
     def run(self, prompt: str | None = None, **settings: Any) -> Trace:
@@ -65,6 +65,12 @@ class Bench:
     def pictures(self, prompts: Sequence[str], first_seed: int = SEED, **settings: Any) -> list:
         """The image of each prompt, a seed each, in batches where that pays."""
         return [trace.image for trace in self.traces(prompts, first_seed, **settings)]
+
+    def kept(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` returns, made once under this key."""
+        if key not in self._runs:
+            self._runs[key] = make()
+        return self._runs[key]
 
     def rng(self, name: str) -> np.random.Generator:
         """The dice of an experiment."""
