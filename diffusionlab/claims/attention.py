@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -170,14 +171,19 @@ def _bled(found: str | None, own: str, neighbours: str) -> float:
 def coarse_layers_compose(bench: Bench) -> tuple[Part, ...]:
     """Let the coarser half of the layers read the empty prompt, then the finer half.
 
-    Composition is what is coarse in x0-hat at σ = 4, texture what is fine at σ = 0.5: each must
-    miss its own layers more (logarithm of the ratio of changes above 0).
+    What is coarse in x0-hat (composition) must miss the coarse layers more, what is fine (texture)
+    the fine ones: log ratio of changes above 0, early and late, as the claim names no time.
     """
-    composition, texture = _coarse_over_fine(bench, 4.0)[0], _coarse_over_fine(bench, 0.5)[1]
-    return (
-        Part("composition misses the coarse layers more: log ratio", mean(composition), "above", 0),
-        Part("texture misses the fine layers more: log ratio", mean(-texture), "above", 0),
-    )
+    parts = []
+    for sigma in (4.0, 0.5):
+        composition, texture = _coarse_over_fine(bench, sigma)
+        parts += [
+            Part(f"composition at σ = {sigma:g} misses the coarse layers more: log ratio",
+                 mean(composition), "above", 0),
+            Part(f"texture at σ = {sigma:g} misses the fine layers more: log ratio",
+                 mean(-texture), "above", 0),
+        ]  # fmt: skip
+    return tuple(parts)
 
 
 def _coarse_over_fine(bench: Bench, sigma: float) -> tuple[np.ndarray, np.ndarray]:
@@ -222,25 +228,25 @@ def prompt_is_a_constant_guide(bench: Bench) -> tuple[Part, ...]:
 
     A guide throughout must still turn the picture at both: more often than not to the new object.
     """
-    prompts = bench.one_object
+    prompts, quarter = bench.one_object, SWITCH_STEPS // 4
+    others = [_of_another_kind(prompts, i) for i in range(len(prompts))]
     parts = []
-    for name, first in (
-        ("a quarter", SWITCH_STEPS // 4),
-        ("three quarters", 3 * SWITCH_STEPS // 4),
-    ):
-        images, wanted = [], []
-        for i, prompt in enumerate(prompts):
-            later = _of_another_kind(prompts, i)
-            text = embed(bench.model, tokenize(bench.model, later.text))
-            with swap_text(bench.model, text, steps=range(first, SWITCH_STEPS)):
-                trace = generate(bench.model, prompt.text, seed=SEED + i, guidance_scale=GUIDANCE,
-                                 num_steps=SWITCH_STEPS, record=(), progress=False)  # fmt: skip
-            images.append(trace.image)
-            wanted.append(later.kinds[0])
-        turned = [w in v.kinds for w, v in zip(wanted, bench.judged(images), strict=True)]
-        parts.append(Part(f"pictures that show the object of a prompt put in after {name} of the "
-                          "steps", share(turned), "above", HALF))  # fmt: skip
+    for name, first in (("a quarter", quarter), ("three quarters", 3 * quarter)):
+        pairs = enumerate(zip(prompts, others, strict=True))
+        images = [_switched(bench, a.text, b.text, first, SEED + i) for i, (a, b) in pairs]
+        seen = zip(bench.judged(images), others, strict=True)
+        turned = [prompt.kinds[0] in verdict.kinds for verdict, prompt in seen]
+        told = f"pictures that show the object of a prompt put in after {name} of the steps"
+        parts.append(Part(told, share(turned), "above", HALF))
     return tuple(parts)
+
+
+def _switched(bench: Bench, prompt: str, later: str, first: int, seed: int) -> Any:
+    """The picture of a prompt that another one replaces from step `first` on."""
+    text = embed(bench.model, tokenize(bench.model, later))
+    with swap_text(bench.model, text, steps=range(first, SWITCH_STEPS)):
+        return generate(bench.model, prompt, seed=seed, num_steps=SWITCH_STEPS, record=(),
+                        guidance_scale=GUIDANCE, progress=False).image  # fmt: skip
 
 
 def _of_another_kind(prompts: list[Prompt], i: int) -> Prompt:
