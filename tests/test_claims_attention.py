@@ -16,7 +16,7 @@ from diffusionlab.toyland import COLOURS
 from diffusionlab.training.judge_nets import Verdict
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
-REFUSED = dict.fromkeys(("H6", "H10", "I15"), "toyland.json") | {"H7": "two are needed"}
+REFUSED = dict.fromkeys(("H6", "H10", "I15"), "Toyland") | {"H7": "two are needed"}
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +118,12 @@ def test_words_are_located_with_one_text_encoder_alone():
 def test_layers_are_halved_by_size_and_none_is_lost(toyland):
     coarse, fine = attention._halves(toyland)
     assert coarse and fine and not {*coarse} & {*fine}
-    assert {*coarse, *fine} == {*attention.anatomy(toyland.model).cross}
+    assert {*coarse, *fine} == {*attention.built(toyland).cross}
 
 
 def test_one_size_cannot_be_halved(bench, monkeypatch):
     one = SimpleNamespace(cross={"a": (1, 8, 8), "b": (1, 8, 8)})
-    monkeypatch.setattr(attention, "anatomy", lambda model: one)
+    monkeypatch.setattr(attention, "built", lambda bench: one)
     with pytest.raises(InputError, match="two are needed"):
         held("H7", bench)
     found = [part.measured.value for part in held("H2", bench).parts]

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from diffusionlab.claims.bench import SEED, Bench
+from diffusionlab.inside.anatomy import anatomy
 from diffusionlab.inside.noising import as_image
 from diffusionlab.schedule import NoiseLevel
 from diffusionlab.stages import draw_noise, embed, encode, predict_many, tokenize
 from diffusionlab.toyland import FULL, Rendered, render
-from diffusionlab.trace import Prediction, TextEmbedding, to_numpy
+from diffusionlab.trace import Anatomy, Prediction, TextEmbedding, to_numpy
 from diffusionlab.training.prompted import Prompt, one_object_prompts
 
 BATCH = 32
@@ -62,6 +63,11 @@ def _made(bench: Bench) -> Known:
     texts = [embed(model, tokenize(model, p.text), height=size, width=size) for p in prompts]
     empty = embed(model, tokenize(model, ""), height=size, width=size)
     return Known(prompts, drawn, np.stack(latents), np.stack(noise), tuple(texts), empty)
+
+
+def built(bench: Bench) -> Anatomy:
+    """How the U-Net is built, for the model's own picture size; made once."""
+    return bench.kept("anatomy", lambda: anatomy(bench.model))
 
 
 def level(bench: Bench, karras_sigma: float) -> NoiseLevel:

@@ -38,7 +38,7 @@ def nothing_is_memorised(bench: Bench) -> tuple[Part, ...]:
     return (
         Part("pictures nearer to their training picture than to nine fresh ones", share(picked),
              "below", 0.5),
-        Part(f"copies among {asked} pictures of the exact denoiser of a few training pictures",
+        Part(f"copies among {asked} pictures of the exact denoiser of so small a training set",
              exact(copies), "equals", 0),
     )  # fmt: skip
 

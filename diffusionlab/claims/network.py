@@ -20,6 +20,7 @@ from diffusionlab.claims.intervals import exact, mean, share
 from diffusionlab.claims.known_pictures import (
     ask,
     asked,
+    built,
     known,
     level,
     likeness,
@@ -30,7 +31,6 @@ from diffusionlab.claims.known_pictures import (
 )
 from diffusionlab.claims.memory import nothing_is_memorised
 from diffusionlab.claims.training_step import training_step
-from diffusionlab.inside.anatomy import anatomy
 from diffusionlab.models.blocks import timestep_waves
 from diffusionlab.samplers import make_plan
 from diffusionlab.stages import update
@@ -179,9 +179,9 @@ def learned_what_texts_mean(bench: Bench) -> tuple[Part, ...]:
 # ---- the U-Net ---------------------------------------------------------------------------------
 def compresses_and_expands(bench: Bench) -> tuple[Part, ...]:
     """Count positions: fewer in the middle than at both ends, where they must be equal."""
-    built = anatomy(bench.model)
-    sizes = [block.shape[1] * block.shape[2] for block in built.blocks if block.kind != "time"]
-    there = built.latent[1] * built.latent[2]
+    unet = built(bench)
+    sizes = [block.shape[1] * block.shape[2] for block in unet.blocks if block.kind != "time"]
+    there = unet.latent[1] * unet.latent[2]
     return (
         Part("positions at the narrowest place, over those that go in", exact(min(sizes) / there),
              "below", 1),
@@ -192,19 +192,19 @@ def compresses_and_expands(bench: Bench) -> tuple[Part, ...]:
 
 def works_at_the_latents_size(bench: Bench) -> tuple[Part, ...]:
     """Where the arithmetic is done: in blocks of the latent's own size, or at others too."""
-    built = anatomy(bench.model)
-    own = [block.flops for block in built.blocks if block.shape[1:] == built.latent[1:]]
+    unet = built(bench)
+    own = [block.flops for block in unet.blocks if block.shape[1:] == unet.latent[1:]]
     return (
         Part("share of the arithmetic in blocks that give the latent's size", exact(
-             sum(own) / built.flops), "above", HALF),
-        Part("share of it in blocks of another size", exact(1 - sum(own) / built.flops), "equals",
+             sum(own) / unet.flops), "above", HALF),
+        Part("share of it in blocks of another size", exact(1 - sum(own) / unet.flops), "equals",
              0),
     )  # fmt: skip
 
 
 def simply_convolutional(bench: Bench) -> tuple[Part, ...]:
     """Shares of the arithmetic: convolutions the largest part, and ("simply") nothing else."""
-    kinds = costs(anatomy(bench.model)).kinds
+    kinds = costs(built(bench)).kinds
     return (
         Part("convolutions' share of the arithmetic", exact(kinds["convolution"]), "above", HALF),
         Part("share of linear layers and attention", exact(1 - kinds["convolution"]), "equals", 0),
