@@ -19,7 +19,7 @@ TORCH_FROM := $(if $(TORCH_WHEELS),--extra-index-url $(TORCH_WHEELS) --retries 2
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lab demo test lint format pytest slow gpu refresh gallery hooks clean
+.PHONY: help install lab demo test lint format pytest slow gpu refresh gallery claims hooks clean
 
 help:   ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
@@ -83,6 +83,9 @@ refresh: $(VENV)/.test   ## redraw everything that depends on the weights
 
 gallery: $(VENV)/.test   ## draw every plot once, into docs/gallery
 	$(BIN)/python tools/gallery
+
+claims: $(VENV)/.test   ## hold every claim against Toyland, into docs/claims.md
+	$(BIN)/python tools/claims.py
 
 hooks: $(VENV)/.test   ## check before every commit (asks pre-commit to be installed)
 	$(PIP) install pre-commit

@@ -86,8 +86,8 @@ TORCH = {
 }
 HOMES: dict[str, set[str]] = {
     "numpy": set(MAY_IMPORT),
-    "PIL": {"images", "toyland", "trace", "stages", "inside", "training", "cli"},
-    "safetensors": {"trace", "pipeline", "training"},
+    "PIL": {"images", "toyland", "trace", "stages", "inside", "training", "claims", "cli"},
+    "safetensors": {"trace", "pipeline", "training", "claims"},
     "torch": TORCH,
     "transformers": {"pipeline", "inside", "training"},
     "huggingface_hub": {"pipeline", "cli"},

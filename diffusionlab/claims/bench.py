@@ -8,18 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from diffusionlab.errors import InputError
+from diffusionlab.errors import InputError, shown
 from diffusionlab.generate import generate
 from diffusionlab.pipeline import LatentDiffusion
 from diffusionlab.side_by_side import MOST_RUNS, compare
-from diffusionlab.toyland import Share
+from diffusionlab.taps import is_watched
+from diffusionlab.toyland import FULL, SHARES, Scene, Share, scene
 from diffusionlab.trace import Trace
+from diffusionlab.training.data import SEEDS
 from diffusionlab.training.judge_nets import Verdict, judge, load_judges
 from diffusionlab.training.prompted import Prompt, one_object_prompts, two_object_prompts
-from diffusionlab.training.quality import share_of
 
 PROMPT = "a red car in the city at night"
 FEW, SEED = 12, 20_000  # samples in a notebook; the first seed, far from those of the notebooks
+FEWER_STEPS = 10  # where the content of pictures is asked for, many are better than fine ones
 
 
 class Bench:
@@ -30,41 +32,55 @@ class Bench:
     """
 
     def __init__(self, model: LatentDiffusion, samples: int = FEW, prompt: str = PROMPT):
+        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
+            raise InputError(
+                f"samples is {shown(samples)}; a whole number from 2 up is allowed, {FEW} is usual"
+            )
         self.model, self.samples, self.prompt = model, samples, prompt
         self._runs: dict[Any, Any] = {}
 
     # ---- runs -----------------------------------------------------------------------------
     def run(self, prompt: str | None = None, **settings: Any) -> Trace:
-        """One run of the model, made once; `settings` are those of `generate`."""
+        """One run of the model; `settings` are those of `generate`."""
+        text = self.prompt if prompt is None else prompt
         settings = {"seed": SEED, "num_steps": 20, "record": ("predictions",)} | settings
-        key = (prompt, tuple(sorted((name, repr(value)) for name, value in settings.items())))
-        if key not in self._runs:
-            text = self.prompt if prompt is None else prompt
-            self._runs[key] = generate(self.model, text, progress=False, **settings)
-        return self._runs[key]
+        return self._once(
+            (text,), settings, lambda: generate(self.model, text, progress=False, **settings)
+        )
 
     def traces(
         self, prompts: Sequence[str], first_seed: int = SEED, **settings: Any
     ) -> tuple[Trace, ...]:
-        """The run of each prompt, a seed each, in batches where that pays."""
-        settings = {"num_steps": 20, "record": ("predictions",)} | settings
-        key = (tuple(prompts), first_seed, repr(sorted(settings.items(), key=str)))
-        if key not in self._runs:
-            self._runs[key] = tuple(
-                trace
-                for i in range(0, len(prompts), MOST_RUNS)
-                for trace in self._together(prompts[i : i + MOST_RUNS], first_seed + i, settings)
-            )
-        return self._runs[key]
-
-    def _together(self, prompts: Sequence[str], first_seed: int, settings: dict) -> Sequence:
-        seeds = list(range(first_seed, first_seed + len(prompts)))
-        wanted = dict(prompts=list(prompts), seeds=seeds, progress=False)
-        return compare(self.model, **wanted, **settings).traces
+        """The run of each prompt, a seed each, in batches where that pays; latents are kept."""
+        settings = {"num_steps": 20, "record": ()} | settings
+        seeds = range(first_seed, first_seed + len(prompts))
+        return self._once(
+            (*prompts, first_seed), settings, lambda: self._together(prompts, seeds, settings)
+        )
 
     def pictures(self, prompts: Sequence[str], first_seed: int = SEED, **settings: Any) -> list:
-        """The image of each prompt, a seed each, in batches where that pays."""
+        """The image of each of `traces`."""
         return [trace.image for trace in self.traces(prompts, first_seed, **settings)]
+
+    def _together(self, prompts: Sequence[str], seeds: range, settings: dict) -> tuple[Trace, ...]:
+        told: list[Trace] = []
+        for i in range(0, len(prompts), MOST_RUNS):
+            part = slice(i, i + MOST_RUNS)
+            axes = {"prompts": list(prompts[part]), "seeds": list(seeds[part])}
+            told += compare(self.model, **axes, progress=False, **settings).traces
+        return tuple(told)
+
+    def _once(self, what: tuple, settings: dict, make: Callable[[], Any]) -> Any:
+        """What `make` makes, kept for the next who asks; never of a network that is intervened in.
+
+        A given text embedding has no name that it could be kept under.
+        """
+        if is_watched(self.model.unet) or "text_embedding" in settings:
+            return make()
+        key = (*what, *sorted((name, repr(value)) for name, value in settings.items()))
+        if key not in self._runs:
+            self._runs[key] = make()
+        return self._runs[key]
 
     def kept(self, key: Any, make: Callable[[], Any]) -> Any:
         """What `make` returns, made once under this key."""
@@ -79,20 +95,17 @@ class Bench:
     # ---- prompts and judges ---------------------------------------------------------------
     @cached_property
     def share(self) -> Share:
-        """The part of Toyland's world that the model was shown; InputError for other models."""
-        if "toyland" not in self.model.config:
-            raise InputError(
-                f"model {self.model.name} has no toyland.json, and the judges know Toyland alone; "
-                "this claim is asked of dl.load(), others of any checkpoint"
-            )
-        return share_of(self.model)
+        """The part of Toyland's world that the model was shown.
 
-    @cached_property
-    def texts(self) -> list[str]:
-        """As many prompts as samples, for what needs no judge: of Toyland, else the bench's own."""
-        if "toyland" in self.model.config:
-            return [prompt.text for prompt in self.one_object]
-        return [self.prompt] * self.samples
+        Errors: InputError for a model that was trained on something else.
+        """
+        name = self.model.config.get("toyland", {}).get("share")
+        if name not in SHARES:
+            raise InputError(
+                f"{self.model.name} was not trained on Toyland; this claim is asked with Toyland's "
+                "prompts and judged by networks that know its world alone: use dl.load()"
+            )
+        return SHARES[name]
 
     @cached_property
     def one_object(self) -> list[Prompt]:
@@ -100,15 +113,40 @@ class Bench:
         return one_object_prompts(self.share, 2 * max(self.samples, 2))[: self.samples]
 
     @cached_property
+    def texts(self) -> list[str]:
+        """As many prompts as there may be samples: Toyland's, else the bench's own repeatedly."""
+        if "toyland" in self.model.config:
+            return [prompt.text for prompt in self.one_object]
+        return [self.prompt] * self.samples
+
+    @cached_property
     def two_objects(self) -> list[Prompt]:
         """Prompts of two objects in two colours."""
         return two_object_prompts(self.share, self.samples)
+
+    @cached_property
+    def scenes(self) -> list[Scene]:
+        """Scenes of one object that were never trained on, as many as there may be samples.
+
+        Any model may be shown their pictures; Toyland those of its own share of the world.
+        """
+        share = SHARES.get(self.model.config.get("toyland", {}).get("share"), FULL)
+        first, found = SEEDS["test"] + 5_000_000, []
+        while len(found) < self.samples:
+            drawn = scene(first, share, style="plain")
+            found += [drawn] if len(drawn.things) == 1 else []
+            first += 1
+        return found
 
     @cached_property
     def _judges(self) -> Any:
         return load_judges()
 
     def judged(self, images: Sequence[Any]) -> list[Verdict]:
-        """What the classifier, which never conditions the model, sees in each picture."""
+        """What the classifier, which never conditions the model, sees in each picture.
+
+        Errors: InputError for a model that was trained on another world than Toyland.
+        """
+        _ = self.share  # refuses another world
         arrays = np.stack([np.asarray(image) for image in images])
         return judge(self._judges[0], arrays)

@@ -9,7 +9,7 @@ from diffusionlab.claims.claim import Claim, Finding
 from diffusionlab.errors import InputError, close_matches, shown
 from diffusionlab.pipeline import LatentDiffusion
 
-CHAPTERS = ("text", "network", "attention")
+CHAPTERS = ("text", "latents", "noise", "network", "attention", "steps", "samplers", "guidance")
 
 
 def _gathered() -> dict[str, Claim]:

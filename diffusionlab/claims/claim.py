@@ -71,7 +71,7 @@ class Part:
         """The part with its number and its bar."""
         asked = f"{SENSES[self.sense]} {self.bar:.4g}"
         if self.sense == "near":
-            asked = f"within {self.within:.0%} of {self.bar:.4g}"
+            asked = f"within {100 * self.within:.2g} % of {self.bar:.4g}"
         answer = {True: "yes", False: "no", None: "not decided by these samples"}[self.holds]
         return f"{self.says}: {self.measured}; the claim needs {asked}: {answer}"
 
@@ -91,11 +91,14 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        """True if every part holds, false if none does, partly if some do; open if one is."""
-        held = [part.holds for part in self.parts]
-        if None in held:
-            return "open"
-        return "true" if all(held) else "partly" if any(held) else "false"
+        """True if every part holds, false if none does, partly if some hold and some do not.
+
+        Open where a part is, and where it could still change that.
+        """
+        held = {part.holds for part in self.parts}
+        if held >= {True, False}:
+            return "partly"
+        return "open" if None in held or not held else "true" if True in held else "false"
 
     @property
     def samples(self) -> int:

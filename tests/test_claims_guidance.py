@@ -1,0 +1,150 @@
+"""Claims about guidance: on any checkpoint, on made-up runs and pictures, a few on Toyland."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusionlab.claims import Bench, guidance
+from diffusionlab.claims.claim import Finding
+from diffusionlab.errors import InputError
+from diffusionlab.pipeline import load
+from diffusionlab.training.judge_nets import Verdict
+
+NEED_JUDGES = {"G1", "G9", "G12", "G13", "G15"}
+CLAIMS = {claim.id: claim for claim in guidance.CLAIMS}
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_model):
+    return Bench(tiny_model, 2)
+
+
+@pytest.fixture(scope="module")
+def toyland():
+    return Bench(load(device="cpu"), 4)
+
+
+def finding(name, bench):
+    return Finding(CLAIMS[name], CLAIMS[name].ask(bench))
+
+
+def holds(parts):
+    return [part.holds for part in parts]
+
+
+# ---- on any checkpoint --------------------------------------------------------------------------
+@pytest.mark.parametrize("name", sorted(set(CLAIMS) - NEED_JUDGES))
+def test_it_is_asked_of_any_checkpoint(name, tiny):
+    parts = CLAIMS[name].ask(tiny)
+    assert parts and all(np.isfinite(part.measured.value) for part in parts)
+    assert CLAIMS[name].sampled == any(part.measured.count for part in parts)
+
+
+@pytest.mark.parametrize("name", sorted(NEED_JUDGES))
+def test_another_model_is_told_before_any_run(name, tiny_model):
+    bench = Bench(tiny_model, 2)
+    with pytest.raises(InputError, match=r"was not trained on Toyland.*use dl\.load\(\)"):
+        CLAIMS[name].ask(bench)
+    assert not bench._runs
+
+
+def test_what_no_weights_decide(tiny):
+    expected = {"G3": "true", "G4": "partly", "G7": "false", "G8": "partly", "G14": "true"}
+    assert {name: finding(name, tiny).verdict for name in expected} == expected
+
+
+# ---- verdicts that can fail ----------------------------------------------------------------------
+def changed(run, **changes):
+    """The run with every prediction changed."""
+    told = [
+        replace(step, predictions=tuple(replace(call, **changes) for call in step.predictions))
+        for step in run.steps
+    ]
+    return replace(run, steps=tuple(told))
+
+
+def test_another_formula_would_show(tiny):
+    """Predictions whose scale is not the one that the run was made with."""
+    run = tiny.run(num_steps=guidance.STEPS)
+    bench = SimpleNamespace(run=lambda **settings: changed(run, guidance_scale=6.0))
+    assert holds(guidance.the_formula(bench)) == [False, True, True]
+    bench = SimpleNamespace(run=lambda **settings: changed(run, guidance_rescale=0.7))
+    assert not any(holds(guidance.the_formula(bench)))
+    assert not guidance.the_text_direction_is_amplified(bench)[0].holds
+
+
+def test_rows_of_every_call_are_counted_and_no_hook_stays(tiny):
+    one, off, calls = guidance.two_passes_per_step(Bench(tiny.model, 2))
+    assert (one.measured.value, off.measured.value, calls.measured.value) == (2, 1, 1)
+    assert not tiny.model.unet._forward_pre_hooks
+
+
+def judged_bench(by_scale, verdict):
+    """A bench whose pictures at a scale are those given, and whose judge sees one thing."""
+    prompt = SimpleNamespace(kinds=("car",), colours={"car": "red"}, unseen=False,
+                             text="a red car in the city",
+                             caption=SimpleNamespace(atoms={"setting": "city"}))  # fmt: skip
+    other = SimpleNamespace(**{**vars(prompt), "kinds": ("boat",), "colours": {"boat": "blue"},
+                               "caption": SimpleNamespace(atoms={"setting": "space"})})  # fmt: skip
+
+    def traces(texts, *, guidance_scale, **settings):
+        runs = [SimpleNamespace(image=image) for image in by_scale[guidance_scale]]
+        return runs[: len(texts)]
+
+    return SimpleNamespace(
+        samples=4, texts=[prompt.text] * 4, one_object=[prompt, other] * 2, traces=traces,
+        pictures=lambda texts, **settings: [run.image for run in traces(texts, **settings)],
+        judged=lambda images: [verdict(image) for image in images],
+    )  # fmt: skip
+
+
+def flat(level):
+    return Image.new("RGB", (8, 8), (level, 0, 0))
+
+
+def test_a_prompt_that_is_ignored_would_show():
+    """A judge that sees the same in every picture finds no gain over scale 0 or other prompts."""
+    same = Verdict(("car",), "city", None, "plain", {"car": "red"})
+    bench = judged_bench({0: [flat(0)] * 4, 1: [flat(0)] * 4}, lambda image: same)
+    assert guidance.ignored_at_one(bench)[1].holds
+    nothing = Verdict((), "snow", None, "plain", {})
+    bench = judged_bench({0: [flat(0)] * 4, 1: [flat(0)] * 4}, lambda image: nothing)
+    assert holds(guidance.ignored_at_one(bench)) == [True, True]
+
+
+def test_a_prompt_that_is_followed_at_one_shows():
+    """At scale 1 odd pictures show the car and even ones the boat, as asked; at 0 nothing."""
+    seen = {
+        0: Verdict((), "snow", None, "plain", {}),
+        1: Verdict(("car",), "city", None, "plain", {"car": "red"}),
+        2: Verdict(("boat",), "space", None, "plain", {"boat": "blue"}),
+    }
+    pictures = {0: [flat(0)] * 4, 1: [flat(1), flat(2)] * 2}
+    bench = judged_bench(pictures, lambda image: seen[image.getpixel((0, 0))[0]])
+    assert not guidance.ignored_at_one(bench)[1].holds
+
+
+def test_negative_prompts_that_act_at_one_would_show():
+    """Pictures that differ between any two calls, and a judge that sees no colour."""
+    dice = np.random.default_rng(0)
+    bench = judged_bench({}, lambda image: Verdict((), "snow", None, "plain", {}))
+    bench.pictures = lambda texts, **settings: [
+        Image.fromarray(dice.integers(0, 255, (8, 8, 3), np.uint8)) for _ in texts
+    ]
+    assert holds(guidance.negative_prompts_act(bench)) == [True, True, True]
+
+
+# ---- on Toyland ----------------------------------------------------------------------------------
+def test_scale_one_follows_the_prompt_of_toyland(toyland):
+    assert finding("G1", toyland).verdict == "false"
+    assert finding("G2", toyland).verdict == "false"
+
+
+def test_a_negative_prompt_does_nothing_at_one(toyland):
+    at_four, _, at_one = CLAIMS["G15"].ask(toyland)
+    assert at_four.measured.value == 1 and at_one.measured.value == 0
