@@ -12,7 +12,17 @@ from diffusionlab.claims.claim import Claim, Finding
 from diffusionlab.errors import InputError, close_matches, shown
 from diffusionlab.pipeline import LatentDiffusion
 
-CHAPTERS = ("text", "latents", "decoder", "noise", "steps", "samplers", "guidance")
+CHAPTERS = (
+    "text",
+    "latents",
+    "decoder",
+    "noise",
+    "network",
+    "attention",
+    "steps",
+    "samplers",
+    "guidance",
+)
 
 
 def _gathered() -> dict[str, Claim]:
