@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from test_parity_families import FAMILIES, sd_pipeline
 
 import diffusionlab as dl
-from diffusionlab.errors import CheckpointError
+from diffusionlab.errors import CheckpointError, InputError
 from diffusionlab.schedule import NoiseSchedule
 
 diffusers = pytest.importorskip("diffusers")
@@ -220,3 +220,10 @@ def test_a_file_without_a_middle_is_refused_by_its_tensors(folders, tmp_path):
     pipe.unet = sd_pipeline(mid_block_type=None, cross_attention_dim=64, norm_num_groups=32).unet
     said = refused(pipe, tmp_path / "bk.safetensors", folders("file SD 1") / "folder")
     assert "(unet) lack" in said and "mid_block" in said
+
+
+def test_a_model_without_an_image_tower_says_so(loaded):
+    _, model = loaded
+    picture = np.zeros((64, 64, 3), np.uint8)
+    with pytest.raises(InputError, match=f"{model.name} has no image tower; .*use dl.load"):
+        dl.embed_images(model, [picture])
