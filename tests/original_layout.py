@@ -11,8 +11,8 @@ from pathlib import Path
 
 import diffusers
 import torch
-from conftest import tiny_tokenizer
 from safetensors.torch import save_file
+from tiny import tiny_tokenizer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from diffusionlab.pipeline.files import write_json, write_text
