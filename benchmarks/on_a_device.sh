@@ -1,7 +1,7 @@
 #!/bin/sh
 # The tests that need an accelerator, then the benchmark of it: at most nine and a half minutes.
 #   sh benchmarks/on_a_device.sh [folder]        (default: $OUT, else benchmarks/results)
-# Needs torch with CUDA, transformers, diffusers (with importlib_metadata), hypothesis, pytest,
+# Needs torch with CUDA, transformers, diffusers (a wheel suffices), hypothesis, pytest,
 # lazy_loader, tqdm, pillow, numpy and safetensors beside the package; `python3`, or $PYTHON. The
 # network is never used. What is missing is named first; the benchmark runs whatever the tests say.
 # Written: device.txt, gpu_tests.txt, accelerator.txt, accelerator_<device>.json (after each way).
@@ -40,5 +40,6 @@ tail -n 40 "$folder/gpu_tests.txt"
 cut=$(awk "BEGIN { print int(60 * $minutes + 45) }")
 timeout -k 10 "$cut" "$python" benchmarks/accelerator.py --minutes "$minutes" --out "$folder" \
   ${SIZE:+--size "$SIZE"} 2>&1 | tee "$folder/accelerator.txt"
+ls "$folder"/accelerator_*.json >/dev/null 2>&1 || echo "the benchmark ended before its first result"
 ls -l "$folder"
 exit $tests
