@@ -245,3 +245,12 @@ def test_c22_a_folder_that_may_not_be_written_into_is_named(folder):
     assert torch.equal(
         load_file(folder / UNET)["conv_in.bias"], model.unet.state_dict()["conv_in.bias"]
     )
+
+
+def test_s4_more_tensors_than_a_model_has_are_refused(folder):
+    """Empty tensors take no byte of the file, so that only their number says no."""
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    text = json.dumps({f"{number:x}": empty for number in range(100_001)}).encode()
+    (folder / UNET).write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(CheckpointError, match="100001 tensors, at most 100000 are allowed"):
+        dl.load(folder, device="cpu")
