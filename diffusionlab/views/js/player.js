@@ -3,8 +3,8 @@
 
 const SPEEDS = [["slow", 1200], ["normal", 500], ["fast", 150]];
 
-// `say(index)` gives the slider's spoken value, `label` what it counts, `face(index)` the text beside
-// it. Returns { el, keys, toggle, stop, destroy }; hand `keys` to `shell`.
+// `say(index)` gives the slider's spoken value, `label` what it counts, `face(index)` the text
+// beside it. Returns { el, keys, toggle, stop, destroy }; hand `keys` to `shell`.
 function player({ model, name = "step", count, label = "step", say, loop = false,
   face = (index) => `${index} / ${count - 1}` }) {
   const at = () => inside(model.get(name), count);
