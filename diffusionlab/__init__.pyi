@@ -113,6 +113,8 @@ from .trace import (
 from .views import (
     View as View,
     explore as explore,
+    explore_schedule as explore_schedule,
+    explore_text as explore_text,
 )
 
 __version__: str

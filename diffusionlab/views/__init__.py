@@ -11,6 +11,8 @@ from typing import Any
 PLACES = {
     "View": "view",
     "explore": "step_explorer",
+    "explore_schedule": "schedule_explorer",
+    "explore_text": "text_explorer",
 }
 __all__ = list(PLACES)
 
