@@ -20,7 +20,10 @@ from diffusionlab.views.reels import reel
 from diffusionlab.views.view import View
 
 MOST_PAIRS = 12  # pictures and captions that are shown against each other
-HOW_LAYERS = "layers=dl.embed_layers(model, tokens) brings the layers"
+HOW_LAYERS = (
+    "layers=dl.embed_layers(model, tokens) brings the layers, where each token looks in them and "
+    "how far they move it"
+)
 NO_TOKENS = "The tokens are not in this record (a prompt that was left out when it was saved?)"
 
 
@@ -240,8 +243,8 @@ def _cut(tokens: Tokens | None) -> dict[str, Any]:
 def _states(parts: Parts, count: int) -> dict[str, Any]:
     """Cosines of tokens and of words, bare and with the mean taken off, at each state."""
     if parts.rows is None:
-        return {"names": [], "why": "There is no text embedding here: pass what dl.embed makes, or "
-                + HOW_LAYERS + "."}  # fmt: skip
+        why = "There is no text embedding here: pass what dl.embed makes to see how alike words are"
+        return {"names": [], "why": f"{why}; {HOW_LAYERS}."}
     hidden = [*numbers(parts.layers.hidden)] if parts.layers is not None else []
     depth = len(hidden) - 1
     names = ["before layer 1: the vocabulary's row + its position"] if hidden else []
@@ -332,8 +335,13 @@ def _image_text(found: ImageText) -> dict[str, Any]:
 def _figure(parts: Parts) -> Any:
     """Our matplotlib figure of the tokens, else of the rows."""
     from diffusionlab.plots import plot_text_embedding, plot_tokens
+    from diffusionlab.plots.figure import canvas, finish, heading
 
     if parts.tokens is not None:
         return plot_tokens(parts.tokens)
-    rows = np.full((1, 1), np.nan) if parts.rows is None else parts.rows
-    return plot_text_embedding(TextEmbedding(hidden=(rows,)))
+    if parts.rows is not None:
+        return plot_text_embedding(TextEmbedding(hidden=(parts.rows,)))
+    axes = canvas(None, (12, 1))
+    axes.axis("off")
+    heading(axes, "no tokens in this record")
+    return finish(None, axes, f"{NO_TOKENS}.")

@@ -19,16 +19,17 @@ function render({ model, el }) {
   const here = () => (pointed < 0 ? at() : pointed);
   const pieces = pieceStrip(data, (i) => put(model, "piece", i), (i) => { pointed = i; draw(); });
   const prompt = promptLine(data), heard = spoken();
-  const about = make("p", { class: "sentence" }), all = make("p", { class: "quiet" });
-  all.replaceChildren(bdi(data.told));
+  const about = make("p", { class: "sentence" }), all = make("p", { class: "quiet extra" });
+  all.append(bdi(data.told));
   const deep = stateSlider(model, data), alike = alikeCard(model, data, at);
   const looks = lookCard(model, data), moves = moveCard(data);
-  const cards = make("div", { class: "cards" }, alike.el, looks.el, moves.el);
+  const cards = make("div", { class: "cards", hidden: !data.states.names.length }, alike.el,
+    looks.el, moves.el);
   const notices = [...data.notices, data.states.bad, ...(data.attention?.checks ?? []),
     ...(data.moves?.checks ?? [])].filter(Boolean);
-  frame.body.append(prompt.el, pieces.el, scrub.el, about, deep.el, cards, all,
+  frame.body.append(prompt.el, pieces.el, all, scrub.el, about, deep.el, cards,
     make("div", { class: "notices extra" }, notices.map((text) => make("p", { class: "warn" },
-      bdi(text)))), pairTable(data.image_text), heard.el);
+      bdi(text)))), tokenTable(data), pairTable(data.image_text), heard.el);
   const draw = () => {
     const is = { piece: here(), chosen: at(), state: inside(model.get("state"),
       Math.max(data.states.names.length, 1)), of: model.get("of"), heads: model.get("heads"),
@@ -115,6 +116,18 @@ function pieceStrip(data, chosen, pointed) {
     row.buttons.forEach((button, i) => button.classList.toggle("near", i === near));
   };
   return { el: make("div", {}, row.el, lost), show };
+}
+
+// The same positions as a table, for reading and for copying.
+function tokenTable(data) {
+  const heads = ["position", "piece", "id", "kind", "word", "characters"];
+  const rows = data.pieces.map((piece, i) => [i, data.names[i], piece.id, piece.kind,
+    data.words[piece.word ?? -1]?.name ?? "–",
+    piece.span ? `${piece.span[0]} … ${piece.span[1] - 1}` : "–"]);
+  return make("details", { class: "extra", hidden: !rows.length }, make("summary", {},
+    "All positions as a table"), make("table", {}, make("tr", {}, heads.map((head) =>
+    make("th", { scope: "col" }, head))), rows.map((row) => make("tr", {}, row.map((cell) =>
+    make("td", {}, bdi(cell)))))));
 }
 
 // ---- layers -------------------------------------------------------------------------------------
@@ -225,15 +238,14 @@ function alikeCard(model, data, at) {
     onchange: () => put(model, "centred", centred.checked) });
   const map = heatMap((row) => put(model, "piece", model.get("of") === "words" && tables.words
     ? firstOf(row) : row));
-  const list = ranking(), said = make("p", { class: "extra" });
+  const list = ranking(), said = make("p", { class: "said" });
   const why = make("p", { class: "quiet" }, tables.words || !states.names.length ? ""
     : "Fewer than two words are named here, so only tokens are compared.");
   const body = make("div", { class: "cardbody", hidden: !states.names.length }, said,
     make("div", { class: "choices extra" }, of.el, make("label", {}, centred,
       " without what is common to all")), map.el,
     bar(SIGNED, "−1", "1", "cosine of two rows"), list.el);
-  const el = make("section", { class: "card" }, make("h3", {}, "How alike"), body,
-    make("p", { class: "quiet", hidden: Boolean(states.names.length) }, states.why ?? ""), why);
+  const el = make("section", { class: "card" }, make("h3", {}, "How alike"), body, why);
   const show = (is) => {
     if (!states.names.length) return;
     const words = is.of === "words" && Boolean(tables.words);
@@ -268,17 +280,18 @@ function lookCard(model, data) {
   const heads = chooser({ label: "heads", items: [`mean of ${attention?.heads ?? 0} heads`,
     "largest of the heads"], chosen: (i) => put(model, "heads", kinds[i]) });
   const map = heatMap((row) => put(model, "piece", row)), list = ranking();
-  const said = make("p", {});
-  const body = make("div", { class: "cardbody" }, make("div", { class: "choices extra" }, heads.el),
-    map.el, bar(VIRIDIS, "0", "1", "probability; grey: later, not seen"), list.el);
-  const el = make("section", { class: "card" }, make("h3", {}, "Where it looks"), said, body);
+  const said = make("p", { class: "said" }), why = make("p", {});
+  const body = make("div", { class: "cardbody" }, said,
+    make("div", { class: "choices extra" }, heads.el),
+    map.el, bar(VIRIDIS, "0", "1", "probability (grey: not seen)"), list.el);
+  const el = make("section", { class: "card", hidden: !maps }, make("h3", {}, "Where it looks"),
+    why, body);
   const show = (is) => {
     const layer = is.state - 1, there = Boolean(maps) && layer >= 0 && layer < depth;
     body.hidden = !there;
-    said.classList.toggle("extra", there);
+    why.hidden = there;
     if (!there) {
-      said.textContent = !maps ? "Attention needs the layers: " + "layers=dl.embed_layers(model, "
-        + "tokens)." : layer < 0 ? "No layer has run yet: no token has looked at another one."
+      why.textContent = layer < 0 ? "No layer has run yet: no token has looked at another one."
         : "The closing normalisation looks at no other token: choose a layer.";
       return;
     }
@@ -313,21 +326,18 @@ function moveCard(data) {
   const moves = data.moves, changes = moves && unpack(moves.changes);
   const starts = moves && unpack(moves.to_start), said = make("p", {});
   const bars = make("div", { class: "bars", role: "img" });
-  const el = make("section", { class: "card extra" }, make("h3", {}, "How far each layer moves it"),
-    said, bars);
+  const el = make("section", { class: "card extra", hidden: !moves },
+    make("h3", {}, "How far each layer moves it"), said, bars,
+    make("p", { class: "quiet" }, "layer by layer, × its length (bars on a logarithmic scale)"));
   const of = (table, i, piece) => table.values[i * table.shape[1] + piece];
   const show = ({ piece, state }) => {
-    bars.hidden = !moves;
-    if (!moves) {
-      said.textContent = "This needs the layers: layers=dl.embed_layers(model, tokens).";
-      return;
-    }
+    if (!moves) return;
     const far = Array.from({ length: changes.shape[0] }, (_, i) => of(changes, i, piece));
     const top = Math.max(...far.filter(Number.isFinite), 1e-9);
     const most = far.indexOf(Math.max(...far.filter(Number.isFinite)));
     bars.replaceChildren(...far.map((value, i) => make("div", { class: i + 1 === state ? "bar1 now"
       : "bar1" }, make("span", { class: "value" }, told(value, 2)), make("span", { class: "column",
-      style: `height:${Number.isFinite(value) ? 6 * value / top : 0}em` }),
+      style: `height:${Number.isFinite(value) ? 6 * Math.log1p(value) / Math.log1p(top) : 0}em` }),
       make("span", {}, String(i + 1)))));
     const end = of(starts, starts.shape[0] - 1, piece);
     const text = most < 0 ? "Its rows are not finite." : `Layer ${most + 1} moves `
