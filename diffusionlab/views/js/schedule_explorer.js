@@ -3,7 +3,7 @@
 // marker stands at the scrubber's level.
 
 const TICKS = [100, 10, 5, 1, 0.2, 0.05, 0.01];
-const BAND_INKS = [["#26456e", "#ffffff"], ["#4f7cac", "#ffffff"], ["#a9c6e3", "#141414"],
+const BAND_INKS = [["#26456e", "#ffffff"], ["#3d6a9b", "#ffffff"], ["#a9c6e3", "#141414"],
   ["#e6eef6", "#141414"]];
 
 function render({ model, el }) {
@@ -26,6 +26,7 @@ function render({ model, el }) {
   const facts = make("dl", { class: "facts extra" });
   const solvers = solverRows(data, now), lines = rateCurves(data), heard = spoken();
   const about = make("p", { class: "quiet extra" }, bdi(data.pictures.told));
+  frame.root.classList.add("schedule-view");
   frame.body.append(
     make("div", { class: "schedule" },
       make("div", { class: "pictures" }, pictures.map((part) => part.el), rule),

@@ -27,6 +27,7 @@ function render({ model, el }) {
     looks.el, moves.el);
   const notices = [...data.notices, data.states.bad, ...(data.attention?.checks ?? []),
     ...(data.moves?.checks ?? [])].filter(Boolean);
+  frame.root.classList.add("text-view");
   frame.body.append(prompt.el, pieces.el, all, scrub.el, about, deep.el, cards,
     make("div", { class: "notices extra" }, notices.map((text) => make("p", { class: "warn" },
       bdi(text)))), tokenTable(data), pairTable(data.image_text), heard.el);
