@@ -3,7 +3,7 @@
 
 const KINDS = { start: "start of the text", word: "piece of a word", end: "end of the text",
   pad: "padding" };
-const MANY = 16; // names along a heat map
+const MANY = 12; // names along a heat map
 
 function render({ model, el }) {
   const data = model.get("data"), count = Math.max(data.names.length, 1);
@@ -15,13 +15,13 @@ function render({ model, el }) {
   const frame = shell({ model, el, title: data.title, keys: scrub.keys,
     help: "Keys: ← → position, PageUp, PageDown, Home, End; space plays; in a row of buttons the "
       + "arrows walk along it; p present, t light or dark." });
-  let pointed = -1;
+  let pointed = -1, before = -1; // a piece under the pointer or the focus, until another is chosen
   const here = () => (pointed < 0 ? at() : pointed);
   const pieces = pieceStrip(data, (i) => put(model, "piece", i), (i) => { pointed = i; draw(); });
   const prompt = promptLine(data), heard = spoken();
   const about = make("p", { class: "sentence" }), all = make("p", { class: "quiet extra" });
   all.append(bdi(data.told));
-  const deep = stateSlider(model, data), alike = alikeCard(model, data, at);
+  const deep = stateSlider(model, data), alike = alikeCard(model, data);
   const looks = lookCard(model, data), moves = moveCard(data);
   const cards = make("div", { class: "cards", hidden: !data.states.names.length }, alike.el,
     looks.el, moves.el);
@@ -32,6 +32,8 @@ function render({ model, el }) {
     make("div", { class: "notices extra" }, notices.map((text) => make("p", { class: "warn" },
       bdi(text)))), tokenTable(data), pairTable(data.image_text), heard.el);
   const draw = () => {
+    if (before !== at()) pointed = -1;
+    before = at();
     const is = { piece: here(), chosen: at(), state: inside(model.get("state"),
       Math.max(data.states.names.length, 1)), of: model.get("of"), heads: model.get("heads"),
       centred: Boolean(model.get("centred")) };
@@ -69,13 +71,18 @@ function spanText(span) {
     : `, characters ${first} to ${last - 1} of the prompt`;
 }
 
+// Scrolls a box of its own, never the page, until a child of it is seen.
+function reveal(box, { offsetTop: top, offsetHeight: tall }) {
+  if (top < box.scrollTop || top + tall > box.scrollTop + box.clientHeight) box.scrollTop = top - 4;
+}
+
 // The prompt with the chosen word marked and the chosen piece underlined in it.
 function promptLine(data) {
   const letters = Array.from(data.prompt), text = (a, b) => letters.slice(a, b).join("");
   const [before, head, part, tail, after] = ["", "", "", "", ""].map((one) =>
     document.createTextNode(one));
   const mark = make("mark", {}, head, make("span", { class: "part" }, part), tail);
-  const el = make("p", { class: "prompt", dir: "auto" }, before, mark, after);
+  const el = make("p", { class: "prompt", dir: "auto", tabindex: "0" }, before, mark, after);
   const show = (i) => {
     const piece = data.pieces[i], word = data.words[piece?.word ?? -1]?.span;
     const [a, d] = word ?? [letters.length, letters.length];
@@ -85,6 +92,7 @@ function promptLine(data) {
       node.data = text(cuts[j], cuts[j + 1]);
     });
     mark.classList.toggle("none", !word);
+    if (word) reveal(el, mark);
   };
   return { el, show };
 }
@@ -115,6 +123,7 @@ function pieceStrip(data, chosen, pointed) {
   const show = (index, near) => {
     row.show(index);
     row.buttons.forEach((button, i) => button.classList.toggle("near", i === near));
+    if (row.buttons[near]) reveal(row.el, row.buttons[near]);
   };
   return { el: make("div", {}, row.el, lost), show };
 }
@@ -160,13 +169,14 @@ function heatMap(picked) {
   const below = make("div", { class: "below", "aria-hidden": "true" });
   const plane = make("div", { class: "plane" }, canvas, rowMark);
   const el = make("div", { class: "map" }, left, plane, make("span", {}), below);
-  let shown = [];
+  let shown = [], painted = "";
   plane.addEventListener("click", (event) => {
     const box = plane.getBoundingClientRect();
     picked(inside(Math.floor(shown.length * (event.clientY - box.top) / box.height), shown.length));
   });
-  const show = ({ values, names, row, colours, alt }) => {
-    heat(canvas, values, names.length, colours);
+  const show = ({ key, values, names, row, colours, alt }) => {
+    if (key !== painted) heat(canvas, values(), names.length, colours);
+    painted = key;
     canvas.setAttribute("aria-label", alt);
     const every = Math.ceil(names.length / MANY);
     const text = (name, i) => (i === row || (i % every === 0 && Math.abs(i - row) >= every)
@@ -178,8 +188,9 @@ function heatMap(picked) {
     }
     names.forEach((name, i) => {
       for (const line of [left, below]) {
-        line.children[i].textContent = text(name, i);
-        line.children[i].classList.toggle("here", i === row);
+        const label = line.children[i], now = text(name, i);
+        if (label.textContent !== now) label.textContent = now;
+        label.classList.toggle("here", i === row);
       }
     });
     rowMark.style.top = `${100 * row / names.length}%`;
@@ -226,7 +237,7 @@ function planeOf(packed, state) {
 }
 
 // ---- how alike ----------------------------------------------------------------------------------
-function alikeCard(model, data, at) {
+function alikeCard(model, data) {
   const states = data.states, wordNames = data.words.map((word) => word.name);
   const tables = { tokens: states.tokens?.map(unpack), words: states.words?.map(unpack) };
   const toWord = (i) => data.pieces[i]?.word ?? -1;
@@ -259,7 +270,8 @@ function alikeCard(model, data, at) {
     const order = list.show(names, values, row);
     const text = alikeText(data, names, values, row, order[0]);
     said.replaceChildren(bdi(text));
-    map.show({ values: planeOf(table, is.state), names, row, colours: { low: -1, high: 1,
+    map.show({ key: [is.state, words, is.centred].join(), values: () => planeOf(table, is.state),
+      names, row, colours: { low: -1, high: 1,
       table: SIGNED }, alt: `cosines of ${names.length} ${words ? "words" : "tokens"}, `
         + `${states.names[is.state]}. ${text}` });
   };
@@ -302,9 +314,10 @@ function lookCard(model, data) {
     const order = list.show(names, row.subarray(0, is.piece + 1), -1);
     const text = lookText(data, is, layer, row, order[0]);
     said.replaceChildren(bdi(text));
-    const plane = Float32Array.from(planeOf(table, layer), (value, i) =>
+    const values = () => Float32Array.from(planeOf(table, layer), (value, i) =>
       (i % names.length > Math.floor(i / names.length) && value === 0 ? NaN : value));
-    map.show({ values: plane, names, row: is.piece, colours: { low: 0, high: 1 },
+    map.show({ key: [layer, is.heads].join(), values, names, row: is.piece,
+      colours: { low: 0, high: 1 },
       alt: `attention of ${names.length} tokens, layer ${layer + 1}. ${text}` });
   };
   return { el, show };
