@@ -16,8 +16,9 @@ from ..images import to_image, to_rgb
 from ..pipeline import LatentDiffusion
 from ..pipeline.configs import check_bounds, refuse_code
 from ..pipeline.files import AGAIN, inside, read_json
+from ..pipeline.tensors import read_tensors
 from ..pipeline.text import ACTIVATIONS
-from ..pipeline.weights import compare_shapes, find_weights, read_tensors
+from ..pipeline.weights import compare_shapes, find_weights
 from ..trace import TextLayers, Tokens, to_numpy
 
 TOWER, PREPARING = "image_encoder/config.json", "feature_extractor/preprocessor_config.json"

@@ -327,7 +327,9 @@ def _image_text(found: ImageText) -> dict[str, Any]:
         "reel": reel("pictures", pictures, alts, 96) if pictures else None,
         "told": f"{found.images_right:.0%} of {len(found.matrix)} pictures find their caption, "
         f"{found.captions_right:.0%} of the captions their picture; chance is {found.chance:.0%}. "
-        f"Mean cosine of a pair {found.own:.3f}, of strangers {found.others:.3f}.",
+        f"Mean cosine of a pair {found.own:.3f}, of strangers {found.others:.3f}.".replace(
+            " -", " −"
+        ),
     }
 
 

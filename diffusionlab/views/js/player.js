@@ -3,10 +3,10 @@
 
 const SPEEDS = [["slow", 1200], ["normal", 500], ["fast", 150]];
 
-// `say(index)` gives the slider's spoken value, `label` what it counts, `face(index)` the text
-// beside it. Returns { el, keys, toggle, stop, destroy }; hand `keys` to `shell`.
+// `say(index)` gives the slider's spoken value, `number(index)` the text beside it, `label` what it
+// counts. Returns { el, keys, toggle, stop, destroy }; hand `keys` to `shell`.
 function player({ model, name = "step", count, label = "step", say, loop = false,
-  face = (index) => `${index} / ${count - 1}` }) {
+  number: shown = (index) => index + " / " + (count - 1) }) {
   const at = () => inside(model.get(name), count);
   const go = (index) => put(model, name, inside(index, count));
   let timer = 0, wait = SPEEDS[1][1];
@@ -47,7 +47,7 @@ function player({ model, name = "step", count, label = "step", say, loop = false
   const quiet = follow(model, [name], () => {
     slider.value = at();
     slider.setAttribute("aria-valuetext", say(at()));
-    number.textContent = face(at());
+    number.textContent = shown(at());
   });
   faced();
   return { el, slider, keys, toggle, stop, playing: () => timer !== 0,

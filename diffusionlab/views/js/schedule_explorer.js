@@ -12,7 +12,7 @@ function render({ model, el }) {
   const say = (i) => `timestep ${told(places[i].timestep)}, karras_sigma `
     + told(places[i].karras_sigma);
   const scrub = player({ model, name: "place", count: places.length, label: "noise level", say,
-    face: (i) => `timestep ${told(places[i].timestep)}` });
+    number: (i) => `timestep ${told(places[i].timestep)}` });
   const frame = shell({ model, el, title: data.title, keys: scrub.keys,
     help: "Keys: ← → noise level, PageUp, PageDown, Home, End; space plays from noise to clean; "
       + "p present, t light or dark. Everywhere noise is left, clean is right." });

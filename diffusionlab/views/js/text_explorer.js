@@ -11,7 +11,7 @@ function render({ model, el }) {
   const say = (i) => data.names.length
     ? `position ${i} of ${count - 1}: ${data.names[i]}` : "no positions";
   const scrub = player({ model, name: "piece", count, label: "position in the text", say,
-    face: (i) => `position ${i}` });
+    number: (i) => `position ${i}` });
   const frame = shell({ model, el, title: data.title, keys: scrub.keys,
     help: "Keys: ← → position, PageUp, PageDown, Home, End; space plays; in a row of buttons the "
       + "arrows walk along it; p present, t light or dark." });
