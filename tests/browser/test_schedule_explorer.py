@@ -132,7 +132,7 @@ def test_the_step_of_the_run_and_its_numbers(opened, view):
     heun = run["plans"][0]
     rule = shown.frame.locator(".solver").first.inner_text()
     assert "39 network calls, 2 in this step" in rule
-    assert number(rule.split("x_next = ")[1].split("·x")[0]) == pytest.approx(
+    assert number(rule.split("x_next = ")[1].split(" · x_t")[0]) == pytest.approx(
         heun["steps"][7]["a"], rel=1e-2
     )
     assert shown.frame.locator(".solver").first.locator(".level.here").count() == 2

@@ -1,4 +1,4 @@
-// with: kit.js, player.js, colours.js
+// with: kit.js, player.js, colours.js, equation.js
 // The schedule explorer: noise runs from left (pure noise) to right (clean) in every part, and one
 // marker stands at the scrubber's level.
 
@@ -16,15 +16,16 @@ function render({ model, el }) {
   const frame = shell({ model, el, title: data.title, keys: scrub.keys,
     help: "Keys: ← → noise level, PageUp, PageDown, Home, End; space plays from noise to clean; "
       + "p present, t light or dark. Everywhere noise is left, clean is right." });
-  const steps = chooser({ label: "number of steps", items: data.steps.map((n) => `${n} steps`),
+  const steps = chooser({ label: "number of steps", items: data.steps.map((n) =>
+    (n === 1 ? "1 step" : `${n} steps`)),
     chosen: (i) => put(model, "steps", i) });
-  const pictures = pictureParts(data), rows = spacingRows(model, data, now);
+  const pictures = pictureParts(data), rows = spacingRows(model, data);
   const rule = make("p", { class: "equation mixing" });
   const where = make("p", { class: "sentence extra" });
   const difference = make("p", { class: "sentence" });
   const guess = make("p", { class: "sentence extra", hidden: !data.pictures.asked });
   const facts = make("dl", { class: "facts extra" });
-  const solvers = solverRows(data, now), lines = rateCurves(data), heard = spoken();
+  const solvers = solverRows(data), lines = rateCurves(data), heard = spoken();
   const about = make("p", { class: "quiet extra" }, bdi(data.pictures.told));
   frame.root.classList.add("schedule-view");
   frame.body.append(
@@ -161,7 +162,7 @@ function dot(data, log, radius, kind) {
 }
 
 // The rows of spacings: a name to choose, its levels, and the share of its steps in each band.
-function spacingRows(model, data, now) {
+function spacingRows(model, data) {
   const names = chooser({ label: "spacing", items: data.rows.map((row) => make("span", {},
     bdi(row.name), row.own ? " (own)" : "")), chosen: (i) => put(model, "spacing", i) });
   names.el.classList.add("names");
@@ -232,39 +233,29 @@ function ticks(data) {
 
 // ---- solvers ------------------------------------------------------------------------------------
 // Where each sampler asks the network on the chosen spacing, and its numbers at the step.
-function solverRows(data, now) {
+function solverRows(data) {
   const head = make("h3", {}), lines = data.samplers.map((name) => ({ name,
     line: strip(data, ""), count: make("p", { class: "calls" }), rule: make("p", {}) }));
   const el = make("section", { class: "solvers", hidden: !lines.length }, head,
     lines.map(({ name, line, count, rule }) => make("div", { class: "solver" },
       make("h4", {}, bdi(name)), line.el, count, rule)));
   const show = (is) => {
-    head.replaceChildren("Solvers on ", bdi(is.row.name), is.step < 0
-      ? ": before the first step" : `: network calls, and step ${is.step}`);
+    head.replaceChildren("Solvers on ", bdi(is.row.name), !is.run.levels
+      ? ": no run of so many steps" : is.step < 0 ? ": before the first step" : `: network calls, and step ${is.step}`);
     lines.forEach(({ name, line, count, rule }, i) => {
-      const plan = is.run.plans?.[i] ?? { error: is.run.error }, step = plan.steps?.[is.step];
+      const plan = is.run.plans?.[i] ?? { error: "" }, step = plan.steps?.[is.step];
       const calls = plan.steps?.flatMap((one, j) => one.at.map((log) => [log, j])) ?? [];
       line.marks.replaceChildren(...calls.map(([log, j]) => dot(data, log, j === is.step ? 7 : 4,
         j === is.step ? "level here" : "level")));
       line.el.setAttribute("aria-label", `${name}: ${calls.length} network calls`);
       line.move(is.level);
-      count.textContent = plan.error ? "" : `${plan.calls} network calls`
+      count.textContent = plan.calls === undefined ? "" : `${plan.calls} network calls`
         + (step ? `, ${step.at.length} in this step` : "");
-      rule.replaceChildren(bdi(plan.error ?? (step ? ruleText(step) : "")));
+      rule.replaceChildren(...(step ? equation("x_next", step, step.at.length)
+        : [bdi(plan.error ?? "")]));
     });
   };
   return { el, show };
-}
-
-// A step's update with its numbers; calls are named by how long ago they were.
-function ruleText({ a, terms, noise }) {
-  const named = ({ reading, ago }) => `${reading}-hat` + (ago > 0
-    ? ` (${ago} call${ago > 1 ? "s" : ""} ago)` : ago < 0 ? ` (call ${1 - ago})` : "");
-  const parts = [[a, "x"], ...terms.map((term) => [term.weight, named(term)]),
-    ...noise.map(({ weight }) => [weight, "noise"])].filter(([weight]) => weight !== 0);
-  const text = parts.map(([weight, name], i) => (i ? (weight < 0 ? " − " : " + ") : "")
-    + `${told(i ? Math.abs(weight) : weight)}·${name}`).join("");
-  return `x_next = ${text || "0"}`;
 }
 
 // ---- alpha and sigma ----------------------------------------------------------------------------
