@@ -12,6 +12,8 @@ PLACES = {
     "View": "view",
     "diff": "difference",
     "explore": "step_explorer",
+    "explore_schedule": "schedule_explorer",
+    "explore_text": "text_explorer",
     "race": "sampler_race",
 }
 __all__ = list(PLACES)
