@@ -91,7 +91,7 @@ NAMES = {
         "Tokens",
         "Trace",
     ],
-    "views": ["View", "explore"],
+    "views": ["View", "exhibit", "explore"],
 }
 
 _listed, _list, __all__ = lazy_loader.attach(__name__, SUBMODULES, NAMES)

@@ -112,6 +112,7 @@ from .trace import (
 )
 from .views import (
     View as View,
+    exhibit as exhibit,
     explore as explore,
 )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 PLACES = {
     "View": "view",
+    "exhibit": "exhibition",
     "explore": "step_explorer",
 }
 __all__ = list(PLACES)
