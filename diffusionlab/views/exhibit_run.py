@@ -113,10 +113,9 @@ def _step_said(trace: Trace, index: int) -> str:
     level = trace.steps[index].level
     calls = sum(step.network_calls for step in trace.steps[: index + 1])
     asked = "once" if calls == 1 else f"{calls} times"
-    return (
-        f"Step {index} of {len(trace.steps) - 1}: the latent is {level.alpha:.2f}\u00a0×\u00a0picture "
-        f"+ {level.sigma:.2f}\u00a0×\u00a0noise. The network has been asked {asked}."
-    )
+    parts = f"{level.alpha:.2f}\u00a0×\u00a0picture + {level.sigma:.2f}\u00a0×\u00a0noise"
+    step = f"Step {index} of {len(trace.steps) - 1}"
+    return f"{step}: the latent is {parts}. The network has been asked {asked}."
 
 
 # ---- where words were looked up ---------------------------------------------------------------

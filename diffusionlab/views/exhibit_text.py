@@ -120,6 +120,10 @@ def _rows_said(named: list[tuple[int, str, int]], values: np.ndarray) -> list[li
     said = []
     for word in sorted({word for _, _, word in named}):
         row = next(i for i, (_, _, owner) in enumerate(named) if owner == word)
-        first = ", ".join(f"{v:.2f}".replace("-", "−") for v in values[row][:FIRST_NUMBERS])
+        first = ", ".join(_number(value) for value in values[row][:FIRST_NUMBERS])
         said.append([["“", named[row][1], f"” is now {first} … : {values.shape[1]} numbers."]])
     return said
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−") if np.isfinite(value) else "not finite"
