@@ -48,7 +48,8 @@ def seen_of(trace: Trace, decode: Decode | None) -> Seen:
         return Seen(beliefs, how, numbers(last.next_latent), trace.image, "the picture")
     latent = numbers(last.predictions[0].x0 if last.predictions else last.next_latent)
     picture = beliefs[-1] if how == DECODED else None
-    return Seen(beliefs, how, latent, picture, f"x0-hat of step {len(trace.steps) - 1}, decoded")
+    what = "" if picture is None else f"x0-hat of step {len(trace.steps) - 1}, decoded"
+    return Seen(beliefs, how, latent, picture, what)
 
 
 def _believed(trace: Trace, decode: Decode | None) -> tuple[tuple[Any, ...], str]:
@@ -183,7 +184,7 @@ def decoding_panel(seen: Seen) -> dict[str, Any]:
 def sharpening(picture: Any, latent: tuple[int, ...]) -> list[tuple[Any, str]]:
     """The picture averaged over squares, from as large as a place of the latent to one pixel."""
     if picture is None:
-        return [(None, "There is no decoded picture in this record.")]
+        return [(None, "The record ends with the latent.")]
     cell, found = max(1, round(picture.height / latent[1])), []
     while cell > 1:
         small = picture.reduce(cell)

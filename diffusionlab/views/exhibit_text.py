@@ -43,7 +43,7 @@ def _positions(tokens: Tokens, word: int) -> list[int]:
 def prompt_panel(trace: Trace) -> dict[str, Any]:
     """What the words became: pieces with numbers; what was cut off."""
     tokens, cards = trace.tokens, word_cards(trace)
-    said = [[_card_said(card)] for card in cards] or [[["No word is shown here."]]]
+    said = [[_card_said(card)] for card in cards] or [[["The next panels show the run."]]]
     return {"name": "Prompt", "lead": _prompt_lead(tokens), "said": said}
 
 
@@ -82,7 +82,7 @@ def embedding_panel(trace: Trace) -> dict[str, Any]:
     panel = {"name": "Text embedding", "rows": None}
     if trace.text_embedding is None:
         lead = [["The numbers of the words were left out of this record."]]
-        return panel | {"lead": lead, "said": [[["There is nothing to show here."]]]}
+        return panel | {"lead": lead, "said": [[["The next panels show the run."]]]}
     hidden = numbers(trace.text_embedding.hidden[0])
     named = _rows(trace, len(hidden))
     picked = hidden[[at for at, _, _ in named]]

@@ -195,8 +195,9 @@ function promptPanel(given) {
 
   function card(word) {
     const pieces = word.pieces.flatMap((piece, i) => [i ? " + " : null, bdi(piece)]);
-    return make("span", { class: "card" }, bdi(word.word), make("span", { class: "small" },
-      word.pieces.length > 1 ? pieces : null, make("span", { class: "id" }, word.ids.join(" + "))));
+    return make("span", { class: "card" }, bdi(word.word),
+      word.pieces.length > 1 ? make("span", { class: "small" }, pieces) : null,
+      make("span", { class: "small" }, word.ids.join(" + ")));
   }
 }
 
