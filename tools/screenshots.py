@@ -115,6 +115,7 @@ def taken(browser: Any, shot: Shot, runs: Runs) -> bytes:
         color_scheme=shot.scheme,
         reduced_motion="reduce",
     )
+    page.on("pageerror", lambda error: print(f"screenshots: {error}", file=sys.stderr))
     with tempfile.TemporaryDirectory() as folder:
         page.goto(shot.view(runs).save(Path(folder) / "view.html").as_uri())
         page.wait_for_selector(".dl")
