@@ -30,6 +30,8 @@ function render({ model, el }) {
   const made = [promptPanel, rowsPanel, denoisingPanel, decodingPanel, picturePanel].map(
     (panel, i) => panel({ data, panel: data.panels[i], number: i + 1, word,
       pick: (place) => go(story.first[i] + place) }));
+  const shownWord = () => inside(model.get("word"), Math.max(data.words.length, 1));
+  made.forEach((panel) => panel.show(0, shownWord())); // so that none is nameless
   const stage = make("div", { class: "stage" }, made.map((panel) => panel.el));
   const tabs = chooser({ label: "panel", chosen: turn, items: data.panels.map((panel, i) =>
     make("span", {}, String(i + 1), make("span", { class: "name" }, " " + panel.name))) });
@@ -50,7 +52,7 @@ function render({ model, el }) {
     made.forEach((panel, i) => {
       panel.el.classList.toggle("on", i === now);
       panel.el.inert = i !== now;
-      if (i === now) panel.show(step, inside(model.get("word"), Math.max(data.words.length, 1)));
+      if (i === now) panel.show(step, shownWord());
     });
     tabs.show(now);
     back.disabled = now === 0;
