@@ -136,7 +136,7 @@ function seconds(count) {
 function touched({ root, stage, place, heard, turn }) {
   let from = null;
   const any = (event) => {
-    const plays = event.target.closest?.(".play") || (event.key === " " && !onButton(event));
+    const plays = event.target.closest?.(".play") || (event.key === " " && !event.target.closest?.("button"));
     if (!plays) heard();
   };
   const down = (event) => { from = event.pointerType === "mouse" ? null : event; };
