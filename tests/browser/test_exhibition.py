@@ -30,17 +30,17 @@ def text(sentences: list[list[str]]) -> str:
 
 def panel(view) -> int:
     """The panel that is shown, from 1."""
-    shown = view.js('[...document.querySelectorAll(".panel")].map((p) => p.matches(".on"))')
+    shown = view.js('[...document.querySelectorAll(".ex-panel")].map((p) => p.matches(".ex-on"))')
     assert sum(shown) == 1
     return 1 + shown.index(True)
 
 
 def said(view) -> str:
-    return view.frame.locator(".panel.on .now").inner_text()
+    return view.frame.locator(".ex-panel.ex-on .ex-now").inner_text()
 
 
 def slider(view):
-    return view.frame.locator(".story input[type=range]")
+    return view.frame.locator(".ex-story input[type=range]")
 
 
 def rgba(array: np.ndarray) -> list[int]:
@@ -62,23 +62,23 @@ def test_each_step_shows_its_own_pictures_and_numbers(opened, host):
     view.press("3")
     for i, step in enumerate(run.steps):
         assert said(view) == text(made.data["panels"][2]["said"][i])
-        wait_for_picture(view, ".denoising .main", np.asarray(run.frames[i]))
-        wait_for_picture(view, ".denoising figure:nth-of-type(2)", run.preview.rgb(step.latent))
+        wait_for_picture(view, ".ex-denoising .ex-main", np.asarray(run.frames[i]))
+        wait_for_picture(view, ".ex-denoising figure:nth-of-type(2)", run.preview.rgb(step.latent))
         view.press("ArrowUp")
     assert panel(view) == 4
     assert said(view) == text(made.data["panels"][3]["said"][0])
     view.press("End")
-    wait_for_picture(view, ".picture .main", np.asarray(run.image))
+    wait_for_picture(view, ".ex-picture .ex-main", np.asarray(run.image))
 
 
 def test_the_picture_check_can_fail(opened):
     run = traces.trace()
     view = opened(exhibit(run, **CALM))
     view.press("End")
-    wait_for_picture(view, ".picture .main", np.asarray(run.image))
+    wait_for_picture(view, ".ex-picture .ex-main", np.asarray(run.image))
     other = np.asarray(run.image).copy()
     other[0, 0, 0] ^= 1
-    assert not view.js(SAME, [".picture .main canvas", rgba(other)])
+    assert not view.js(SAME, [".ex-picture .ex-main canvas", rgba(other)])
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -102,17 +102,17 @@ def test_keys_turn_panels_and_steps(opened, host):
 def test_mouse_and_words_reach_everything(opened):
     made = exhibit(traces.trace(), **CALM)
     view = opened(made)
-    view.frame.locator(".prompt .choice").nth(2).click()
+    view.frame.locator(".ex-prompt .choice").nth(2).click()
     assert said(view) == "“sky” is piece number 2390."
     view.frame.get_by_role("button", name="next panel").click()
-    view.frame.locator(".rows .choice").nth(4).click()
+    view.frame.locator(".ex-rows .choice").nth(4).click()
     assert said(view) == text(made.data["panels"][1]["said"][3])
-    assert view.frame.locator(".rows .with").count() == 2  # two pieces of one word
+    assert view.frame.locator(".ex-rows .ex-with").count() == 2  # two pieces of one word
     view.frame.get_by_role("radio", name="3 Denoising").click()
-    view.frame.locator(".denoising .words .choice").nth(1).click()
-    caption = view.frame.locator(".denoising figure:nth-of-type(3) figcaption")
+    view.frame.locator(".ex-denoising .ex-words .choice").nth(1).click()
+    caption = view.frame.locator(".ex-denoising figure:nth-of-type(3) figcaption")
     assert caption.inner_text().replace("\u00a0", " ").endswith("at most 50 %")
-    view.frame.locator(".denoising .words .choice").nth(0).click()
+    view.frame.locator(".ex-denoising .ex-words .choice").nth(0).click()
     assert not caption.inner_text().replace("\u00a0", " ").endswith("at most 50 %")
     box = slider(view).bounding_box()
     view.page.mouse.click(box["x"] + box["width"] - 3, box["y"] + box["height"] / 2)
@@ -122,7 +122,7 @@ def test_mouse_and_words_reach_everything(opened):
 def test_a_swipe_turns_the_panel_and_a_tap_does_not(opened):
     view = opened(exhibit(traces.trace(), **CALM), width=390, height=844, has_touch=True)
     swipe = """([from, to]) => {
-      const stage = document.querySelector(".stage");
+      const stage = document.querySelector(".ex-stage");
       for (const [type, x] of [["pointerdown", from], ["pointerup", to]]) stage.dispatchEvent(
         new PointerEvent(type, { pointerType: "touch", clientX: x, clientY: 300, bubbles: true }));
     }"""
@@ -138,8 +138,8 @@ def playing(view) -> bool:
 
 def test_it_plays_by_itself_in_a_loop(opened):
     view = opened(exhibit(traces.trace(), seconds=0.2, idle=3600))
-    view.frame.wait_for_selector(".picture.on")
-    view.frame.wait_for_selector(".prompt.on")  # from the end back to the beginning
+    view.frame.wait_for_selector(".ex-picture.ex-on")
+    view.frame.wait_for_selector(".ex-prompt.ex-on")  # from the end back to the beginning
     assert playing(view)
 
 
@@ -156,10 +156,10 @@ def test_a_touch_pauses_and_rest_lets_it_go_on(opened):
     assert playing(view)
     view.press("3")
     assert not playing(view)
-    assert "30 s without a key or touch" in view.frame.locator(".status").inner_text()
+    assert "30 s without a key or touch" in view.frame.locator(".ex-status").inner_text()
     view.page.clock.run_for(29_000)
     assert (playing(view), panel(view)) == (False, 3)
-    view.frame.locator(".denoising .lead").click()  # the count begins again
+    view.frame.locator(".ex-denoising .ex-lead").click()  # the count begins again
     view.page.clock.run_for(29_000)
     assert not playing(view)
     view.page.clock.run_for(1_500)
@@ -176,7 +176,7 @@ def test_a_pressed_pause_holds_ten_times_as_long(opened):
     view.press("ArrowRight")
     view.page.clock.run_for(299_000)
     assert not playing(view)
-    assert "5 minutes" in view.frame.locator(".status").inner_text()
+    assert "5 minutes" in view.frame.locator(".ex-status").inner_text()
     view.page.clock.run_for(2_000)
     assert playing(view)
     view.press(" ")
@@ -191,7 +191,7 @@ def test_less_motion_means_that_nothing_moves_unasked(opened):
     view.press("2")
     view.page.clock.run_for(60_000)
     assert (playing(view), panel(view)) == (False, 2)
-    seconds = view.js('getComputedStyle(document.querySelector(".panel")).transitionDuration')
+    seconds = view.js('getComputedStyle(document.querySelector(".ex-panel")).transitionDuration')
     assert set(seconds.split(", ")) == {"0s"}
     view.press(" ")
     assert playing(view)
@@ -228,7 +228,7 @@ def letters(view) -> dict[str, float]:
 
 def fits(view, width: int, height: int) -> None:
     """The slider and, but on a phone, the whole main picture are inside the window."""
-    shown = view.frame.locator(".panel.on .main canvas").first
+    shown = view.frame.locator(".ex-panel.ex-on .ex-main canvas").first
     for one in [slider(view)] + ([shown] if width > 400 and shown.count() else []):
         box = one.bounding_box()
         assert box["x"] >= 0
@@ -256,7 +256,7 @@ def test_two_on_one_page_do_not_move_each_other(opened, tmp_path):
     for frame in frames:
         frame.wait_for_selector(".dl")
     frames[1].locator(".dl").press("4")
-    assert [f.locator(".panel.on h3").inner_text().split("\n")[-1] for f in frames] == [
+    assert [f.locator(".ex-panel.ex-on h3").inner_text().split("\n")[-1] for f in frames] == [
         "Prompt", "Decoding",
     ]  # fmt: skip
 
@@ -267,12 +267,12 @@ def test_a_stopped_and_redacted_run_is_told_in_sentences(opened):
     run = replace(run, steps=run.steps[:3], image=None, frames=(), attention={}, tokens=None,
                   text_embedding=None)  # fmt: skip
     view = opened(exhibit(run, **CALM))
-    assert "left out" in view.frame.locator(".panel.on .lead").inner_text()
+    assert "left out" in view.frame.locator(".ex-panel.ex-on .ex-lead").inner_text()
     view.press("4")
-    assert "not decoded" in view.frame.locator(".panel.on .lead").inner_text()
-    assert view.frame.locator(".panel.on .missing").is_visible()
+    assert "not decoded" in view.frame.locator(".ex-panel.ex-on .ex-lead").inner_text()
+    assert view.frame.locator(".ex-panel.ex-on .missing").is_visible()
     view.press("5")
-    assert "Stopped after 3 of 5" in view.frame.locator(".panel.on .lead").inner_text()
+    assert "Stopped after 3 of 5" in view.frame.locator(".ex-panel.ex-on .ex-lead").inner_text()
 
 
 @pytest.mark.parametrize("prompt", traces.HOSTILE)
@@ -290,5 +290,5 @@ def test_hostile_texts_stay_texts(opened, prompt):
     assert found[0] == found[1]
     assert len(found[0]) > 50
     assert "".join(prompt.split()) in "".join(
-        view.frame.locator(".picture .lead").inner_text().split()
+        view.frame.locator(".ex-picture .ex-lead").inner_text().split()
     )

@@ -25,32 +25,32 @@ function render({ model, el }) {
     help: "Keys: ← → panel, 1–5 panel, ↑ ↓ step, Home, End, space plays, p present, "
       + "t light or dark. Touch: swipe or tap." });
   frame.root.classList.add("exhibit");
-  if (model.standalone) frame.root.classList.add("whole");
+  if (model.standalone) frame.root.classList.add("ex-whole");
 
   const made = [promptPanel, rowsPanel, denoisingPanel, decodingPanel, picturePanel].map(
     (panel, i) => panel({ data, panel: data.panels[i], number: i + 1, word,
       pick: (place) => go(story.first[i] + place) }));
   const shownWord = () => inside(model.get("word"), Math.max(data.words.length, 1));
   made.forEach((panel) => panel.show(0, shownWord())); // so that none is nameless
-  const stage = make("div", { class: "stage" }, made.map((panel) => panel.el));
+  const stage = make("div", { class: "ex-stage" }, made.map((panel) => panel.el));
   const tabs = chooser({ label: "panel", chosen: turn, items: data.panels.map((panel, i) =>
-    make("span", {}, String(i + 1), make("span", { class: "name" }, " " + panel.name))) });
+    make("span", {}, String(i + 1), make("span", { class: "ex-name" }, " " + panel.name))) });
   tabs.buttons.forEach((b, i) => b.setAttribute("aria-label", `${i + 1} ${data.panels[i].name}`));
   const slider = make("input", { type: "range", min: 0, max: story.count - 1, step: 1,
     class: "slider", "aria-label": "place in the story", "data-lm-suppress-shortcuts": "true",
     oninput: () => go(slider.valueAsNumber) });
-  const step = (by, text, label) => make("button", { type: "button", class: "turn",
+  const step = (by, text, label) => make("button", { type: "button", class: "ex-turn",
     "aria-label": label, onclick: () => turn(story.panel(at()) + by) }, text);
   const back = step(-1, "‹", "panel before"), on = step(1, "›", "next panel");
   const voice = spoken();
-  frame.body.append(stage, make("div", { class: "story player" }, clock.button,
-    make("div", { class: "chapters" }, back, tabs.el, on),
-    make("div", { class: "line" }, slider, clock.status)), voice.el);
+  frame.body.append(stage, make("div", { class: "ex-story player" }, clock.button,
+    make("div", { class: "ex-chapters" }, back, tabs.el, on),
+    make("div", { class: "ex-line" }, slider, clock.status)), voice.el);
 
   const quiet = follow(model, ["place", "word"], () => {
     const place = at(), now = story.panel(place), step = place - story.first[now];
     made.forEach((panel, i) => {
-      panel.el.classList.toggle("on", i === now);
+      panel.el.classList.toggle("ex-on", i === now);
       panel.el.inert = i !== now;
       if (i === now) panel.show(step, shownWord());
     });
@@ -82,7 +82,7 @@ function playing({ data, story, at, go, alone }) {
   const unasked = alone && !REDUCED;
   let beat = 0, rest = 0, held = false;
   const button = make("button", { type: "button", class: "play", onclick: () => toggle() });
-  const status = make("p", { class: "status" });
+  const status = make("p", { class: "ex-status" });
   const wait = () => {
     const panel = story.panel(at()), length = data.seconds * (panel === 2 ? LONGER : 1);
     return (1000 * length) / story.counts[panel];
@@ -166,20 +166,30 @@ function plainText(sentences) {
 
 // The frame of a panel: number, name, what is true of it, what is true now, and what it shows.
 function panelOf({ panel, number }, kind, shown, extra = []) {
-  const now = make("p", { class: "now" });
-  const words = make("div", { class: "words" },
-    make("h3", {}, make("span", { class: "number" }, String(number)), panel.name),
-    panel.lead.map((parts) => make("p", { class: "lead" }, sentence(parts))), now, extra);
-  const el = make("section", { class: `panel ${kind}`, "aria-label": `${number} ${panel.name}` },
-    words, make("div", { class: "shown" }, shown));
-  const say = (at) => now.replaceChildren(...panel.said[at].flatMap(sentence));
+  const now = make("p", { class: "ex-now" });
+  const words = make("div", { class: "ex-words" },
+    make("h3", {}, make("span", { class: "ex-number" }, String(number)), panel.name),
+    panel.lead.map((parts) => make("p", { class: "ex-lead" }, sentence(parts))), now, extra);
+  const room = make("div", { class: "ex-shown" }, shown);
+  const el = make("section", { class: `ex-panel ${kind}`, "aria-label": `${number} ${panel.name}` },
+    words, room);
+  const say = (at) => {
+    now.replaceChildren(...panel.said[at].flatMap(sentence));
+    [el, words, room].forEach(reached);
+  };
   return { el, say };
+}
+
+// What has to be scrolled can be scrolled by keyboard.
+function reached(el) {
+  if (el.scrollHeight > el.clientHeight + 1) el.setAttribute("tabindex", "0");
+  else el.removeAttribute("tabindex");
 }
 
 // A screen whose picture is as large as its place allows.
 function fitted(reel, options) {
   const made = screen(reel, options), glass = made.canvas.parentElement;
-  const fit = make("div", { class: "fit" });
+  const fit = make("div", { class: "ex-fit" });
   glass.replaceWith(fit);
   fit.append(glass);
   glass.style.setProperty("--ratio", reel.width / reel.height);
@@ -191,39 +201,39 @@ function promptPanel(given) {
   const { data, panel, pick } = given;
   const items = data.words.map(card);
   const cards = chooser({ label: "words of the prompt", chosen: pick, items });
-  const { el, say } = panelOf(given, "prompt", [
-    make("p", { class: "typed" }, "“", bdi(data.prompt), "”"), cards.el]);
+  const { el, say } = panelOf(given, "ex-prompt", [
+    make("p", { class: "ex-typed" }, "“", bdi(data.prompt), "”"), cards.el]);
   return { el, show: (at) => { say(at); cards.show(data.words.length ? at : -1); } };
 
   function card(word) {
     const pieces = word.pieces.flatMap((piece, i) => [i ? " + " : null, bdi(piece)]);
-    return make("span", { class: "card" }, bdi(word.word),
-      word.pieces.length > 1 ? make("span", { class: "small" }, pieces) : null,
-      make("span", { class: "small" }, word.ids.join(" + ")));
+    return make("span", { class: "ex-card" }, bdi(word.word),
+      word.pieces.length > 1 ? make("span", { class: "ex-small" }, pieces) : null,
+      make("span", { class: "ex-small" }, word.ids.join(" + ")));
   }
 }
 
 function rowsPanel(given) {
   const { data, panel, pick } = given, rows = panel.rows;
   if (!rows) {
-    const { el, say } = panelOf(given, "rows", []);
+    const { el, say } = panelOf(given, "ex-rows", []);
     return { el, show: say };
   }
   const { values, shape: [, wide] } = unpack(rows.values);
-  const limit = rows.limit, table = make("div", { class: "table" });
+  const limit = rows.limit, table = make("div", { class: "ex-table" });
   const items = rows.names.map((name, i) => {
     const strip = make("canvas", { class: "sharp", "aria-hidden": "true" });
     heat(strip, values.slice(i * wide, (i + 1) * wide), wide,
       { low: -limit, high: limit, table: SIGNED });
-    return make("span", { class: "strip" }, bdi(name), strip);
+    return make("span", { class: "ex-strip" }, bdi(name), strip);
   });
   const list = chooser({ label: "rows of numbers", items, chosen: (i) => pick(rows.words[i]) });
   table.append(list.el, bar(SIGNED, told(-limit), told(limit), rows.measure));
-  const { el, say } = panelOf(given, "rows", [table]);
+  const { el, say } = panelOf(given, "ex-rows", [table]);
   const show = (at) => {
     say(at);
     list.show(data.words.length ? rows.words.indexOf(at) : -1);
-    list.buttons.forEach((b, i) => b.classList.toggle("with", rows.words[i] === at));
+    list.buttons.forEach((b, i) => b.classList.toggle("ex-with", rows.words[i] === at));
   };
   return { el, show };
 }
@@ -234,11 +244,11 @@ function denoisingPanel(given) {
   const names = lit && chooser({ label: "word whose attention is shown", chosen: word,
     items: data.words.map((w) => bdi(w.word)) });
   const extra = lit
-    ? [make("p", { class: "ask" }, "Where was a word looked up?"), names.el, lit.scale]
+    ? [make("p", { class: "ex-ask" }, "Where was a word looked up?"), names.el, lit.scale]
     : [make("p", { class: "quiet extra" }, panel.attention.missing)];
-  const { el, say } = panelOf(given, lit ? "denoising" : "denoising two",
+  const { el, say } = panelOf(given, lit ? "ex-denoising" : "ex-denoising ex-two",
     [belief.el, noisy.el, lit?.el], extra);
-  belief.el.classList.add("main");
+  belief.el.classList.add("ex-main");
   const show = (at, which) => {
     say(at);
     noisy.show(at);
@@ -276,7 +286,7 @@ function lights(data, panel) {
 
 function decodingPanel(given) {
   const { panel } = given, { values, shape: [count, tall, wide] } = unpack(panel.latent.values);
-  const limit = panel.latent.limit, channels = make("div", { class: "channels", role: "img",
+  const limit = panel.latent.limit, channels = make("div", { class: "ex-channels", role: "img",
     "aria-label": panel.latent_alt });
   for (let i = 0; i < count; i++) {
     const canvas = make("canvas", { class: "sharp", "aria-hidden": "true" });
@@ -287,20 +297,20 @@ function decodingPanel(given) {
   const side = Math.ceil(Math.sqrt(count));
   channels.style.setProperty("--side", side);
   channels.style.setProperty("--ratio", (side * wide) / (Math.ceil(count / side) * tall));
-  const latent = make("figure", { class: "screen" }, make("div", { class: "fit" }, channels),
+  const latent = make("figure", { class: "screen" }, make("div", { class: "ex-fit" }, channels),
     make("figcaption", {}, `the latent: blue ${told(-limit)}, white 0, red ${told(limit)}`));
   const picture = fitted(panel.reel);
-  picture.el.classList.add("main");
-  const { el, say } = panelOf(given, "decoding", [latent, picture.el]);
+  picture.el.classList.add("ex-main");
+  const { el, say } = panelOf(given, "ex-decoding", [latent, picture.el]);
   return { el, show: (at) => { say(at); picture.show(at); } };
 }
 
 function picturePanel(given) {
   const { panel } = given, picture = fitted(panel.reel);
-  picture.el.classList.add("main");
+  picture.el.classList.add("ex-main");
   const facts = make("dl", { class: "facts" }, panel.facts.map(([name, value]) =>
     make("div", {}, make("dt", {}, name), make("dd", {}, bdi(value)))));
-  const { el, say } = panelOf(given, "picture", [picture.el], [facts]);
+  const { el, say } = panelOf(given, "ex-picture", [picture.el], [facts]);
   return { el, show: (at) => { say(at); picture.show(0); } };
 }
 
