@@ -182,8 +182,7 @@ function panelOf({ panel, number }, kind, shown, extra = []) {
 
 // What has to be scrolled can be scrolled by keyboard.
 function reached(el) {
-  if (el.scrollHeight > el.clientHeight + 1) el.setAttribute("tabindex", "0");
-  else el.removeAttribute("tabindex");
+  el.setAttribute("tabindex", el.scrollHeight > el.clientHeight + 1 ? "0" : "-1");
 }
 
 // A screen whose picture is as large as its place allows.
