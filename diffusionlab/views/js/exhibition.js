@@ -200,8 +200,10 @@ function promptPanel(given) {
   const { data, panel, pick } = given;
   const items = data.words.map(card);
   const cards = chooser({ label: "words of the prompt", chosen: pick, items });
-  const { el, say } = panelOf(given, "ex-prompt", [
-    make("p", { class: "ex-typed" }, "“", bdi(data.prompt), "”"), cards.el]);
+  const typed = make("p", { class: "ex-typed" }, "“", bdi(data.prompt), "”");
+  const size = Math.min(Math.max(20 / Math.sqrt(data.prompt.length + 1), 1.3), 3.2);
+  typed.style.setProperty("--size", size.toFixed(2)); // long prompts in smaller type
+  const { el, say } = panelOf(given, "ex-prompt", [typed, cards.el]);
   return { el, show: (at) => { say(at); cards.show(data.words.length ? at : -1); } };
 
   function card(word) {
