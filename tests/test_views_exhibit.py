@@ -243,6 +243,15 @@ def test_a_long_prompt_stops_at_twelve_words():
     assert "first 12 words" in text(panels(run)[0]["lead"])
 
 
+def test_a_very_long_word_is_shown_by_its_beginning():
+    word = "n" * 60
+    tokens = replace(traces.tokens(word), words=(word, "red", "sky", "scraper"))
+    run = traces.trace(prompt=word * 4, tokens=tokens)
+    assert exhibit(run).data["words"][0]["word"] == "n" * 23 + "…"
+    assert text(panels(run)[4]["lead"]) == "“" + "n" * 119 + "…”"
+    assert exhibit(run).data["prompt"] == word * 4
+
+
 def test_a_trace_of_stable_diffusions_size_keeps_the_bound(capsys):
     random = np.random.default_rng(0)
     run = traces.trace(num_steps=50)

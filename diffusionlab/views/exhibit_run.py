@@ -14,7 +14,7 @@ from diffusionlab.errors import InputError
 from diffusionlab.images import enlarge
 from diffusionlab.trace import Trace
 from diffusionlab.trace.words import word_names
-from diffusionlab.views.exhibit_text import word_count
+from diffusionlab.views.exhibit_text import shortened, word_count
 from diffusionlab.views.page import packed, plain
 from diffusionlab.views.reels import latent_image, reel
 
@@ -219,11 +219,11 @@ def picture_panel(trace: Trace, seen: Seen) -> dict[str, Any]:
     done, asked = len(trace.steps), settings.num_steps
     facts = [
         ("seed", str(settings.seed)),
-        ("sampler", settings.sampler_text),
+        ("sampler", shortened(settings.sampler_text, 60)),
         ("steps", str(done) if done == asked else f"{done} of {asked}"),
         ("guidance", str(settings.guidance)),
         ("network calls", str(trace.network_calls)),
-        ("model", settings.model),
+        ("model", shortened(settings.model, 60)),
     ]
     if picture is not None:
         facts.append(("pixels", _by(*picture.size)))
@@ -240,7 +240,7 @@ def picture_panel(trace: Trace, seen: Seen) -> dict[str, Any]:
 
 def _picture_lead(trace: Trace, seen: Seen) -> list[str]:
     if trace.image is not None:
-        return ["“", trace.settings.prompt, "”"]
+        return ["“", shortened(trace.settings.prompt, 120), "”"]
     stop = f"Stopped after {len(trace.steps)} of {trace.settings.num_steps} steps"
     there = seen.picture is not None
     return [f"{stop}: this is {seen.what}." if there else f"{stop}: there is no picture."]

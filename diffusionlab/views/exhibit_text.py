@@ -15,6 +15,7 @@ from diffusionlab.trace import Tokens, Trace
 from diffusionlab.views.page import packed
 
 MOST_WORDS = 12  # shown one by one; a visitor does not stay for more
+LONGEST = 24  # characters of a word
 FIRST_NUMBERS = 4  # of a row, spelled out
 CUT = 99  # percentile of |value| at which the colours end
 Sentence = list[str]
@@ -30,9 +31,14 @@ def word_cards(trace: Trace) -> list[dict[str, Any]]:
     tokens, cards = trace.tokens, []
     for place in range(word_count(trace)):
         at = _positions(tokens, place)
-        pieces, ids = [tokens.pieces[i] for i in at], [int(tokens.ids[i]) for i in at]
-        cards.append({"word": tokens.words[place], "pieces": pieces, "ids": ids})
+        pieces, ids = [shortened(tokens.pieces[i]) for i in at], [int(tokens.ids[i]) for i in at]
+        cards.append({"word": shortened(tokens.words[place]), "pieces": pieces, "ids": ids})
     return cards
+
+
+def shortened(text: str, most: int = LONGEST) -> str:
+    """The text, or its beginning."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _positions(tokens: Tokens, word: int) -> list[int]:
@@ -56,7 +62,7 @@ def _prompt_lead(tokens: Tokens | None) -> list[Sentence]:
     each = "has a number" if tokens.kept == 1 else "each has a number"
     lead = [[f"{words} typed. The model reads {pieces}; {each} in its vocabulary."]]
     if tokens.dropped:
-        parts = [part for word in tokens.dropped_words[:4] for part in (" ", word)]
+        parts = [part for word in tokens.dropped_words[:4] for part in (" ", shortened(word))]
         cut = f"{_counted(tokens.dropped, 'piece')} more did not fit and were cut off:"
         lead.append([cut + parts[0], *parts[1:]] if parts else [cut.rstrip(":") + "."])
     elif len(tokens.words) > MOST_WORDS:
@@ -107,7 +113,9 @@ def _rows(trace: Trace, count: int) -> list[tuple[int, str, int]]:
     if not word_count(trace) or len(tokens.pieces) != count:
         return [(i, f"row {i}", 0) for i in range(min(count, MOST_WORDS))]
     words = range(word_count(trace))
-    return [(i, tokens.pieces[i], word) for word in words for i in _positions(tokens, word)]
+    return [
+        (i, shortened(tokens.pieces[i]), word) for word in words for i in _positions(tokens, word)
+    ]
 
 
 def _limit(values: np.ndarray) -> float:
