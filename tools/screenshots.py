@@ -133,8 +133,8 @@ def taken(browser: Any, shot: Shot, runs: Runs) -> bytes:
 
 
 def keep(path: Path, data: bytes) -> None:
-    """Write the picture, unless it looks as the one that is there; a large one in 256 colours."""
-    small = data if len(data) <= LARGEST else smaller_png(data)
+    """Write the picture with 256 colours, unless it looks as the one that is there."""
+    small = smaller_png(data)
     if len(small) > LARGEST:
         sys.exit(f"screenshots: {path.name} has {len(small)} bytes; at most {LARGEST} are allowed")
     same = path.exists() and difference(path.read_bytes(), small) < SAME

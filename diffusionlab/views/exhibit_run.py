@@ -147,7 +147,7 @@ def attention_data(trace: Trace) -> dict[str, Any]:
         "tops": [plain(top) for top in tops],
         "peaks": [[plain(peak) for peak in row] for row in peaks],
         "best": int(spread.argmax()),
-        "measure": f"share of a place's attention; {found.reduction}",
+        "measure": f"share of a place's attention; {shortened(found.reduction, 80)}",
         "check": str(found.rows),
     }
 
