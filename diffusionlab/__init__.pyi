@@ -112,8 +112,12 @@ from .trace import (
 )
 from .views import (
     View as View,
+    diff as diff,
     exhibit as exhibit,
     explore as explore,
+    explore_schedule as explore_schedule,
+    explore_text as explore_text,
+    race as race,
 )
 
 __version__: str
