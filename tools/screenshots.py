@@ -28,7 +28,6 @@ from hosts import chromium  # noqa: E402
 from lab import OTHER, PROMPT, Lab  # noqa: E402
 
 import diffusionlab as dl  # noqa: E402
-from diffusionlab.images import smaller_png  # noqa: E402
 
 PLACE = ROOT / "docs" / "views"
 LARGEST = 200_000  # bytes of one picture
@@ -72,7 +71,7 @@ def exhibition(runs: Runs) -> Any:
 
 SHOTS: dict[str, Shot] = {
     "explore": Shot(explorer, ["ArrowRight"] * 7, click=".chooser button:has-text('car')"),
-    "race": Shot(lambda runs: dl.race(runs.comparison), ["ArrowRight"] * 5),
+    "race": Shot(lambda runs: dl.race(runs.comparison), ["ArrowRight"] * 5, size=(1280, 1000)),
     "exhibit": Shot(exhibition, ["3", *["ArrowUp"] * 8], scheme="dark"),
     "exhibit-words": Shot(exhibition, ["2", "ArrowUp", "ArrowUp"], scheme="dark"),
     "exhibit-upright": Shot(exhibition, ["3", *["ArrowUp"] * 8], size=(675, 1200)),
@@ -134,13 +133,23 @@ def taken(browser: Any, shot: Shot, runs: Runs) -> bytes:
 
 def keep(path: Path, data: bytes) -> None:
     """Write the picture with 256 colours, unless it looks as the one that is there."""
-    small = smaller_png(data)
+    small = quantised(data)
     if len(small) > LARGEST:
         sys.exit(f"screenshots: {path.name} has {len(small)} bytes; at most {LARGEST} are allowed")
     same = path.exists() and difference(path.read_bytes(), small) < SAME
     if not same:
         path.write_bytes(small)
     print(f"{path.relative_to(ROOT)}  {len(small) / 1000:.0f} kB{'  as before' if same else ''}")
+
+
+def quantised(data: bytes) -> bytes:
+    """The picture in 256 colours that cover its range (few pixels of a colour bar), refined."""
+    image, buffer = Image.open(io.BytesIO(data)).convert("RGB"), io.BytesIO()
+    method = Image.Quantize.MAXCOVERAGE
+    image.quantize(256, method, kmeans=8, dither=Image.Dither.NONE).save(
+        buffer, "PNG", optimize=True
+    )
+    return buffer.getvalue()
 
 
 def difference(one: bytes, other: bytes) -> float:
