@@ -58,7 +58,7 @@ def _believed(trace: Trace, decode: Decode | None) -> tuple[tuple[Any, ...], str
         return trace.frames, DECODED
     if not all(step.predictions for step in steps):
         return (None,) * len(steps), NOT_RECORDED
-    x0s = [numbers(step.predictions[0].x0) for step in steps]
+    x0s = [numbers(step.predictions[0].x0).astype(np.float32) for step in steps]
     if decode is not None:
         return tuple(decode(x) if np.isfinite(x).all() else None for x in x0s), DECODED
     return tuple(latent_image(x, trace.preview) for x in x0s), _preview_told(trace)
