@@ -50,7 +50,7 @@ def exhibit(
         decoding_panel(seen),
         picture_panel(trace, seen),
     ]
-    title = f"{trace.settings.prompt} · {trace.settings.summary}"
+    title = _title(trace)
     best = panels[2]["attention"].get("best", 0)
     places = sum(len(panel["said"]) for panel in panels)
     words = word_cards(trace)
@@ -72,6 +72,12 @@ def exhibit(
         pictures=lambda: _still(trace, seen),
         lighter="Show smaller pictures: exhibit(trace, size=128); or record fewer steps.",
     )
+
+
+def _title(trace: Trace) -> str:
+    settings = trace.settings
+    how = f"{settings.sampler.get('name')}, {settings.num_steps} steps, guidance "
+    return f"{settings.prompt} · {how}{settings.guidance}, seed {settings.seed}"
 
 
 def _begun(trace: Any) -> Trace:
