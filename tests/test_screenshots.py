@@ -79,8 +79,12 @@ def test_a_picture_that_is_too_large_is_refused(tool, tmp_path, monkeypatch):
 
 def test_colours_stay_near(tool):
     ramp = np.linspace(0, 255, 60).astype(np.uint8)[None, :, None].repeat(40, 0).repeat(3, 2)
-    assert tool.difference(png(ramp), tool.quantised(png(ramp))) < 1
-    assert tool.difference(png(noise(1)), png(noise(2))) > 50
+    assert tool.difference(png(ramp), tool.quantised(png(ramp))) == 0
+    assert tool.difference(png(noise(1)), png(noise(2))) > 0.5
+    changed = ramp.copy()
+    changed[:2, :6] ^= 128  # a letter
+    assert tool.difference(png(ramp), png(changed)) == pytest.approx(12 / 2400)
+    assert tool.difference(png(ramp), png(ramp[:, :50])) == 1
 
 
 def test_without_a_browser_it_says_what_to_install(tool, monkeypatch):
