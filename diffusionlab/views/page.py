@@ -22,7 +22,10 @@ import numpy as np
 from diffusionlab.errors import InputError, shown
 
 ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'"
+)
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -52,13 +55,18 @@ def page_of(script: str, title: str, alt: str, state: dict[str, Any]) -> str:
     """One page that draws `state` with the script of that name; all texts escaped."""
     return PAGE.format(
         policy=POLICY,
-        title=html.escape(title, quote=True),
-        alt=html.escape(alt, quote=True),
+        title=escaped(title),
+        alt=escaped(alt),
         style=style(),
         state=embedded(state),
         source=source(script),
         host=_read("host.js"),
     )
+
+
+def escaped(text: str) -> str:
+    """A text as HTML shows it; half a character (a lone surrogate) becomes a question mark."""
+    return html.escape(text.encode("utf-8", "replace").decode("utf-8"), quote=True)
 
 
 def embedded(value: Any) -> str:
@@ -72,7 +80,7 @@ def still_html(picture: bytes, alt: str, page: str, title: str, height: int) -> 
 
     Where frames are not shown (GitHub, a notebook that is not trusted) the figure stays.
     """
-    told, name = html.escape(alt, quote=True), html.escape(title, quote=True)
+    told, name = escaped(alt), escaped(title)
     data = base64.b64encode(picture).decode("ascii")
     return (
         f'<figure style="margin:0"><img alt="{told}" src="data:image/webp;base64,{data}" '
@@ -134,7 +142,7 @@ def write_page(page: str, path: Path) -> Path:
     if path.is_dir() or path.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"path is {shown(str(path))}; a file that ends in .html is allowed")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=".view-", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(page)
