@@ -3,7 +3,8 @@
 
 const VIRIDIS = stops("440154 481769 472a7a 433d84 3d4e8a 355e8d 2e6d8e 297b8e 23898e 1f978b "
   + "21a585 2eb37c 46c06f 65cb5e 89d548 b0dd2f d8e219 fde725");
-const SIGNED = stops("053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f");
+const SIGNED = stops("053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b "
+  + "67001f");
 const LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000",
   "#f0e442", "#7a7a7a"];
 const DASHES = ["", "8 4", "2 3", "10 3 2 3", "5 5", "14 4", "1 4", "6 2 2 2 2 2", "3 6"];

@@ -106,10 +106,9 @@ function shell({ model, el, title, keys = {}, help = "" }) {
   const all = { p: togglePresent, t: toggleTheme, ...keys };
   const pressed = (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
-    const held = event.repeat && !MOVES.includes(event.key); // a key that lies on p does not flicker
     if (event.key === "Escape" && root.classList.contains("present")) togglePresent();
-    else if (all[event.key] && !ofItsOwn(event)) held || all[event.key](event);
-    else return;
+    else if (!all[event.key] || ofItsOwn(event)) return;
+    else if (!event.repeat || MOVES.includes(event.key)) all[event.key](event); // p does not flicker
     event.preventDefault();
     event.stopPropagation(); // the notebook around has keys of its own
   };
