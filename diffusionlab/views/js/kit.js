@@ -108,7 +108,7 @@ function shell({ model, el, title, keys = {}, help = "" }) {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape" && root.classList.contains("present")) togglePresent();
     else if (!all[event.key] || ofItsOwn(event)) return;
-    else if (!event.repeat || MOVES.includes(event.key)) all[event.key](event); // p does not flicker
+    else if (!event.repeat || MOVES.includes(event.key)) all[event.key](event); // held p: once
     event.preventDefault();
     event.stopPropagation(); // the notebook around has keys of its own
   };
