@@ -20,7 +20,7 @@ NEVER = re.compile(
     r"innerHTML|outerHTML|insertAdjacentHTML|setHTML|document\.write|createContextualFragment"
     r"|DOMParser|srcdoc|\beval\b|\bFunction\s*\(|set(?:Timeout|Interval)\s*\(\s*[\"'`]"
     r"|\bfetch\b|XMLHttpRequest|WebSocket|EventSource|sendBeacon|\bimport\b|Worker\b|https?:|//\w+\."
-    r"|window\.open|\blocation\b|postMessage|localStorage|sessionStorage|indexedDB|\bcookie\b"
+    r"|window\.open|\blocation\b(?!\?\.hash ===)|postMessage|localStorage|sessionStorage|indexedDB|\bcookie\b"
     r"|\bparent\b\s*\.|\btop\b\s*\.|console\.|debugger|javascript:"
 )
 COMMENT = re.compile(r"^\s*//.*$|\s//\s.*$", re.M)

@@ -14,12 +14,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import traces
+from runs_of_x0 import noising
+from test_text import layers
 
 from diffusionlab import views
 from diffusionlab.images import to_image
 from diffusionlab.plan import Step, denoise
 from diffusionlab.samplers import make_plan
-from diffusionlab.trace import Prediction, Tokens, Trace
+from diffusionlab.trace import Comparison, Prediction, TextLayers, Tokens, Trace
 from diffusionlab.views import View
 
 HARMLESS = "plain"
@@ -51,12 +53,44 @@ def run_of(text: str = HARMLESS, num_steps: int = 5, **changes) -> Trace:
     return replace(run, **(parts | changes))
 
 
+def comparison_of(text: str = HARMLESS) -> Comparison:
+    """Three runs along an axis that is the text, their values texts too; one was stopped."""
+    runs = (run_of(text), run_of(text, 3), replace(run_of(text, 4), image=None, frames=()))
+    return Comparison(text, (text, f"{text} 2", f"{text} 3"), runs)
+
+
+def layers_of(text: str = HARMLESS) -> TextLayers:
+    """What a text encoder of two layers holds of four words that are the text."""
+    return replace(layers(), tokens=tokens_of(text))
+
+
+def pair(run: Trace) -> View:
+    """A run beside the usual one."""
+    return views.diff(traces.trace(), run)
+
+
 CASES: dict[str, Callable[[str], View]] = {
+    "diff": lambda text: views.diff(
+        run_of(text), replace(traces.trace(4), versions={text: text}), labels=(text, f"{text} 2")
+    ),
+    "exhibit": lambda text: views.exhibit(run_of(text)),
     "explore": lambda text: views.explore(run_of(text)),
+    "explore_schedule": lambda text: views.explore_schedule(
+        replace(traces.schedule(), name=text), noising=replace(noising(), prompt=text)
+    ),
+    "explore_text": lambda text: views.explore_text(layers_of(text)),
+    "race": lambda text: views.race(comparison_of(text)),
 }
 OF_A_RUN: dict[str, Callable[[Trace], View]] = {
-    "explore": views.explore,
+    "diff": pair,
+    "exhibit": lambda run: views.exhibit(run),
+    "explore": lambda run: views.explore(run),
+    "explore_text": lambda run: views.explore_text(run),
+    "race": lambda run: views.race(Comparison("run", ("usual", "other"), (traces.trace(), run))),
 }
+for table in (CASES, OF_A_RUN):  # until the branches of the other views are merged
+    for name in set(table) - set(views.PLACES):
+        del table[name]
 
 
 def public() -> list[str]:
