@@ -20,8 +20,8 @@ NEVER = re.compile(
     r"innerHTML|outerHTML|insertAdjacentHTML|setHTML|document\.write|createContextualFragment"
     r"|DOMParser|srcdoc|\beval\b|\bFunction\s*\(|set(?:Timeout|Interval)\s*\(\s*[\"'`]"
     r"|\bfetch\b|XMLHttpRequest|WebSocket|EventSource|sendBeacon|\bimport\b|Worker\b|https?:|//\w+\."
-    r"|window\.open|\blocation\b(?!\?\.hash ===)|postMessage|localStorage|sessionStorage|indexedDB|\bcookie\b"
-    r"|\bparent\b\s*\.|\btop\b\s*\.|console\.|debugger|javascript:"
+    r"|window\.open|\blocation\b(?!\?\.hash ===)|postMessage|localStorage|sessionStorage"
+    r"|indexedDB|\bcookie\b|\bparent\b\s*\.|\btop\b\s*\.|console\.|debugger|javascript:"
 )
 COMMENT = re.compile(r"^\s*//.*$|\s//\s.*$", re.M)
 NEVER_IN_STYLE = re.compile(r"@import|url\(|expression\(|https?:|-moz-binding", re.I)

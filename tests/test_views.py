@@ -289,4 +289,4 @@ def test_a_prompt_that_was_left_out_stays_out(tmp_path):
     run.save(path, redact_prompt=True)
     for name, make in OF_A_RUN.items():
         assert "xyzzy" not in make(Trace.load(path)).page, name
-        assert "xyzzy" in make(run).page, f"{name}: this check can fail"
+    assert "xyzzy" in OF_A_RUN["explore"](run).page, "this check can fail"
