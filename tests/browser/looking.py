@@ -64,11 +64,11 @@ FIND = """
 }
 """
 
-# Elements that hear the mouse, but have no way for the keyboard in, on or around them.
+# Elements that hear the mouse, but have no way for the keyboard in, on, around or elsewhere.
 MOUSE_ONLY = """
-(kinds) => {
+([kinds, elsewhere]) => {
   const mouse = /^(click|dblclick|mouse|pointer(down|up|move|enter|over)|touch)/;
-  const deaf = (el) => !el.matches(kinds) && !el.querySelector(kinds) && !el.closest(kinds)
+  const deaf = (el) => !el.matches(elsewhere || "none") && !el.matches(kinds) && !el.querySelector(kinds) && !el.closest(kinds)
     && !el.closest("label") && el.tabIndex < 0;
   return [...new Set(held.listeners.filter(({ t, type }) => t instanceof Element && t.isConnected
     && mouse.test(type) && t.matches(".dl *") && t.checkVisibility() && deaf(t))
@@ -86,8 +86,10 @@ PICTURES = """
     ?? el.querySelector(":scope > title")?.textContent ?? "").trim();
   const kinds = ".dl canvas, .dl img, .dl svg, .dl [role=img]";
   globalThis.pictures ??= [...document.querySelectorAll(kinds)].filter((el) =>
-    !el.closest("[aria-hidden=true]") && !el.parentElement.closest("[role=img]"));
-  return pictures.filter((el) => el.checkVisibility()).map((el) => ({
+    !el.closest("[aria-hidden=true]") && !el.parentElement.closest("[role=img]")
+    && !(el.getAttribute("alt") === "" && el.closest("button")?.ariaLabel)); // its button is named
+  const shown = (el) => el.checkVisibility({ visibilityProperty: true }) && !el.closest("[inert]");
+  return pictures.filter(shown).map((el) => ({
     at: pictures.indexOf(el), tag: el.tagName.toLowerCase(), role: el.getAttribute("role"),
     name: name(el),
     shows: el instanceof HTMLCanvasElement ? el.toDataURL()
@@ -102,14 +104,16 @@ ROOM = """
   const box = (el) => { const r = el.getBoundingClientRect();
     return { left: r.left, top: r.top, right: r.right, bottom: r.bottom,
       area: r.width * r.height }; };
-  const seen = (kinds) => [...root.querySelectorAll(kinds)].filter((el) => el.checkVisibility());
+  const seen = (kinds) => [...root.querySelectorAll(kinds)].filter((el) =>
+    el.checkVisibility({ visibilityProperty: true }) && !el.closest("[inert]"));
   const pictures = seen("[role=img], img").map(box).sort((a, b) => b.area - a.area);
   const scrub = seen(".player, input[type=range]").map(box);
   const wider = seen("*").filter((el) => !el.closest("svg *, .spoken")
     && box(el).right > innerWidth + 1).map((el) => el.tagName + "." + el.className);
   const small = seen("*").filter((el) => !el.matches("option, .spoken, .spoken *")
     && [...el.childNodes].some((n) => n.nodeType === 3 && n.data.trim())).map((el) => {
-      const scale = el.ownerSVGElement ? el.getScreenCTM().a : 1;
+      const matrix = el.ownerSVGElement ? el.getScreenCTM() : { a: 1, b: 0 }; // may be turned
+      const scale = Math.hypot(matrix.a, matrix.b);
       return [parseFloat(getComputedStyle(el).fontSize) * scale, el.textContent.slice(0, 30)];
     }).sort((a, b) => a[0] - b[0]);
   return { width: innerWidth, height: innerHeight,

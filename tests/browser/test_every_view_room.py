@@ -11,7 +11,7 @@ from looking import ROOM, Page, rest, serious
 from views_cases import CASES, HARMLESS
 
 SIZES = {"phone": (390, 844), "projector": (1024, 768), "wall": (1920, 1080)}
-SMALLEST = {False: 12, True: 16}  # CSS pixels of the smallest text, on a page and in present mode
+SMALLEST = {False: 12, True: 16}  # pixels of type: on a page or a phone, and in present mode
 NAMES = sorted(CASES)
 LONG = "a red car in the city at night beside a blue boat, " * 4 + "n" * 60
 every_view = pytest.mark.parametrize("name", NAMES)
@@ -21,7 +21,7 @@ def too_tight(room: dict, present: bool) -> list[str]:
     """What does not fit, in words; in present mode the picture and the scrubber must."""
     told = [] if room["over"] <= 0 else [f"{room['over']} pixels too wide: {room['wider'][:3]}"]
     size, text = room["smallest"] or [99, ""]
-    if size < SMALLEST[present]:
+    if size < SMALLEST[present and room["width"] >= 1024]:
         told.append(f"type of {size:.0f} pixels: {text!r}")
     if present and room["width"] >= 1024:
         for what in ("picture", "scrub"):
