@@ -57,7 +57,7 @@ def page_of(script: str, title: str, alt: str, state: dict[str, Any]) -> str:
         policy=POLICY,
         title=escaped(title),
         alt=escaped(alt),
-        style=style(),
+        style=style(script),
         state=embedded(state),
         source=source(script),
         host=_read("host.js"),
@@ -96,19 +96,22 @@ def still_html(picture: bytes, alt: str, page: str, title: str, height: int) -> 
 def source(script: str) -> str:
     """The module of that name and, before it, the files that its first line says it is made with.
 
-    The first line of a script is `// with: kit.js, player.js`; files are put in front once each.
+    The first line of a script is `// with: kit.js, player.js, own.css`; files are put in front.
     """
-    own = _read(f"{script}.js")
-    first = own.split("\n", 1)[0]
-    names = [name.strip() for name in first.removeprefix("// with:").split(",")]
-    needed = names if first.startswith("// with:") else []
-    return "\n".join([*(_read(name) for name in needed), own])
+    own = f"{script}.js"
+    return "\n".join([*(_read(n) for n in _made_with(script) if n.endswith(".js")), _read(own)])
 
 
 @cache
-def style() -> str:
-    """The one style sheet of all views."""
-    return _read("view.css")
+def style(script: str) -> str:
+    """The style sheet of all views, then those that the script's first line names."""
+    own = [name for name in _made_with(script) if name.endswith(".css")]
+    return "\n".join(map(_read, ["view.css", *own]))
+
+
+def _made_with(script: str) -> list[str]:
+    first, found, names = _read(f"{script}.js").split("\n", 1)[0].partition("// with:")
+    return [name.strip() for name in names.split(",")] if found and not first else []
 
 
 def _read(name: str) -> str:

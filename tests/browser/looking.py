@@ -68,8 +68,8 @@ FIND = """
 MOUSE_ONLY = """
 ([kinds, elsewhere]) => {
   const mouse = /^(click|dblclick|mouse|pointer(down|up|move|enter|over)|touch)/;
-  const deaf = (el) => !el.matches(elsewhere || "none") && !el.matches(kinds) && !el.querySelector(kinds) && !el.closest(kinds)
-    && !el.closest("label") && el.tabIndex < 0;
+  const deaf = (el) => !el.matches(elsewhere || "none") && !el.matches(kinds)
+    && !el.querySelector(kinds) && !el.closest(kinds) && !el.closest("label") && el.tabIndex < 0;
   return [...new Set(held.listeners.filter(({ t, type }) => t instanceof Element && t.isConnected
     && mouse.test(type) && t.matches(".dl *") && t.checkVisibility() && deaf(t))
     .map(({ t, type }) => t.tagName + "." + t.className + " " + type))];
