@@ -49,11 +49,12 @@ REMEMBER = """
 
 # Numbers everything that a mouse can press; `mine` tells which of them the focus is on.
 FIND = """
-([kinds, groups]) => {
+([kinds, groups, elsewhere]) => {
   const shown = (el) => el.checkVisibility({ visibilityProperty: true })
     && el.getClientRects().length > 0 && !el.closest("[inert]");
   const found = [...document.querySelectorAll(".dl")].flatMap((root) =>
-    [...root.querySelectorAll(kinds)]).filter((el) => shown(el) && !el.matches(":disabled"));
+    [...root.querySelectorAll(kinds)]).filter((el) => shown(el) && !el.matches(":disabled")
+    && !el.matches(elsewhere));
   globalThis.found = found;
   globalThis.mine = () => document.hasFocus() ? found.indexOf(document.activeElement) : -1;
   const told = (el) => el.tagName.toLowerCase() + " " + (el.getAttribute("aria-label")
@@ -68,7 +69,7 @@ FIND = """
 MOUSE_ONLY = """
 ([kinds, elsewhere]) => {
   const mouse = /^(click|dblclick|mouse|pointer(down|up|move|enter|over)|touch)/;
-  const deaf = (el) => !el.matches(elsewhere || "none") && !el.matches(kinds)
+  const deaf = (el) => !el.matches(elsewhere) && !el.matches(kinds)
     && !el.querySelector(kinds) && !el.closest(kinds) && !el.closest("label") && el.tabIndex < 0;
   return [...new Set(held.listeners.filter(({ t, type }) => t instanceof Element && t.isConnected
     && mouse.test(type) && t.matches(".dl *") && t.checkVisibility() && deaf(t))
@@ -97,7 +98,7 @@ PICTURES = """
 }
 """
 
-# Room: what is wider than the window, and where the largest picture and the scrubber are.
+# Room: what is wider than the window, and where the first large picture and the scrubber are.
 ROOM = """
 () => {
   const root = document.querySelector(".dl"), page = document.scrollingElement;
@@ -106,7 +107,7 @@ ROOM = """
       area: r.width * r.height }; };
   const seen = (kinds) => [...root.querySelectorAll(kinds)].filter((el) =>
     el.checkVisibility({ visibilityProperty: true }) && !el.closest("[inert]"));
-  const pictures = seen("[role=img], img").map(box).sort((a, b) => b.area - a.area);
+  const pictures = seen("[role=img], img").map(box);
   const scrub = seen(".player, input[type=range]").map(box);
   const wider = seen("*").filter((el) => !el.closest("svg *, .spoken")
     && box(el).right > innerWidth + 1).map((el) => el.tagName + "." + el.className);
@@ -118,7 +119,8 @@ ROOM = """
     }).sort((a, b) => a[0] - b[0]);
   return { width: innerWidth, height: innerHeight,
     over: Math.max(page.scrollWidth - innerWidth, root.scrollWidth - root.clientWidth), wider,
-    picture: pictures[0] ?? null, scrub: scrub[0] ?? null, smallest: small[0] ?? null };
+    picture: pictures.find((one) => one.area >= 40_000) ?? pictures[0] ?? null,
+    scrub: scrub[0] ?? null, smallest: small[0] ?? null };
 }
 """
 
@@ -153,9 +155,9 @@ def rest(found: Any) -> None:
 
 
 # ---- the keyboard ------------------------------------------------------------------------------
-def unreached(found: Any) -> list[str]:
+def unreached(found: Any, elsewhere: str = "none") -> list[str]:
     """Controls that neither Tab nor, within a group, the arrow keys come to."""
-    controls = found.js(FIND, [NATIVE, GROUPS])
+    controls = found.js(FIND, [NATIVE, GROUPS, elsewhere])
     found.js("document.querySelector('.dl').focus()")
     reached = tabbed(found, len(controls))
     for at in sorted(reached):
