@@ -30,7 +30,8 @@ def view_of(name: str, text: str = HARMLESS):
 # Where the mouse may press and a control beside it does the same for the keyboard.
 ELSEWHERE = {
     "diff": ".wipe",  # the slider "line between both pictures"
-    "explore": ".strip button",  # the scrubber
+    "explore": ".strip button, .glass",  # the scrubber; the picture of x0-hat
+    "explore_schedule": ".cell",  # the name in front of the row
     "explore_text": ".plane",  # the words above the picture
 }
 # Pictures that a marker moves over and whose name may stay, because a slider says where it is.

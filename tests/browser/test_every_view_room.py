@@ -13,7 +13,7 @@ from views_cases import CASES, HARMLESS
 SIZES = {"phone": (390, 844), "projector": (1024, 768), "wall": (1920, 1080)}
 SMALLEST = {False: 12, True: 16}  # pixels of type: on a page or a phone, and in present mode
 NAMES = sorted(CASES)
-LONG = "a red car in the city at night beside a blue boat, " * 4 + "n" * 60
+LONG = "a red car in the city at night beside a blue boat " + "n" * 40
 every_view = pytest.mark.parametrize("name", NAMES)
 
 

@@ -127,11 +127,15 @@ function shell({ model, el, title, keys = {}, help = "" }) {
 const MOVES = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "PageUp", "PageDown", "Home",
   "End"];
 
+function onButton(event) {
+  return Boolean(event.target.closest?.("button, summary, a"));
+}
+
 function ofItsOwn(event) {
   const on = (kinds) => Boolean(event.target.closest?.(kinds));
   if (on("select, textarea, [contenteditable]")) return true;
   if (on("input:not([type=range], [type=checkbox], [type=radio])")) return true;
-  if (event.key === " ") return on("button, summary, a, [type=checkbox], [type=radio]");
+  if (event.key === " ") return onButton(event) || on("[type=checkbox], [type=radio]");
   return MOVES.includes(event.key) && on("[type=range]:not(.player .slider), [type=radio]");
 }
 
