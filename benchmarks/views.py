@@ -188,8 +188,10 @@ def plain_page(trace: Trace) -> str:
 
 def measured(chrome, view, beside: str, rounds: int) -> dict:
     """Milliseconds of a move of the slider, of a change of a plain image, and their ratio."""
-    ours, theirs = chrome.open(view.page, "view"), chrome.open(beside, "plain")
+    theirs, start = chrome.open(beside, "plain"), time.perf_counter()
+    ours = chrome.open(view.page, "view")
     ours.wait_for_selector(".dl")
+    seconds = time.perf_counter() - start
     taken: dict[str, list[float]] = {"view": [], "image": []}
     medians: dict[str, list[float]] = {"view": [], "image": []}
     for _ in range(rounds):
@@ -202,6 +204,7 @@ def measured(chrome, view, beside: str, rounds: int) -> dict:
         page.close()
     ends = {name: statistics.quantiles(found, n=20)[-1] for name, found in taken.items()}
     return {
+        "seconds to open": round(seconds, 2),
         "milliseconds": round(statistics.median(taken["view"]), 2),
         "95 % below": round(ends["view"], 2),
         "image swapped": round(statistics.median(taken["image"]), 2),
@@ -217,7 +220,9 @@ def main() -> None:
     given, path, found = parser.parse_args(), RESULTS / "views.json", {}
     if given.names and path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))["views"]
-    print(f"{'view':34} {'page':>9} {'made':>6} {'move':>8} {'95 %':>8} {'image':>8} {'ratio':>6}")
+    print(
+        f"{'view':34} {'page':>9} {'made':>6} {'opened':>6} {'move':>8} {'95 %':>8} {'image':>8} {'ratio':>6}"
+    )
     with browser() as chrome:
         for size, made in SIZES.items():
             records = made()
@@ -249,6 +254,7 @@ def print_row(name: str, row: dict) -> None:
     mark = "  over 16 ms" if row["95 % below"] > LIMIT else ""
     print(
         f"{name:34} {row['bytes'] / 1e6:6.2f} MB {row['seconds to make']:4.1f} s "
+        f"{row['seconds to open']:4.1f} s "
         f"{row['milliseconds']:5.2f} ms {row['95 % below']:5.2f} ms {row['image swapped']:5.2f} ms "
         f"{row['view / image']['median_ratio']:6.2f}{mark}"
     )
