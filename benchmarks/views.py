@@ -43,6 +43,9 @@ from diffusionlab import views  # noqa: E402
 from diffusionlab.trace import Comparison, Trace  # noqa: E402
 from diffusionlab.views.reels import source_of  # noqa: E402
 
+HEAD = (
+    f"{'view':34} {'page':>9} {'made':>6} {'opened':>6} {'move':>8} {'95 %':>8} {'image':>8} ratio"
+)
 LIMIT, MOVES = 16.0, 50  # milliseconds; moves of the slider in a round
 PROMPT, SAMPLERS = "a red car in the city at night", ("ddim", "dpmpp_2m", "heun")
 ALL = {"predictions", "attention", "frames"}
