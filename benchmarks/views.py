@@ -223,9 +223,7 @@ def main() -> None:
     given, path, found = parser.parse_args(), RESULTS / "views.json", {}
     if given.names and path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))["views"]
-    print(
-        f"{'view':34} {'page':>9} {'made':>6} {'opened':>6} {'move':>8} {'95 %':>8} {'image':>8} {'ratio':>6}"
-    )
+    print(HEAD)
     with browser() as chrome:
         for size, made in SIZES.items():
             records = made()
