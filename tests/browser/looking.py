@@ -119,7 +119,7 @@ ROOM = """
     }).sort((a, b) => a[0] - b[0]);
   return { width: innerWidth, height: innerHeight,
     over: Math.max(page.scrollWidth - innerWidth, root.scrollWidth - root.clientWidth), wider,
-    picture: pictures.find((one) => one.area >= 40_000) ?? pictures[0] ?? null,
+    picture: pictures.find((one) => one.area >= 30_000) ?? pictures[0] ?? null,
     scrub: scrub[0] ?? null, smallest: small[0] ?? null };
 }
 """

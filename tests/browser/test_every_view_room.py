@@ -28,7 +28,7 @@ def too_tight(room: dict, present: bool) -> list[str]:
             box = room[what]
             if box is None or box["top"] < 0 or box["bottom"] > room["height"] + 1:
                 told.append(f"{what} is not inside the window: {box}")
-        if room["picture"] and room["picture"]["area"] < 40_000:
+        if room["picture"] and room["picture"]["area"] < 30_000:
             told.append(f"no picture is large: {room['picture']}")
     return told
 
