@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from diffusionlab.views.page import source
+from diffusionlab.views.page import source, style
 
 FOLDER = Path(__file__).parents[1] / "diffusionlab" / "views" / "js"
 SCRIPTS = sorted(FOLDER.glob("*.js"))
@@ -50,6 +50,19 @@ def test_the_style_asks_the_net_for_nothing():
         text = path.read_text(encoding="utf-8")
         assert not NEVER_IN_STYLE.search(text) and "</" not in text
     assert NEVER_IN_STYLE.search("a { background: URL(x) }")
+
+
+def test_a_style_sheet_belongs_to_the_scripts_that_name_it():
+    """A page carries the common style and its own, not that of other views."""
+    own = sorted(path.name for path in FOLDER.glob("*.css") if path.name != "view.css")
+    named = {path.stem: path.read_text(encoding="utf-8").split("\n", 1)[0] for path in SCRIPTS}
+    for name in own:
+        text = (FOLDER / name).read_text(encoding="utf-8")
+        assert max(map(len, text.split("\n"))) <= 100, name
+        assert any(name in first for first in named.values()), f"no script names {name}"
+        for script, first in named.items():
+            if "export default" in (FOLDER / f"{script}.js").read_text(encoding="utf-8"):
+                assert (text in style(script)) == (name in first), (script, name)
 
 
 @pytest.mark.parametrize(
