@@ -23,7 +23,8 @@ class Live(anywidget.AnyWidget):
 def widget_of(view: Any) -> Live:
     """The widget of a view: one trait for each of its live values."""
     traits = {name: _trait(value, view.limits.get(name)) for name, value in view.live.items()}
-    kind = type("Live", (Live,), {**traits, "_esm": source(view.script), "_css": style()})
+    looks = {"_esm": source(view.script), "_css": style(view.script)}
+    kind = type("Live", (Live,), {**traits, **looks})
     return kind(data=dict(view.data), title=view.title)
 
 

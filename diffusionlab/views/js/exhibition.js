@@ -1,4 +1,4 @@
-// with: kit.js, colours.js
+// with: kit.js, colours.js, exhibition.css
 // The exhibit: a run in five panels that turn by themselves. Each panel has places of its own (its
 // words, the steps, the sizes of squares); all places of all panels are one story under one slider.
 
@@ -136,7 +136,8 @@ function seconds(count) {
 function touched({ root, stage, place, heard, turn }) {
   let from = null;
   const any = (event) => {
-    const plays = event.target.closest?.(".play") || (event.key === " " && !event.target.closest?.("button"));
+    const spaced = event.key === " " && !event.target.closest?.("button");
+    const plays = event.target.closest?.(".play") || spaced;
     if (!plays) heard();
   };
   const down = (event) => { from = event.pointerType === "mouse" ? null : event; };

@@ -29,7 +29,7 @@ function player({ model, name = "step", count, label = "step", say, loop = false
     if (at() === count - 1 && !loop) stop();
   };
   const toggle = () => {
-    if (timer) return stop();
+    if (timer || count < 2) return stop();
     if (at() === count - 1) go(0);
     timer = setInterval(tick, wait);
     return faced();
@@ -38,6 +38,7 @@ function player({ model, name = "step", count, label = "step", say, loop = false
   const faced = () => {
     play.textContent = timer ? "❚❚ Pause" : "▶ Play";
     play.setAttribute("aria-label", timer ? "pause" : "play");
+    play.disabled = count < 2; // "0 / 0" beside it says why
   };
   const jump = (by) => () => { stop(); go(at() + by); };
   const keys = {

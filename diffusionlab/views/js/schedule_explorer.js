@@ -1,4 +1,4 @@
-// with: kit.js, player.js, colours.js, equation.js
+// with: kit.js, player.js, colours.js, equation.js, schedule_explorer.css
 // The schedule explorer: noise runs from left (pure noise) to right (clean) in every part, and one
 // marker stands at the scrubber's level.
 
@@ -240,8 +240,9 @@ function solverRows(data) {
     lines.map(({ name, line, count, rule }) => make("div", { class: "solver" },
       make("h4", {}, bdi(name)), line.el, count, rule)));
   const show = (is) => {
-    head.replaceChildren("Solvers on ", bdi(is.row.name), !is.run.levels
-      ? ": no run of so many steps" : is.step < 0 ? ": before the first step" : `: network calls, and step ${is.step}`);
+    const where = is.step < 0 ? ": before the first step" : `: network calls, and step ${is.step}`;
+    head.replaceChildren("Solvers on ", bdi(is.row.name),
+      is.run.levels ? where : ": no run of so many steps");
     lines.forEach(({ name, line, count, rule }, i) => {
       const plan = is.run.plans?.[i] ?? { error: "" }, step = plan.steps?.[is.step];
       const calls = plan.steps?.flatMap((one, j) => one.at.map((log) => [log, j])) ?? [];

@@ -1,4 +1,4 @@
-// with: kit.js, player.js, colours.js, equation.js, attention.js, dial.js
+// with: kit.js, player.js, colours.js, equation.js, attention.js, dial.js, step_explorer.css
 // The step explorer: one run under one scrubber.
 
 const PANELS = [["end", "final picture"], ["eps", "eps-hat"], ["difference", "cond − uncond"],

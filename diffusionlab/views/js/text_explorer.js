@@ -1,4 +1,4 @@
-// with: kit.js, player.js, colours.js
+// with: kit.js, player.js, colours.js, text_explorer.css
 // The text explorer: the prompt in pieces; how alike they are to the encoder; where each looks.
 
 const KINDS = { start: "start of the text", word: "piece of a word", end: "end of the text",
