@@ -63,8 +63,8 @@ def generate(
     may be a `Guidance` with an interval or a rescale. `text_embedding` takes the place of the
     prompt's own: an edited one of `analysis.text_edits`, say. `save_to` is a trace file that the
     record is written to as it is made, so that a long run needs no more memory than a short one;
-    the returned trace reads from it. `progress` is a bar (True), nothing (False), or a function that
-    is handed every live step once it is kept; a KeyboardInterrupt that it raises is Ctrl-C.
+    the returned trace reads from it. `progress` is a bar (True), nothing (False), or a function
+    that is handed every live step once it is kept; a KeyboardInterrupt that it raises is Ctrl-C.
     Errors: InputError before any work for whatever cannot be run, MemoryExceeded for a record that
     is too large (`recording_size` says how large). Ctrl-C re-raises with the steps so far as
     `.trace` on the exception.
