@@ -16,7 +16,7 @@ from diffusionlab.trace import to_numpy
 from diffusionlab.views import View
 from diffusionlab.views.reels import SHARP, latent_image, reel
 
-PAUSE, PICTURE_PAUSE = 0.1, 0.25  # seconds between two messages about progress, two pictures
+PAUSE = 0.25  # seconds between two pictures; the messages beside them are a few bytes
 IDLE = {
     "phase": "idle",
     "done": 0,
@@ -43,7 +43,7 @@ class Desk:
         view = View("playground", "Playground", "Progress, messages and kept runs.", data, live)
         self.widget = view.widget()
         self.widget.on_msg(lambda _, said, __: heard(said.get("kind", ""), said.get("value")))
-        self._told = self._drawn = 0.0
+        self._drawn = 0.0
 
     def tell(self, **changes: Any) -> None:
         """Change some of what the status says."""
@@ -58,7 +58,7 @@ class Desk:
 
     def begin(self, total: int, queued: bool) -> None:
         """A run of so many steps begins."""
-        self._told = self._drawn = 0.0
+        self._drawn = 0.0
         self.tell(phase="running", done=0, total=total, text="reading the prompt", error="",
                   queued=queued, picture=None)  # fmt: skip
 
@@ -66,11 +66,8 @@ class Desk:
         """A step is done: the bar, and now and then what the network believes."""
         now, done = time.monotonic(), step.index + 1
         total = max(self.widget.status["total"], done)
-        if now - self._told < PAUSE and done < total:
-            return
-        self._told = now
         changes = {"done": done, "text": text or f"step {step.index} is done, {done} of {total}"}
-        if preview is not None and (now - self._drawn >= PICTURE_PAUSE or done == total):
+        if preview is not None and (now - self._drawn >= PAUSE or done == total):
             self._drawn = now
             changes |= _belief(step, preview)
         self.tell(**changes)

@@ -145,12 +145,11 @@ class Playground:
                 f"{', '.join(unknown)}: the form has no such input; it has "
                 f"{', '.join(self.form.inputs)}: fix others in run=partial(…)"
             )
-        if changes:
-            self.form.fill(replace(self.form.request(), **changes))
-        request = self.form.request()
         with self._lock:
+            if changes:
+                self.form.fill(replace(self.form.request(), **changes))
             busy = self._turns.current is not None
-            self._turns.ask(request)
+            self._turns.ask(self.form.request())
             self.desk.tell(error="", queued=busy)
         return self
 
