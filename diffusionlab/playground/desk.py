@@ -22,6 +22,7 @@ IDLE = {
     "done": 0,
     "total": 0,
     "text": "Ready.",
+    "notes": [],
     "error": "",
     "invalid": "",
     "queued": False,
@@ -60,21 +61,22 @@ class Desk:
         """A run of so many steps begins."""
         self._drawn = 0.0
         self.tell(phase="running", done=0, total=total, text="reading the prompt", error="",
-                  queued=queued, picture=None)  # fmt: skip
+                  notes=[], queued=queued, picture=None)  # fmt: skip
 
     def advance(self, step: Any, preview: Preview | None, text: str = "") -> None:
         """A step is done: the bar, and now and then what the network believes."""
         now, done = time.monotonic(), step.index + 1
         total = max(self.widget.status["total"], done)
-        changes = {"done": done, "text": text or f"step {step.index} is done, {done} of {total}"}
+        changes = {"done": done, "text": text or f"{done} of {total} steps are done"}
         if preview is not None and (now - self._drawn >= PAUSE or done == total):
             self._drawn = now
             changes |= _belief(step, preview)
         self.tell(**changes)
 
-    def end(self, text: str, error: str = "") -> None:
-        """A run is over."""
-        self.tell(phase="idle", text=text, error=error, queued=False, picture=None)
+    def end(self, text: str, error: str = "", notes: Sequence[str] = ()) -> None:
+        """A run is over; `notes` are its notices, which were printed where nobody looks."""
+        self.tell(phase="idle", text=text, error=error, notes=list(notes), queued=False,
+                  picture=None)  # fmt: skip
 
     def keep(self, numbers: Sequence[int], tile: dict[str, Any], chosen: Sequence[int]) -> None:
         """One more run in the strip, which now holds these numbers."""

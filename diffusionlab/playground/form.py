@@ -15,6 +15,7 @@ from diffusionlab.samplers import SAMPLERS
 from diffusionlab.schedule import SPACINGS
 from diffusionlab.trace import Guidance
 
+OWN = ""  # the model's own spacing; ipywidgets reads None as "nothing is selected"
 SEEDS = 10_000  # a drawn seed is one that can be called across a room
 
 
@@ -35,13 +36,13 @@ class Form:
     ):
         self.guidance = start.guidance_scale
         self.inputs = {
-            "prompt": _text("Prompt", start.prompt, run),
-            "negative_prompt": _text("Negative prompt", start.negative_prompt, run),
+            "prompt": _text("Prompt", start.prompt, run, "10.5rem"),
+            "negative_prompt": _text("Negative prompt", start.negative_prompt, run, "10.5rem"),
             "seed": _text("Seed", str(start.seed), run),
             "sampler": _menu("Sampler", _choices(samplers, SAMPLERS, start.sampler)),
             "spacing": _menu("Spacing", _choices(spacings, (None, *SPACINGS), start.spacing)),
             "num_steps": ipywidgets.IntText(description="Steps", **PLAIN),
-            "guidance_scale": ipywidgets.FloatText(description="Guidance scale", step=0.5, **PLAIN),
+            "guidance_scale": ipywidgets.FloatText(description="Guidance", step=0.5, **PLAIN),
         }
         self.dice = _button("Draw a seed", "A seed by chance", self.draw_seed)
         self.run = _button("Run", "Make this picture (Enter in a prompt does the same)", run)
@@ -55,6 +56,7 @@ class Form:
     def request(self) -> Request:
         """What the form says now. Raises InputError for what no run can do."""
         values = {name: widget.value for name, widget in self.inputs.items()}
+        values["spacing"] = values["spacing"] or None
         scale = values["guidance_scale"]
         if isinstance(self.guidance, Guidance):  # its interval and rescale stay
             scale = replace(self.guidance, scale=scale)
@@ -65,6 +67,7 @@ class Form:
         self.guidance = request.guidance_scale
         values = request.options | {"prompt": request.prompt, "seed": str(request.seed)}
         values["guidance_scale"] = getattr(self.guidance, "scale", self.guidance)
+        values["spacing"] = request.spacing or OWN
         for name, value in values.items():
             menu = getattr(self.inputs[name], "options", None)
             if menu is not None and value not in [entry for _, entry in menu]:
@@ -103,8 +106,9 @@ def _row(name: str, widgets: list[Any]) -> ipywidgets.HBox:
     return row
 
 
-def _text(label: str, value: str, run: Callable[[], None]) -> ipywidgets.Text:
+def _text(label: str, value: str, run: Callable[[], None], wide: str = "") -> ipywidgets.Text:
     text = ipywidgets.Text(value=value, description=label, continuous_update=True, **PLAIN)
+    text.style.description_width = wide or text.style.description_width
     text.on_msg(lambda _, content, __: run() if content.get("event") == "submit" else None)
     return text
 
@@ -123,4 +127,4 @@ def _choices(given: Sequence[Any] | None, known: Sequence[Any], start: Any) -> l
     """(label, value) for a menu; what the panel starts with is one of them."""
     values = list(known if given is None else given)
     values += [start] if start not in values else []
-    return [("the model's own" if value is None else str(value), value) for value in values]
+    return [("model's own", OWN) if value is None else (str(value), value) for value in values]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusionlab.errors import InputError, shown
-from diffusionlab.trace import Comparison, Settings, Trace
+from diffusionlab.trace import Comparison, Trace
 from diffusionlab.views import View
 from diffusionlab.views.reels import SHARP, latent_image, reel
 
@@ -16,7 +16,7 @@ AXES = {
     "prompt": "prompt",
     "negative_prompt": "negative_prompt",
     "seed": "seed",
-    "sampler": "sampler_text",
+    "sampler": "sampler",
     "spacing": "spacing",
     "num_steps": "num_steps",
     "guidance_scale": "guidance",
@@ -25,10 +25,22 @@ AXES = {
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """One finished (or stopped) run under its number."""
+    """One finished (or stopped) run under its number, its sampler as it was asked for."""
 
     number: int
     trace: Trace
+    sampler: str
+
+    @property
+    def how(self) -> str:
+        """One line without the prompt; a sampler's options only where they were chosen."""
+        asked = self.trace.settings
+        told = f"{self.sampler}, {asked.num_steps} steps, guidance {asked.guidance}"
+        return f"{told}, seed {asked.seed}"
+
+    def said(self, axis: str) -> str:
+        """One of its settings as a text."""
+        return self.sampler if axis == "sampler" else str(getattr(self.trace.settings, AXES[axis]))
 
     @property
     def tile(self) -> dict[str, Any]:
@@ -36,7 +48,7 @@ class Kept:
         settings, done = self.trace.settings, len(self.trace.steps)
         whole = self.trace.image is not None
         ended = "" if whole else f"; stopped after {done} of {settings.num_steps} steps"
-        alt = f"Run {self.number}: {settings.prompt or '(empty prompt)'}, {settings.summary}{ended}"
+        alt = f"Run {self.number}: {settings.prompt or '(empty prompt)'}, {self.how}{ended}"
         small = reel("", [self.picture], [alt], size=SHARP)
         return {
             "id": self.number,
@@ -44,7 +56,7 @@ class Kept:
             "sharp": small["sharp"] and small["width"] < SHARP,
             "alt": alt,
             "prompt": settings.prompt,
-            "how": settings.summary,
+            "how": self.how,
             "ended": ended.removeprefix("; "),
         }
 
@@ -99,9 +111,8 @@ def compared(kept: Sequence[Kept]) -> Comparison:
     """
     if not kept:
         raise InputError("a comparison of 0 runs was asked for; make a run first")
-    settings = [one.trace.settings for one in kept]
-    axes = [name for name in AXES if len({_text(one, name) for one in settings}) > 1]
-    values = [" · ".join(_text(one, name) for name in axes) for one in settings]
+    axes = [axis for axis in AXES if len({one.said(axis) for one in kept}) > 1]
+    values = [" · ".join(one.said(axis) for axis in axes) for one in kept]
     if not axes or len(set(values)) < len(values):  # the same settings: told apart by number
         axes = [*axes, "run"]
         numbered = zip(values, kept, strict=True)
@@ -122,7 +133,3 @@ def comparing(comparison: Comparison) -> View:
     if count == 2:
         return views.diff(*traces, labels=tuple(map(str, comparison.values)))
     return views.race(comparison)
-
-
-def _text(settings: Settings, name: str) -> str:
-    return str(getattr(settings, AXES[name]))

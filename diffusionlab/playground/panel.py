@@ -271,10 +271,10 @@ class Playground:
             self._remember(error)
         with self._lock:
             if steps:
-                self._keep(Kept(job.number, trace))
+                self._keep(Kept(job.number, trace, str(job.request.sampler)))
             newest = self._turns.waiting is None
             text = _ending(trace, stopped, time.monotonic() - self._began)
-            self.desk.end(text, told(error) if failed else "")
+            self.desk.end(text, told(error) if failed else "", _notes(trace) if steps else ())
         if steps and newest:
             self.show(job.number)
 
@@ -302,12 +302,15 @@ def _check(run: Any, most: Any) -> None:
 
 
 def _ending(trace: Any, stopped: bool, seconds: float) -> str:
-    """How a run ended, in a sentence; notices that were printed elsewhere stand here too."""
+    """How a run ended, in a sentence."""
     steps = len(getattr(trace, "steps", ()))
     if not steps:
         return "stopped before the first step was done; nothing to keep" if stopped else ""
     if trace.image is None:
         return f"stopped after {steps} of {trace.settings.num_steps} steps; they are kept"
-    tokens = trace.tokens.notices if trace.tokens else ()
-    notices = "".join(f" Notice: {text}." for text in (*trace.settings.notices, *tokens))
-    return f"{steps} steps, {trace.network_calls} network calls, {seconds:.1f} s.{notices}"
+    return f"{steps} steps, {trace.network_calls} network calls, {seconds:.1f} s"
+
+
+def _notes(trace: Trace) -> tuple[str, ...]:
+    """The notices of a run and of its prompt."""
+    return (*trace.settings.notices, *(trace.tokens.notices if trace.tokens else ()))

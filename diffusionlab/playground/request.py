@@ -46,7 +46,7 @@ class Request:
 
     def line(self, more: Mapping[str, Any] = {}) -> str:
         """The call of `generate` that makes this run; `more` are arguments beside the form's."""
-        given = {**{k: v for k, v in more.items() if k not in self.options}, **self.options}
+        given = self.options | {name: v for name, v in more.items() if name not in self.options}
         options = ", ".join(f"{name}={code(value)}" for name, value in given.items())
         return f"dl.generate(model, {code(self.prompt)}, {options})"
 

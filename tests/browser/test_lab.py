@@ -116,5 +116,5 @@ def test_the_playground_runs_shows_keeps_and_stops(lab):
     assert notebook.output(4).inner_text().strip().endswith("2")
     shots = os.environ.get("SCREENSHOTS")
     if shots:
-        notebook.page.screenshot(path=f"{shots}/playground-lab.png", full_page=True)
+        panel.screenshot(path=f"{shots}/playground-lab.png")
     notebook.page.close()

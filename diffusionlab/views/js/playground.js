@@ -16,12 +16,13 @@ function progress(model) {
   const bar = make("progress", { max: 1, "aria-label": "steps of the run" });
   const picture = make("img", { class: "belief sharp", alt: "", hidden: true });
   const text = make("p", { class: "state", role: "status" });
+  const notes = make("p", { class: "quiet notes" });
   const waits = make("p", { class: "waits", hidden: true },
     "Another run waits: it begins when this one is over.");
   const error = make("p", { class: "warn error", role: "alert" });
   const invalid = make("p", { class: "warn invalid", role: "alert" });
-  const el = make("div", { class: "progress" }, picture,
-    make("div", { class: "beside" }, bar, text, waits, error, invalid));
+  const el = make("div", { class: "run" }, picture,
+    make("div", { class: "beside" }, bar, text, notes, waits, error, invalid));
   const quiet = follow(model, ["status"], () => {
     const now = model.get("status"), idle = now.phase === "idle";
     bar.max = Math.max(now.total, 1);
@@ -32,6 +33,7 @@ function progress(model) {
     if (now.picture != null) picture.src = now.picture;
     picture.alt = now.picture_alt;
     text.textContent = now.text;
+    write(notes, now.notes.map((note) => "Notice: " + note + ".").join(" "));
     waits.hidden = !now.queued;
     write(error, now.error);
     write(invalid, now.invalid === now.error ? "" : now.invalid);
@@ -40,7 +42,7 @@ function progress(model) {
   return { el, destroy: quiet };
 }
 
-// Texts of errors quote what the user wrote: each keeps its own direction.
+// Errors and notices quote what the user wrote: each keeps its own direction.
 function write(element, text) {
   element.hidden = !text;
   if (element.textContent !== text) element.replaceChildren(...(text ? [bdi(text)] : []));
