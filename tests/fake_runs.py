@@ -20,7 +20,7 @@ def run(prompt, *, negative_prompt="", seed=0, num_steps=5, sampler="ddim", spac
     whole = dataclasses.replace(whole, settings=dataclasses.replace(whole.settings, **asked))
     for step in whole.steps:
         if gate is not None:
-            gate.acquire()
+            gate.acquire(timeout=20)
         try:
             progress(step)
         except KeyboardInterrupt as stop:
