@@ -75,12 +75,12 @@ function strip(model) {
   const list = make("ul", { class: "tiles" }), tiles = new Map();
   const most = model.get("data").most;
   const compare = make("button", { type: "button",
-    onclick: () => model.send({ kind: "compare" }) });
+    onclick: () => model.send?.({ kind: "compare" }) });
   const told = make("p", { class: "quiet" });
   const heading = make("h3", {}, "Runs");
   const el = make("div", { class: "strip" }, heading, list,
     make("div", { class: "row" }, compare, told));
-  const tick = () => model.send({ kind: "choose",
+  const tick = () => model.send?.({ kind: "choose",
     value: [...tiles].filter(([, tile]) => tile.box.checked).map(([id]) => id) });
   const faced = () => {
     const runs = model.get("runs"), chosen = model.get("chosen"), shown = model.get("shown");
@@ -88,7 +88,7 @@ function strip(model) {
     for (const [id, tile] of tiles) if (!there.has(id)) { tile.el.remove(); tiles.delete(id); }
     for (const run of runs) {
       if (!tiles.has(run.id)) {
-        tiles.set(run.id, tileOf(run, () => model.send({ kind: "show", value: run.id }), tick));
+        tiles.set(run.id, tileOf(run, () => model.send?.({ kind: "show", value: run.id }), tick));
         list.append(tiles.get(run.id).el);
       }
       const tile = tiles.get(run.id);
