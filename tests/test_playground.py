@@ -243,7 +243,7 @@ def test_a_panel_that_waits_for_another_can_be_stopped(panel):
     assert one.start().wait().trace is not None
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
 def test_stop_keeps_the_steps_so_far(panel, steps):
     run, gate = gated()
     one = panel(run).start()
@@ -286,7 +286,7 @@ def test_a_second_stop_drops_whatever_comes_late(panel):
     one.start(seed=9)  # waits for the deaf one, which still has the model
     free.set()
     one.wait()
-    assert [kept.number for kept in one._shelf.runs] == [2]
+    assert one.numbers == (2,)
 
 
 def test_a_closed_panel_drops_its_run_and_refuses_more(panel):
@@ -404,9 +404,9 @@ def test_the_oldest_goes_unless_it_is_looked_at_or_chosen(panel):
         one.start(seed=seed).wait()
     one.choose(1)
     one.start(seed=3).wait()
-    assert one._shelf.numbers == [1, 3, 4] == [tile["id"] for tile in one.desk.widget.runs]
+    assert list(one.numbers) == [1, 3, 4] == [tile["id"] for tile in one.desk.widget.runs]
     one.choose(1, 3, 4).start(seed=4).wait()
-    assert one._shelf.numbers == [3, 4, 5] and one.desk.widget.chosen == [3, 4]
+    assert one.numbers == (3, 4, 5) and one.desk.widget.chosen == [3, 4]
     with pytest.raises(InputError, match="run 1 is not kept; these are: 3, 4, 5: name one"):
         one.show(1)
 
@@ -535,6 +535,13 @@ def test_without_a_kernel_there_is_a_still_whose_structure_no_prompt_changes(pan
     plain, hostile = (Structure(told[p]["text/html"]).found for p in ("a red car", text))
     assert hostile == plain and "img" in [tag for tag, _ in plain]
     assert Structure(text + "<b>").found != Structure("a red car").found  # the check can fail
+
+
+def test_several_runs_are_kept_as_one_row_of_pictures(panel):
+    one = panel().start(seed=1).wait().start(seed=2).wait()
+    told = one._repr_mimebundle_()
+    assert "differing in seed: 1, 2." in told["text/html"]
+    assert told["text/plain"].startswith("Playground, 2 runs kept; now: dl.generate(")
 
 
 def test_with_a_kernel_the_widget_stands_alone_after_a_folded_still(panel, monkeypatch):

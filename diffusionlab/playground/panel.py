@@ -120,6 +120,11 @@ class Playground:
         return tuple(kept.trace for kept in self._shelf.runs)
 
     @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers that the kept runs go by, in the order of `runs`."""
+        return tuple(self._shelf.numbers)
+
+    @property
     def view(self) -> View | None:
         """The view that is shown, as one that can be saved."""
         return self._stage.view

@@ -7,7 +7,7 @@ from typing import Any
 from diffusionlab.display import escaped, html_of
 from diffusionlab.errors import InputError
 
-HINT = "Playground. It lives while its kernel does: if no panel follows, run this cell again."
+HINT = "Playground. It lives while its kernel does: if no panel follows below, run this cell again."
 
 
 def has_kernel() -> bool:
@@ -23,12 +23,14 @@ def text_of(panel: Any) -> str:
         line = panel.line
     except InputError as error:
         line = str(error)
-    return f"Playground, {len(panel.runs)} runs kept; now: {line}"
+    count = len(panel.runs)
+    return f"Playground, {count} run{'' if count == 1 else 's'} kept; now: {line}"
 
 
 def still_of(panel: Any, folded: bool = False) -> dict[str, str]:
     """The kept runs as pictures and the form as code, for a page without a kernel."""
-    pictures = html_of(panel.comparison()) if panel.runs else ""
+    shown = panel.comparison(*panel.numbers) if len(panel.runs) > 1 else panel.trace
+    pictures = "" if shown is None else html_of(shown)
     body = f'{pictures}<pre style="white-space:pre-wrap">{escaped(text_of(panel))}</pre>'
     if folded:
         body = f"<details><summary>{HINT}</summary>{body}</details>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from lab import Lab, server
 
 VIEW = "import traces\nfrom diffusionlab.views import explore\nview = explore(traces.trace())\nview"
@@ -114,6 +115,9 @@ def test_the_playground_runs_shows_keeps_and_stops(lab):
     panel.locator(".tile .thumb[aria-pressed=true] img[alt^='Run 1']").wait_for()
     notebook.run(4)
     assert notebook.output(4).inner_text().strip().endswith("2")
+    for part in (".dl-form", ".dl.desk"):
+        found = Axe().run(notebook.page, context=part).response["violations"]
+        assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
     shots = os.environ.get("SCREENSHOTS")
     if shots:
         panel.screenshot(path=f"{shots}/playground-lab.png")
