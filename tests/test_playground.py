@@ -431,7 +431,7 @@ def test_the_page_shows_chooses_and_compares(panel, monkeypatch):
     from_the_page(one, kind="choose", value=[1, 3])
     assert one.desk.widget.chosen == [1, 3]
     from_the_page(one, kind="compare")
-    assert asked == [("diff", (one.runs[0], one.runs[2]), {"labels": ("0", "2")})]
+    assert asked == [("diff", (one.runs[0], one.runs[2]), {"labels": ["run 1", "run 3"]})]
     assert one.desk.widget.shown is None and len(one.view.data["steps"]) == 3
     one.compare(1, 2, 3)
     assert asked[-1][0] == "race" and asked[-1][1][0].values == ("0", "1", "2")

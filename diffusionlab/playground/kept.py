@@ -120,16 +120,16 @@ def compared(kept: Sequence[Kept]) -> Comparison:
     return Comparison(" and ".join(axes), tuple(values), tuple(one.trace for one in kept))
 
 
-def comparing(comparison: Comparison) -> View:
+def comparing(kept: Sequence[Kept]) -> View:
     """Two runs as their difference, three to nine as a race. Errors: InputError."""
     from diffusionlab import views
 
-    traces, count = comparison.traces, len(comparison.traces)
+    count = len(kept)
     if not 2 <= count <= MOST_IN_RACE:
         raise InputError(
             f"{count} run{'s were' if count != 1 else ' was'} chosen; 2 to {MOST_IN_RACE} can be "
             "compared: choose some of the kept runs"
         )
     if count == 2:
-        return views.diff(*traces, labels=tuple(map(str, comparison.values)))
-    return views.race(comparison)
+        return views.diff(*(one.trace for one in kept), labels=[f"run {k.number}" for k in kept])
+    return views.race(compared(kept))

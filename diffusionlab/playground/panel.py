@@ -134,9 +134,7 @@ class Playground:
 
         Errors: InputError for no run at all, and for a number that is not kept.
         """
-        with self._lock:
-            some = numbers or self._shelf.chosen or self._shelf.numbers
-            return compared(self._shelf.numbered(some))
+        return compared(self._some(numbers))
 
     # ---- its buttons ---------------------------------------------------------------------------
     def start(self, **changes: Any) -> Playground:
@@ -200,7 +198,7 @@ class Playground:
 
         Errors: InputError for fewer than two or more than nine.
         """
-        found = self.comparison(*numbers)
+        found = self._some(numbers)
         self._stage.put(lambda: comparing(found), lambda: self._showing(None))
         return self
 
@@ -290,6 +288,10 @@ class Playground:
         self._preview = kept.trace.preview or self._preview
         self._shelf.keep(kept, self._shown)
         self.desk.keep(self._shelf.numbers, kept.tile, self._shelf.chosen)
+
+    def _some(self, numbers: Sequence[int]) -> list[Kept]:
+        with self._lock:
+            return self._shelf.numbered(numbers or self._shelf.chosen or self._shelf.numbers)
 
     def _showing(self, kept: Kept | None) -> None:
         self._shown = getattr(kept, "number", None)
