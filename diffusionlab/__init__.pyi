@@ -113,7 +113,11 @@ from .trace import (
 )
 from .views import (
     View as View,
+    diff as diff,
     explore as explore,
+    explore_schedule as explore_schedule,
+    explore_text as explore_text,
+    race as race,
 )
 
 __version__: str

@@ -1,4 +1,4 @@
-"""The command line: diffusionlab generate · lab · doctor.
+"""The command line: diffusionlab generate · view · lab · doctor.
 
 What is heavy is imported inside the functions, so that `--help` answers at once, and a picture is
 made without ever loading matplotlib. Our own errors end as one line on stderr and exit status 2.
@@ -37,8 +37,11 @@ def parser() -> argparse.ArgumentParser:
         prog="diffusionlab", description="Text-to-image diffusion, stage by stage."
     )
     whole.add_argument("--version", action="version", version=f"diffusionlab {__version__}")
-    commands = whole.add_subparsers(dest="command", required=True, metavar="generate|lab|doctor")
+    commands = whole.add_subparsers(
+        dest="command", required=True, metavar="generate|view|lab|doctor"
+    )
     _add_generate(commands)
+    _add_view(commands)
     lab = commands.add_parser("lab", help="open the notebooks in JupyterLab")
     lab.add_argument("folder", nargs="?", type=Path, default=Path("notebooks"))
     lab.set_defaults(run=run_lab)
@@ -68,6 +71,20 @@ def _add_generate(commands) -> None:
     add("--device", help="cpu, cuda, mps (default: the accelerator, if there is one)")
     add("--no-filmstrip", dest="filmstrip", action="store_false", help="leave filmstrip.png out")
     command.set_defaults(run=run_generate)
+
+
+def _add_view(commands) -> None:
+    command = commands.add_parser(
+        "view",
+        help="open a recorded run in the browser",
+        description="The step explorer of a run.safetensors, as one page that works offline.",
+    )
+    add = command.add_argument
+    add("record", type=Path, help="a run.safetensors, as generate writes it")
+    add("--out", type=Path, metavar="PAGE.html", help="write the page there and open nothing")
+    add("--every", type=int, default=1, metavar="N", help="show every N-th step (default all)")
+    add("--size", type=int, default=256, help="width of decoded pictures (default 256)")
+    command.set_defaults(run=run_view)
 
 
 # ---- generate --------------------------------------------------------------------------------
@@ -169,6 +186,57 @@ def _save_image(image, path: Path) -> None:
 
     with replacing(path) as temporary:
         image.save(temporary, format="PNG")
+
+
+# ---- view ------------------------------------------------------------------------------------
+def run_view(options: argparse.Namespace) -> int:
+    """The explorer of a saved trace: opened in the browser, or written to `options.out`.
+
+    Needs neither a model nor torch.
+    """
+    from diffusionlab.trace import Trace
+    from diffusionlab.views import explore
+
+    if not options.record.is_file():
+        raise InputError(
+            f"there is no file {shown(str(options.record))}; a run.safetensors is needed, as "
+            "`diffusionlab generate` or trace.save writes it: check the path"
+        )
+    view = explore(Trace.load(options.record), every=options.every, size=options.size)
+    path = _save_page(view, options.out or page_place(options.record))
+    print(path)
+    if options.out is None and not _open_in_browser(path):
+        print("diffusionlab: no browser opened; open that file yourself", file=sys.stderr)
+    return 0
+
+
+def page_place(record: Path) -> Path:
+    """Where the page of a record goes that nobody named a place for: one file a record.
+
+    In the user's cache folder, because the browser reads it after this program has ended.
+    """
+    import hashlib
+
+    given = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    cache = Path(given) if given else Path.home() / ".cache"
+    which = hashlib.sha256(str(record.resolve()).encode("utf-8", "replace")).hexdigest()[:12]
+    return cache / "diffusionlab" / "views" / f"{which}.html"
+
+
+def _save_page(view, path: Path) -> Path:
+    try:
+        return view.save(path)
+    except OSError as error:
+        raise InputError(
+            f"{shown(str(path))} cannot be written ({error.strerror}); a place for one page is "
+            "needed: name it with --out page.html"
+        ) from None
+
+
+def _open_in_browser(path: Path) -> bool:
+    import webbrowser
+
+    return webbrowser.open(path.resolve().as_uri())
 
 
 # ---- lab -------------------------------------------------------------------------------------

@@ -19,12 +19,12 @@ from safetensors.numpy import save_file
 
 from diffusionlab.errors import CheckpointError
 from diffusionlab.pipeline.files import foreign, inside, read_json, replacing, write_json
+from diffusionlab.pipeline.tensors import read_tensors
 from diffusionlab.pipeline.weights import (
     LARGEST_HEADER,
     compare_shapes,
     find_weights,
     read_header,
-    read_tensors,
 )
 
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
@@ -154,6 +154,33 @@ def test_a_cast_that_overflows_is_told(tmp_path):
     entries = read_header(saved(tmp_path / "a.safetensors", big=[1e6]))
     with pytest.raises(CheckpointError, match="not finite in float16: 'big'"):
         read_tensors(entries, device=torch.device("cpu"), dtype=torch.float16)
+
+
+def test_what_is_no_floating_point_is_left_out_and_parts_the_run_that_is_read_at_once(tmp_path):
+    path, numbers = tmp_path / "a.safetensors", np.arange(6, dtype=np.float32)
+    header = {"a": tensor(0, 8, (2,)), "ids": tensor(8, 12, (1,), "I32"),
+              "b": tensor(12, 24, (3, 1)), "none": tensor(24, 24, (0,))}  # fmt: skip
+    path.write_bytes(raw(header, numbers.tobytes()))
+    found = read_all(path)
+    assert list(found) == ["a", "b", "none"] and found["b"].shape == (3, 1)
+    assert found["a"].tolist() == [0, 1] and found["b"].flatten().tolist() == [3, 4, 5]
+    narrow = read_tensors(read_header(path), device=CPU["device"], dtype=torch.bfloat16)
+    assert narrow["b"].dtype == torch.bfloat16 and narrow["b"].flatten().tolist() == [3, 4, 5]
+
+
+@pytest.mark.parametrize("spaces", range(4))
+def test_a_header_of_any_length_is_read(tmp_path, spaces):
+    path = tmp_path / "a.safetensors"
+    header = json.dumps({"w": tensor(0, 8, (2,))}).encode() + b" " * spaces
+    path.write_bytes(raw(header, np.array([1.5, -2.5], np.float32).tobytes()))
+    assert read_all(path)["w"].tolist() == [1.5, -2.5]
+
+
+def test_neighbours_in_a_file_do_not_hear_of_each_others_changes(tmp_path):
+    found = read_all(saved(tmp_path / "a.safetensors", a=[1.0], b=[2.0]))
+    before = found["b"]._version
+    found["a"] += 1
+    assert found["b"].tolist() == [2.0] and found["b"]._version == before < found["a"]._version
 
 
 def test_names_and_shapes_are_compared_from_the_header_alone(tmp_path):

@@ -40,7 +40,7 @@ def test_the_defaults_are_those_of_generate():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "generate|lab|doctor"),
+        ([], "generate|view|lab|doctor"),
         (["draw"], "invalid choice: 'draw'"),
         (["generate"], "prompt"),
         (["generate", "x", "--steps", "2.5"], "invalid int value: '2.5'"),
@@ -236,6 +236,119 @@ def test_the_demo_of_the_readme(tmp_path):
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == FILES
     assert picture(tmp_path / "image.png").size == (128, 128)
+
+
+# ---- view ------------------------------------------------------------------------------------
+@pytest.fixture
+def record(tmp_path):
+    """A saved run of five steps."""
+    import traces
+
+    return traces.trace().save(tmp_path / "a run.safetensors")
+
+
+@pytest.fixture
+def browsers(tmp_path, monkeypatch):
+    """The addresses that would have been opened; the cache is in tmp_path."""
+    import webbrowser
+
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: bool(opened.append(address)) or True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return opened
+
+
+def test_view_writes_the_page_where_it_is_told_to(record, tmp_path, capsys, browsers):
+    page = tmp_path / "pages" / "run.html"
+    assert cli.main(["view", str(record), "--out", str(page)]) == 0
+    assert capsys.readouterr().out == f"{page}\n"
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert "a red sky scraper" in text
+    assert browsers == []
+
+
+def test_view_opens_a_page_that_stays(record, tmp_path, capsys, browsers):
+    assert cli.main(["view", str(record)]) == 0
+    page = Path(capsys.readouterr().out.strip())
+    assert browsers == [page.as_uri()]
+    assert page.is_relative_to(tmp_path / "cache" / "diffusionlab")
+    assert page.stat().st_size > 10_000
+    assert cli.main(["view", str(record), "--every", "2", "--size", "64"]) == 0
+    assert Path(capsys.readouterr().out.strip()) == page  # one page a record: no litter
+    assert len(list(page.parent.iterdir())) == 1
+
+
+def test_view_without_a_browser_says_so(record, capsys, browsers, monkeypatch):
+    import webbrowser
+
+    monkeypatch.setattr(webbrowser, "open", lambda address: False)
+    assert cli.main(["view", str(record)]) == 0
+    told = capsys.readouterr()
+    assert Path(told.out.strip()).is_file()
+    assert "no browser opened" in told.err
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda path: None, "there is no file"),
+        (lambda path: path.mkdir(), "there is no file"),
+        (lambda path: path.write_bytes(b""), "is not a whole safetensors file"),
+        (lambda path: path.write_bytes(b"\x89PNG" * 100), "is not a whole safetensors file"),
+    ],
+)
+def test_view_refuses_what_is_no_record(make, told, tmp_path, capsys, browsers):
+    make(tmp_path / "run.safetensors")
+    assert cli.main(["view", str(tmp_path / "run.safetensors")]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.startswith("diffusionlab: ")
+    assert error.count("\n") == 1
+    assert browsers == []
+
+
+def test_view_refuses_a_damaged_record(record, capsys, browsers):
+    data = bytearray(record.read_bytes())
+    data[-1] ^= 255
+    record.write_bytes(data)
+    assert cli.main(["view", str(record)]) == 2
+    assert capsys.readouterr().err.startswith("diffusionlab: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--every", "9"], "every is 9"),
+        (["--size", "5000"], "size is 5000"),
+        (["--out", "page.txt"], "a file that ends in .html"),
+    ],
+)
+def test_view_refuses_wrong_values(record, capsys, browsers, arguments, told):
+    assert cli.main(["view", str(record), *arguments]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_view_says_which_page_cannot_be_written(record, tmp_path, capsys, browsers):
+    (tmp_path / "file").write_text("not a folder")
+    page = tmp_path / "file" / "page.html"
+    assert cli.main(["view", str(record), "--out", str(page)]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert cli.main(["view", str(record)]) == 0
+
+
+def test_view_needs_no_model_no_torch_and_no_matplotlib(record, tmp_path):
+    code = f"""
+from diffusionlab.cli import main
+assert main(["view", {str(record)!r}, "--out", {str(tmp_path / "page.html")!r}]) == 0
+import sys
+names = "torch", "matplotlib", "transformers", "anywidget", "ipywidgets", "huggingface_hub"
+print([name for name in names if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 # ---- lab and doctor --------------------------------------------------------------------------

@@ -198,6 +198,21 @@ def test_weights_of_the_wanted_dtype_are_mapped_and_their_file_is_never_written_
     assert load(folder, device="cpu", dtype="float16").dtype == torch.float16
 
 
+def test_half_a_vae_is_copied_into_channels_last_when_it_first_runs(folder):
+    def arranged(half) -> bool:
+        wanted = torch.channels_last
+        return all(p.is_contiguous(memory_format=wanted) for p in half.parameters() if p.ndim == 4)
+
+    vae = load(folder, device="cpu").vae
+    before = {name: p.clone() for name, p in vae.named_parameters()}
+    assert not arranged(vae.encoder) and not arranged(vae.decoder)
+    with torch.inference_mode():
+        vae.decode(torch.zeros(1, vae.config.latent_channels, 4, 4))
+    assert arranged(vae.decoder) and not arranged(vae.encoder)
+    assert all(torch.equal(p, before[name]) for name, p in vae.named_parameters())
+    assert not any(p.is_inference() for p in vae.parameters())
+
+
 # ---- save -------------------------------------------------------------------------------------
 def test_save_and_load_give_the_same_model(tiny_model, tmp_path):
     model = dataclasses.replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -85,7 +86,7 @@ def test_a_name_asks_for_its_repository(asked, monkeypatch, tmp_path):
     assert {repo for repo, _ in calls} == {CHECKPOINTS["sd15"].repo}
     calls.clear()
     dl.load("tiny-sd", device="cpu")
-    assert [options["revision"] for _, options in calls] == ["refs/pr/3", "c0ffee"]
+    assert [options["revision"] for _, options in calls] == ["refs/pr/1", "c0ffee"]
     calls.clear()
     dl.load("tiny-sd", device="cpu", revision="v1")
     assert calls[0][1]["revision"] == "v1"
@@ -114,6 +115,30 @@ def test_a_part_alone_and_a_near_miss_are_told():
         dl.load("taesd")
     with pytest.raises(CheckpointError, match="did you mean 'sd15'"):
         dl.load("sd-15")
+
+
+@pytest.mark.parametrize(
+    ("listed", "fetched"),
+    [
+        (["transformers", "CLIPVisionModelWithProjection"], True),
+        ([None, None], False),
+        ([], False),
+        ("image_encoder", False),
+        (None, False),
+    ],
+)
+def test_the_image_tower_is_fetched_where_the_index_lists_it(asked, listed, fetched):
+    calls, snapshot = asked
+    index = json.loads((snapshot / "model_index.json").read_text())
+    index = {key: value for key, value in index.items() if key != "image_encoder"}
+    index |= {} if listed is None else {"image_encoder": listed}
+    (snapshot / "model_index.json").write_text(json.dumps(index))
+    dl.load("sd15", device="cpu", variant=None)
+    configs, all_files = (set(options["allow_patterns"]) for _, options in calls)
+    tower = {"image_encoder/config.json", "image_encoder/model.safetensors",
+             "feature_extractor/preprocessor_config.json"}  # fmt: skip
+    assert not any(name.startswith("image_encoder") for name in configs)
+    assert tower <= all_files if fetched else not tower & all_files
 
 
 @pytest.mark.parametrize("variant", [None, "fp16"])

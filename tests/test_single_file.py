@@ -241,7 +241,7 @@ FAULTS = {
         having("first_stage_model.decoder.conv_in.weight", 3),
         "describes no model that can be built",
     ),
-    "NaN": (not_finite, "not finite in float32: 'conv_out.bias'"),
+    "NaN": (not_finite, "not finite in float32: 'model.diffusion_model.out.2.bias'"),
 }  # fmt: skip
 
 

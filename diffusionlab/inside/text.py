@@ -16,8 +16,9 @@ from ..images import to_image, to_rgb
 from ..pipeline import LatentDiffusion
 from ..pipeline.configs import check_bounds, refuse_code
 from ..pipeline.files import AGAIN, inside, read_json
+from ..pipeline.tensors import read_tensors
 from ..pipeline.text import ACTIVATIONS
-from ..pipeline.weights import compare_shapes, find_weights, read_tensors
+from ..pipeline.weights import compare_shapes, find_weights
 from ..trace import TextLayers, Tokens, to_numpy
 
 TOWER, PREPARING = "image_encoder/config.json", "feature_extractor/preprocessor_config.json"
@@ -134,7 +135,7 @@ def embed_images(model: LatentDiffusion, images: Sequence[Any]) -> np.ndarray:
     image; CheckpointError for anything wrong with its files.
     """
     pictures = _pictures(images)
-    if not inside(model.path, TOWER, optional=True):
+    if model.path.is_file() or not inside(model.path, TOWER, optional=True):
         raise InputError(
             f"{model.name} has no image tower; checkpoints with a folder image_encoder have one, "
             "as toyland does, and those of Stable Diffusion 1.x and 2.x do not: use dl.load()"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from .configs import CONFIGS, read_configs
 from .devices import best_dtype
 from .files import AGAIN, inside, read_json
 from .hub import STEMS
-from .parts import Part, check_fit, check_vocabulary, open_part, reading
+from .parts import Part, check_fit, check_vocabulary, filled, open_part, reading
 from .text import read_tokenizer
 
 
@@ -49,7 +50,9 @@ def read_folder(
         pads = {part: config | {"added_tokens_decoder": {}} for part, config in configs.items()
                 if part.startswith("tokenizer")}  # fmt: skip
         configs |= pads
-    tokenizers = read_tokenizers(tokenizer_folder or folder, configs, encoders_of(parts))
+    tokenizers = partial(
+        read_tokenizers, tokenizer_folder or folder, dict(configs), encoders_of(parts)
+    )
     preview = read_preview(folder, parts["unet"].module.config.in_channels)
     _tell_unread(configs["model_index"])
     configs |= {part: other.config for part, other in others.items()} | {"name": name}
@@ -83,7 +86,7 @@ def fit(parts: Mapping[str, Part]) -> None:
 
 def assembled(
     parts: Mapping[str, Part],
-    tokenizers: list[Any],
+    tokenizers: Callable[[], list[Any]],
     schedule: NoiseSchedule,
     preview: Preview | None,
     configs: dict[str, Any],
@@ -91,15 +94,12 @@ def assembled(
     device: torch.device,
     dtype: torch.dtype | None,
 ) -> LatentDiffusion:
-    """The bundle, after the weights of one part after the other were read.
+    """The bundle, after the weights of all parts were read, and the vocabulary meanwhile.
 
     dtype None is what fits the U-Net to the device.
     """
     dtype = dtype or best_dtype(device, parts["unet"].module)
-    readers = {name: part.match() for name, part in parts.items()}  # every header, then weights
-    for name, read in readers.items():
-        parts[name].fill(read, device, dtype)
-    first, *rest = tokenizers
+    first, *rest = filled(parts, device, dtype, beside=tokenizers)
     unet, vae = parts["unet"].module, parts["vae"].module
     return LatentDiffusion(
         first, encoders_of(parts), unet, vae, schedule, preview, configs, path, *rest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ CONFIG_FILES = [
     *(f"{part}/config.json" for part in ("unet", "vae", "text_encoder", "text_encoder_2")),
     *(f"{part}/{name}" for part in ("tokenizer", "tokenizer_2") for name in TOKENIZER_FILES),
 ]
+TOWER = "image_encoder"  # CLIP's image tower, where model_index.json lists one (`embed_images`)
+TOWER_CONFIGS = [f"{TOWER}/config.json", "feature_extractor/preprocessor_config.json"]
 STEMS = {  # part → its weights without the extension
     "unet": "unet/diffusion_pytorch_model",
     "vae": "vae/diffusion_pytorch_model",
@@ -48,9 +50,17 @@ def weight_endings(variant: str | None = None) -> list[str]:
     return [*endings, f"{dotted}{shard}.safetensors"] if variant else endings
 
 
+def tower_files(index: Mapping[str, Any]) -> list[str]:
+    """The files of CLIP's image tower, if a model_index.json lists one; it has no variants."""
+    listed = index.get(TOWER)
+    if not (isinstance(listed, list) and listed and all(listed)):
+        return []
+    return TOWER_CONFIGS + [f"{TOWER}/model{ending}" for ending in weight_endings()]
+
+
 def download(
     repo: str,
-    check: Callable[[Path], object],
+    check: Callable[[Path], Mapping[str, Any]],
     *,
     revision: str | None = None,
     variant: str | None = None,
@@ -59,13 +69,14 @@ def download(
 ) -> Path:
     """The folder of a snapshot: configs, then `check(folder)`, then one variant's weights.
 
+    `check` returns the content of model_index.json; the image tower comes along if that lists one.
     The weights come from the commit that the configs came from; those of the parts in `without`
     are left where they are. options: cache_dir, local_files_only, token. CheckpointError with the
     next command for whatever the hub refuses.
     """
     found = _snapshot(repo, CONFIG_FILES, revision, options)
-    check(found)
-    return _snapshot(repo, CONFIG_FILES + weight_files(variant, without), found.name, options)
+    files = CONFIG_FILES + tower_files(check(found)) + weight_files(variant, without)
+    return _snapshot(repo, files, found.name, options)
 
 
 def download_part(

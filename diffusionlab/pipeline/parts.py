@@ -1,12 +1,13 @@
 """The networks of a checkpoint one by one: built empty, held against their files, then filled.
 
 A `Part` is a network before its weights are read. All parts of a model are opened, and must fit
-together, before the first byte of weights enters memory.
+together, before the first byte of weights is read (`filled`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ..errors import CheckpointError, shown
 from ..models import (
@@ -30,18 +32,19 @@ from ..models import (
 from .configs import CONFIGS, SECOND, check_part_config
 from .files import AGAIN, inside, place, read_json
 from .hub import STEMS
+from .tensors import Weights, open_tensors
 from .text import build_text_encoder, place_positions, rename_text_keys
-from .weights import compare_shapes, find_weights, read_tensors
+from .weights import compare_shapes, find_weights
 
 State = dict[str, torch.Tensor]
-Reader = Callable[[torch.device, torch.dtype], State]
+Reader = Callable[[torch.device, torch.dtype], Weights]
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One network of a model: `module` is empty (on the meta device) until `fill` is called.
+    """One network of a model: `module` is empty (on the meta device) until it is `filled`.
 
-    `match` holds its files' headers against it and returns what reads its weights.
+    `match` holds its files' headers against it and returns what opens its weights.
     """
 
     name: str
@@ -49,22 +52,68 @@ class Part:
     config: dict[str, Any]
     match: Callable[[], Reader]
 
-    def fill(self, read: Reader, device: torch.device, dtype: torch.dtype) -> nn.Module:
-        """The module with its weights, strictly; eval mode, no gradients."""
-        self.module.load_state_dict(read(device, dtype), strict=True, assign=True)
-        return finished(self.module, device)
 
+def filled(
+    parts: Mapping[str, Part],
+    device: torch.device,
+    dtype: torch.dtype,
+    beside: Callable[[], Any] = lambda: None,
+) -> Any:
+    """Give the parts their weights, strictly; eval mode, no gradients. Returns what `beside` does.
 
-def finished(module: nn.Module, device: torch.device) -> nn.Module:
-    """A filled module as a model holds it: eval mode, no gradients, nothing left without a place.
-
-    The VAE in channels_last makes the same numbers, sooner.
+    Every header is checked first, then the weights are read by a thread that casts and checks
+    them; `beside` is called meanwhile. Errors: CheckpointError, that of `beside` first.
     """
-    if not isinstance(module, (UNet, VAE, TinyVAE)):
-        place_positions(module, device)
-    if isinstance(module, (VAE, TinyVAE)):
-        module.to(memory_format=torch.channels_last)
-    return module.eval().requires_grad_(False)
+    readers = {name: part.match() for name, part in parts.items()}
+    thread = ThreadPoolExecutor(1, thread_name_prefix="diffusionlab-weights")
+    try:
+        settled = []
+        for name, read in readers.items():
+            weights = read(device, dtype)
+            settled.append(thread.submit(weights.settle))
+            module = parts[name].module
+            module.load_state_dict(weights.tensors, strict=True, assign=True)
+            if not isinstance(module, (UNet, VAE, TinyVAE)):
+                place_positions(module, device)
+            module.eval().requires_grad_(False)
+        result = beside()
+        for done in settled:
+            done.result()
+    finally:
+        thread.shutdown(cancel_futures=True)
+    for part in parts.values():
+        if isinstance(part.module, (VAE, TinyVAE)):
+            arrange(part.module)
+    return result
+
+
+# --- the layout of a VAE -----------------------------------------------------------------------
+
+
+def arrange(vae: VAE | TinyVAE) -> None:
+    """channels_last, in which an autoencoder makes its numbers sooner.
+
+    On a CPU the encoder and the decoder are copied when each is first used, so that loading copies
+    nothing, and a decoder alone leaves the encoder mapped from its file.
+    """
+    halves = [vae.encoder, vae.decoder]
+    if next(vae.parameters()).device.type != "cpu":
+        vae.to(memory_format=torch.channels_last)
+        return
+    for rest in vae.children():
+        if rest in halves:
+            rest.register_forward_pre_hook(_in_channels_last)
+        else:
+            rest.to(memory_format=torch.channels_last)
+
+
+def _in_channels_last(half: nn.Module, given: tuple) -> None:
+    """Before half an autoencoder runs: its weights in channels_last, whoever lent them."""
+    wanted = torch.channels_last
+    if all(p.is_contiguous(memory_format=wanted) for p in half.parameters() if p.ndim == 4):
+        return
+    with torch.inference_mode(False):  # weights made in there could never be learnt again
+        half.to(memory_format=wanted)
 
 
 # --- from a folder -----------------------------------------------------------------------------
@@ -107,7 +156,7 @@ def _match(name: str, module: nn.Module, folder: Path, stem: str, variant: str |
     elif name.startswith("text_encoder"):
         found = rename_text_keys(found, module)
     compare_shapes(name, found, shapes_of(module))
-    return lambda device, dtype: read_tensors(found, device=device, dtype=dtype)
+    return lambda device, dtype: open_tensors(found, device=device, dtype=dtype)
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -120,7 +169,7 @@ def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def empty_module(name: str, config: Mapping[str, Any]) -> nn.Module:
     """The network on the meta device, which takes no memory whatever a config asks for."""
-    with torch.device("meta"), reading(CONFIGS[name]):
+    with torch.device("meta"), _Unstarted(), reading(CONFIGS[name]):
         if name == "unet":
             return UNet(UNetConfig.from_dict(config))
         if name == "vae":
@@ -128,6 +177,18 @@ def empty_module(name: str, config: Mapping[str, Any]) -> nn.Module:
             made, kind = (TinyVAE, TinyVAEConfig) if tiny else (VAE, VAEConfig)
             return made(kind.from_dict(config))
         return build_text_encoder(config, projects=name in SECOND)
+
+
+class _Unstarted(TorchFunctionMode):
+    """Layers made in here draw no first weights: on the meta device there is nothing to draw."""
+
+    STARTS = (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_, nn.init.constant_)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in self.STARTS:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,9 @@ from .files import foreign, inside, place
 from .folder import assembled, encoders_of, fit, read_schedule, read_tokenizers, refuse_strangers
 from .hub import download_tokenizer
 from .parts import Part, Reader, State, empty_module, reading, shapes_of
+from .tensors import Weights, read_tensors
 from .text import rename_text_keys
-from .weights import (
-    Entry,
-    cast,
-    compare_shapes,
-    declared,
-    malformed,
-    read_header,
-    some,
-    torch_dtype,
-)
+from .weights import Entry, compare_shapes, declared, read_header, some, torch_dtype
 
 VOCABULARIES = (  # repositories with CLIP's vocabulary, which all three families share
     "openai/clip-vit-large-patch14",
@@ -72,7 +65,7 @@ def read_single_file(
     folder = tokenizer_folder or _cached_tokenizer(path, hub)
     configs |= {part: other.config for part, other in others.items()}
     configs |= _paddings(family) | {"name": path.stem}
-    tokenizers = read_tokenizers(folder, configs, encoders_of(parts))
+    tokenizers = partial(read_tokenizers, folder, dict(configs), encoders_of(parts))
     return assembled(parts, tokenizers, schedule, None, configs, path, device, dtype)
 
 
@@ -141,16 +134,11 @@ class _Share:
         """Tensors under diffusers' names."""
         return converted(self.part, self.prefix, state, self.config, self.module)
 
-    def read(self, device: torch.device, dtype: torch.dtype) -> State:
-        """The part's tensors: mapped, renamed, then each copied into the wanted dtype."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(self.path, framework="pt", device="cpu") as file:
-                state = {name: file.get_tensor(name) for name in self.entries}
-                return cast(self.converted(state), place(self.path), device, dtype)
-        except (SafetensorError, OSError) as error:
-            raise malformed(self.path, error) from None
+    def read(self, device: torch.device, dtype: torch.dtype) -> Weights:
+        """The part's tensors in the wanted dtype, all of them finite, then renamed."""
+        state = read_tensors(self.entries, device=device, dtype=dtype)
+        renamed = self.converted(state)
+        return Weights({name: t.contiguous() for name, t in renamed.items()}, lambda: None)
 
 
 def _open(

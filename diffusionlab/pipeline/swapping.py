@@ -12,7 +12,7 @@ from ..errors import InputError, shown
 from ..models import VAE, TinyVAE, UNet
 from .bundle import LatentDiffusion
 from .loading import other_part
-from .parts import check_fit, check_vocabulary
+from .parts import check_fit, check_vocabulary, filled
 from .text import TEXT_KEYS
 
 Given = str | os.PathLike | nn.Module | LatentDiffusion
@@ -41,9 +41,7 @@ def with_parts(
     check_fit(modules["unet"], modules["vae"], encoders)
     for tokenizer, encoder in zip((model.tokenizer, model.tokenizer_2), encoders, strict=False):
         check_vocabulary(tokenizer, encoder)
-    readers = {name: part.match() for name, part in opened.items()}
-    for name, read in readers.items():
-        opened[name].fill(read, model.device, model.dtype)
+    filled(opened, model.device, model.dtype)
     return dataclasses.replace(
         model, text_encoders=encoders, unet=modules["unet"], vae=modules["vae"], config=config
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +153,7 @@ def _vocabulary(folder: Path, part: str) -> tuple[dict[str, int], list[tuple[str
     ids = set(vocab.values()) if all(type(i) is int for i in vocab.values()) else set()
     if ids != set(range(len(vocab))):
         raise _bad_vocabulary(whole, f"the ids are not 0 … {len(vocab) - 1}")
-    kinds = {(len(m), type(m[0]), type(m[-1])) if m else () for m in merges}
-    if kinds - {(2, str, str)}:
+    if set(map(len, merges)) - {2} or set(map(type, chain.from_iterable(merges))) - {str}:
         raise _bad_vocabulary(whole, "a merge is not two pieces")
     return vocab, merges
 

@@ -10,7 +10,11 @@ from typing import Any
 
 PLACES = {
     "View": "view",
+    "diff": "difference",
     "explore": "step_explorer",
+    "explore_schedule": "schedule_explorer",
+    "explore_text": "text_explorer",
+    "race": "sampler_race",
 }
 __all__ = list(PLACES)
 

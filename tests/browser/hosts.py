@@ -136,7 +136,8 @@ def write(view, host: str, folder: Path) -> Path:
         return view.save(path)
     output = view._repr_mimebundle_()
     if host == "sandbox":
-        text = f"<!doctype html><title>{html.escape(host)}</title>{output['text/html']}"
+        head = f'<!doctype html><meta charset="utf-8"><title>{html.escape(host)}</title>'
+        text = head + output["text/html"]
     else:
         text = exported(output)
     path.write_text(text, encoding="utf-8")

@@ -3,9 +3,11 @@
 
 const SPEEDS = [["slow", 1200], ["normal", 500], ["fast", 150]];
 
-// `say(index)` gives the slider's spoken value, `label` what it counts. Returns { el, keys, toggle,
-// stop, destroy }; hand `keys` to `shell`.
-function player({ model, name = "step", count, label = "step", say, loop = false }) {
+// `say(index)` gives the slider's spoken value, `number(index)` the text beside it, `label` what it
+// counts. Returns { el, keys, toggle, stop, recount, destroy }; hand `keys` to `shell`;
+// `recount(n)` sets another count.
+function player({ model, name = "step", count, label = "step", say, loop = false,
+  number: shown = (index) => index + " / " + (count - 1) }) {
   const at = () => inside(model.get(name), count);
   const go = (index) => put(model, name, inside(index, count));
   let timer = 0, wait = SPEEDS[1][1];
@@ -42,12 +44,15 @@ function player({ model, name = "step", count, label = "step", say, loop = false
     PageUp: jump(5), PageDown: jump(-5), " ": () => toggle(),
     Home: () => { stop(); go(0); }, End: () => { stop(); go(count - 1); },
   };
-  const quiet = follow(model, [name], () => {
+  const placed = () => {
+    slider.max = count - 1;
     slider.value = at();
     slider.setAttribute("aria-valuetext", say(at()));
-    number.textContent = at() + " / " + (count - 1);
-  });
+    number.textContent = shown(at());
+  };
+  const recount = (wanted) => { count = wanted; placed(); };
+  const quiet = follow(model, [name], placed);
   faced();
-  return { el, slider, keys, toggle, stop, playing: () => timer !== 0,
+  return { el, slider, keys, toggle, stop, recount, playing: () => timer !== 0,
     destroy: () => { stop(); quiet(); } };
 }

@@ -1,0 +1,158 @@
+"""The numbers of safetensors files: mapped, cast and checked in pieces as large as a file.
+
+A network has a thousand tensors that lie in its file one after the other. A thousand small
+operations wait for each other and for Python; one over all of them runs at the memory's speed and
+lets Python build the rest of the model meanwhile. So reading has two halves: `open_tensors` makes
+the tensors, and what it returns with them, `settle`, fills them where they are cast and checks
+every number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from ..errors import CheckpointError
+from .files import place
+from .weights import FLOATING, Entry, malformed, some, torch_dtype
+
+Named = tuple[str, Entry]
+
+
+class Weights(NamedTuple):
+    """Tensors by name, and what must be called before their values are believed.
+
+    settle: CheckpointError, naming the tensors, if one holds NaN or infinity, or does after the
+    cast.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    settle: Callable[[], None]
+
+
+def read_tensors(
+    found: Mapping[str, Entry], *, device: torch.device, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """The tensors of `find_weights`, cast once and moved to the device, all of them finite.
+
+    Errors: CheckpointError, naming the tensors, if one holds NaN or infinity, or does after the
+    cast.
+    """
+    weights = open_tensors(found, device=device, dtype=dtype)
+    weights.settle()
+    return weights.tensors
+
+
+def open_tensors(
+    found: Mapping[str, Entry], *, device: torch.device, dtype: torch.dtype
+) -> Weights:
+    """The tensors of `find_weights` on the device and in the dtype, still to be settled.
+
+    The keys of `found` name the result, so a caller may have renamed them. What has the wanted
+    dtype stays mapped from its file on a CPU: it takes no memory of its own, and is copied by the
+    system should anyone write to it. Entries that are not in floating point are left out.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    pieces: list[_Piece] = []
+    with torch.inference_mode(False):  # weights made in there could never be learnt again
+        for path in sorted({entry.path for entry in found.values()}):
+            mine = [(n, e) for n, e in found.items() if e.path == path and e.dtype in FLOATING]
+            data = _mapped(path)
+            for run in _runs(mine):
+                pieces.append(piece := _Piece(run, data, device, dtype))
+                tensors |= piece.tensors
+    return Weights(
+        {name: tensors[name] for name in found if name in tensors}, _Settling(pieces, dtype)
+    )
+
+
+def _mapped(path: Path) -> torch.Tensor:
+    """The bytes of a checked file behind its header, mapped: read when they are first used."""
+    try:
+        with path.open("rb") as file:
+            start = 8 + int.from_bytes(file.read(8), "little")
+        size = path.stat().st_size
+        return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)[start:]
+    except (OSError, RuntimeError) as error:
+        raise malformed(path, error) from None
+
+
+def _runs(named: Iterable[Named]) -> list[list[Named]]:
+    """Tensors of one dtype that lie one after the other in their file, together."""
+    runs: list[list[Named]] = []
+    for name, entry in sorted(named, key=lambda item: (item[1].begin, item[1].end)):
+        last = runs[-1][-1][1] if runs else None
+        if last is None or (last.end, last.dtype) != (entry.begin, entry.dtype):
+            runs.append([])
+        runs[-1].append((name, entry))
+    return runs
+
+
+class _Piece:
+    """A run of tensors as one row of numbers, here and where it is wanted."""
+
+    def __init__(self, run: list[Named], data: torch.Tensor, device, dtype: torch.dtype):
+        first, last, kind = run[0][1], run[-1][1], torch_dtype(run[0][1])
+        self.where, begin = place(first.path), first.begin
+        source = data[begin : last.end]
+        if source.storage_offset() % kind.itemsize:  # an odd header: no number begins at its place
+            source = source.clone()
+        self.source = source.view(kind)
+        self.target = self.source
+        if device.type == "cpu" and kind != dtype:
+            self.target = torch.empty(len(self.source), dtype=dtype, device=device)
+        self.tensors = {
+            name: _part(self.target, (e.begin - begin) // kind.itemsize, e.shape) for name, e in run
+        }
+        if device.type != "cpu":  # tensors of their own: parts of a model may leave the device
+            self.target = None
+            self.tensors = {n: t.to(device, dtype) for n, t in self.tensors.items()}
+
+    def settle(self) -> list[str]:
+        """Fill the tensors; the names of those that are not finite."""
+        if self.target is None:
+            rows = list(self.tensors.values())
+        else:
+            if self.target is not self.source:
+                self.target.copy_(self.source)
+            # a wider dtype holds every number of a narrower one, which is sooner read
+            wider = self.target.dtype.itemsize > self.source.dtype.itemsize
+            rows = [self.source if wider else self.target]
+        if all(map(_finite, rows)):
+            return []
+        return [name for name, tensor in self.tensors.items() if not _finite(tensor)]
+
+
+def _part(row: torch.Tensor, start: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """A tensor in a row's memory, which knows of no other tensor there."""
+    made = torch.empty(0, dtype=row.dtype, device=row.device)
+    return made.set_(row.untyped_storage(), row.storage_offset() + start, shape)
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    """Whether all numbers are finite, in one pass and without a temporary tensor."""
+    if not tensor.numel():
+        return True
+    low, high = tensor.aminmax()  # NaN anywhere makes both NaN
+    return bool(low.isfinite() & high.isfinite())
+
+
+class _Settling:
+    """`settle` of `Weights`; it lets go of each piece's file as soon as that is done."""
+
+    def __init__(self, pieces: list[_Piece], dtype: torch.dtype):
+        self.pieces, self.dtype = pieces[::-1], str(dtype).removeprefix("torch.")
+
+    def __call__(self) -> None:
+        wrong: dict[str, str] = {}
+        while self.pieces:
+            piece = self.pieces.pop()
+            wrong |= dict.fromkeys(piece.settle(), piece.where)
+        if wrong:
+            raise CheckpointError(
+                f"{next(iter(wrong.values()))}: not finite in {self.dtype}: {some(wrong)}; weights "
+                "are finite numbers; download again, or load with a wider dtype"
+            )

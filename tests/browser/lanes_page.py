@@ -1,0 +1,109 @@
+"""What the browser tests of race and diff share: reading canvases, waiting for what must come."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+
+from diffusionlab import views
+
+SIZES = ((1024, 768), (1920, 1080), (390, 844))
+COLOURS = Path(views.__file__).parent / "js" / "colours.js"
+STOPS = re.findall("[0-9a-f]{6}", COLOURS.read_text().split("const SIGNED")[0])
+STRUCTURE = """() => [...document.querySelectorAll(".dl, .dl *")].map((e) =>
+  [e.tagName, ...e.getAttributeNames().sort()].join(" "))"""
+TEXTS = """() => [document.querySelector(".dl").textContent,
+  ...[...document.querySelectorAll(".dl, .dl *")].flatMap((e) =>
+    e.getAttributeNames().map((n) => e.getAttribute(n)))].join(" ")"""
+
+
+def until(view, condition, seconds: float = 20.0) -> None:
+    """Wait until a condition holds; AssertionError with what it last raised, or False."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+            why = "it never became true"
+        except AssertionError as error:
+            why = str(error)
+        assert time.monotonic() < end, why
+        view.page.wait_for_timeout(40)
+
+
+def pixels(view, selector: str, index: int = 0) -> np.ndarray:
+    """The red, green, blue and alpha (height, width, 4) of a canvas."""
+    width, height, values = view.js(
+        """([selector, index]) => {
+          const c = document.querySelectorAll(selector)[index];
+          const data = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+          return [c.width, c.height, [...data]];
+        }""",
+        [selector, index],
+    )
+    return np.array(values, np.uint8).reshape(height, width, 4)
+
+
+def viridis(unit: np.ndarray) -> np.ndarray:
+    """The view's colours (…, 3) of numbers from 0 to 1."""
+    table = np.array([[int(stop[i : i + 2], 16) for i in (0, 2, 4)] for stop in STOPS], float)
+    places = np.clip(unit, 0, 1) * (len(table) - 1)
+    grid = np.arange(len(table))
+    return np.stack([np.interp(places, grid, table[:, i]) for i in range(3)], axis=-1)
+
+
+def difference(a, b) -> np.ndarray:
+    """The root mean square over the channels of two x0-hats, as the page holds them."""
+    ours, theirs = (x.astype(np.float16).astype(float) for x in (a, b))
+    return np.sqrt(((ours - theirs) ** 2).mean(axis=0))
+
+
+def text(view, selector: str) -> str:
+    """The text of the first element that fits."""
+    return view.frame.locator(selector).first.inner_text()
+
+
+def reached_by_tab(view, most: int = 40) -> list[str]:
+    """What the Tab key reaches in the page, in order: labels or texts."""
+    found = []
+    for _ in range(most):
+        view.page.keyboard.press("Tab")
+        found.append(
+            view.js("""() => { const e = document.activeElement;
+          return e.getAttribute("aria-label") || e.textContent || e.tagName; }""")
+        )
+        if found[-1] == found[0] and len(found) > 1:
+            break
+    return found
+
+
+def keep_screenshot(view, name: str, folder: Path) -> None:
+    """Write what is seen into the test's folder, and where SCREENSHOTS says."""
+    places = [folder, *map(Path, filter(None, [os.environ.get("SCREENSHOTS")]))]
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+        view.page.screenshot(path=place / f"{name}.png")
+
+
+def check_sizes(view, name: str, folder: Path) -> None:
+    """At every size: nothing scrolls sideways, and in present mode the essential is in sight."""
+    wide = "() => document.documentElement.scrollWidth <= innerWidth"
+    for width, height in SIZES:
+        view.page.set_viewport_size({"width": width, "height": height})
+        assert view.js(wide), width
+        keep_screenshot(view, f"{name}_{width}", folder)
+        view.press("p")
+        assert view.js(wide), width
+        assert not view.frame.locator(".chart").is_visible()
+        assert view.frame.locator(".sentence").is_visible()
+        keep_screenshot(view, f"{name}_{width}_present", folder)
+        fits = """() => { const e = document.querySelector(".dl");
+          return e.scrollHeight <= innerHeight + 1; }"""
+        assert width == 390 or view.js(fits), width
+        view.press("t")
+        keep_screenshot(view, f"{name}_{width}_theme", folder)
+        view.press("p")

@@ -1,0 +1,177 @@
+"""Two runs in Chromium: the line, the difference and the numbers are the traces'."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import lane_runs
+import lanes_page
+import numpy as np
+import pytest
+import traces
+from hosts import HOSTS
+from lanes_page import difference, pixels, text, until, viridis
+
+from diffusionlab.analysis.race import relative_distances
+from diffusionlab.views import diff
+
+BASE = lane_runs.previewed(traces.trace())
+OTHER = lane_runs.moved(BASE, 0.3, seed=8, sampler={"name": "heun", "options": {}})
+FAR = {
+    "x0": relative_distances(OTHER.x0s.astype(float), BASE.x0s.astype(float)),
+    "x_t": relative_distances(*(run.latents[:-1].astype(float) for run in (OTHER, BASE))),
+}
+MAPS = [difference(OTHER.x0s[i], BASE.x0s[i]) for i in range(5)]
+PICTURE = ".lane .screen:first-child canvas:first-child"
+
+
+def scrubber(view):
+    return view.frame.get_by_label("place in both runs")
+
+
+def line(view):
+    return view.frame.get_by_label("line between both pictures")
+
+
+def ready(view):
+    until(view, lambda: pixels(view, PICTURE, 0)[..., 3].all() and pixels(view, PICTURE, 1).any())
+    return view
+
+
+def check_shown(view, place: int) -> None:
+    """Both pictures, their difference and the sentence are those of that step."""
+    assert scrubber(view).get_attribute("aria-valuetext") == f"step {place} of 4"
+    for index, run in enumerate((OTHER, BASE)):  # the first run lies over the second
+        shown = pixels(view, PICTURE, index)[..., :3]
+        np.testing.assert_array_equal(shown, run.preview.rgb(run.x0s[place]))
+    shown = pixels(view, ".map canvas")[..., :3].astype(float)
+    top = max(one.max() for one in MAPS)
+    assert np.abs(shown - viridis(MAPS[place] / top)).max() <= 1
+    told = text(view, ".sentence").replace("−", "-")
+    x0, latent = (f"{FAR[name][place]:.2g}" for name in ("x0", "x_t"))
+    assert told == (f"At step {place} of 4: x0-hat of B is {x0} from that of A, its x_t {latent}, "
+                    "relative to their size.")  # fmt: skip
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_key_shows_the_step_of_the_traces(opened, host):
+    view = ready(opened(diff(BASE, OTHER), host))
+    scrubber(view).focus()
+    for key, place in (("ArrowRight", 1), ("ArrowUp", 2), ("ArrowLeft", 1), ("End", 4),
+                       ("PageDown", 0), ("PageUp", 4), ("Home", 0)):  # fmt: skip
+        view.press(key)
+        until(view, lambda: check_shown(view, place) is None)  # noqa: B023
+
+
+def test_the_check_of_what_is_shown_can_fail(opened):
+    view = ready(opened(diff(BASE, OTHER)))
+    check_shown(view, 0)
+    with pytest.raises(AssertionError):
+        check_shown(view, 1)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_line_moves_by_keyboard_and_mouse(opened, host):
+    view = ready(opened(diff(BASE, OTHER), host))
+    clip = '() => document.querySelector(".wipe .lane + .lane").style.clipPath'
+    assert view.js(clip) == "inset(0px 50% 0px 0px)"
+    line(view).focus()
+    view.press("ArrowRight")
+    assert view.js(clip) == "inset(0px 49% 0px 0px)"
+    assert scrubber(view).input_value() == "0"  # the arrows of the line are its own
+    assert line(view).get_attribute("aria-valuetext") == "51 % of the picture is A, the rest B"
+    view.press("End")
+    assert view.js(clip) == "inset(0px 0% 0px 0px)"
+    scrubber(view).focus()
+    for key, left in (("x", "100%"), ("x", "0%"), ("[", "5%"), ("]", "0%")):
+        view.press(key)
+        assert view.js(clip) == f"inset(0px {left} 0px 0px)"
+    wipe = view.frame.locator(".wipe")
+    wipe.click(position={"x": wipe.bounding_box()["width"] * 0.25, "y": 20})
+    assert abs(int(line(view).input_value()) - 25) <= 1
+
+
+def test_settings_and_parting_are_told(opened):
+    view = opened(diff(BASE, OTHER, labels=("before", "after")))
+    rows = view.frame.locator("tbody tr").all_inner_texts()
+    assert [row.split("\t") for row in rows] == [["seed", "7", "8"], ["sampler", "ddim", "heun"]]
+    told = text(view, ".body")
+    assert "They differ in 2 settings: seed and sampler." in told
+    assert "The runs differ by more than 5% from step" in told
+    assert "number of steps 5" in text(view, ".settings")
+    assert view.frame.locator(".chart .mark").count() == 1
+
+
+def test_x_t_and_the_colours_of_one_place(opened):
+    view = ready(opened(diff(BASE, OTHER)))
+    view.press("ArrowRight")
+    view.press("s")
+    shown = pixels(view, ".map canvas")[..., :3].astype(float)
+    assert np.abs(shown - viridis(MAPS[1] / MAPS[1].max())).max() <= 1
+    view.press("d")
+    picture = ".lane .screen:nth-child(2) canvas:first-child"
+    until(view, lambda: pixels(view, picture, 1)[..., 3].all())
+    wanted = BASE.preview.rgb(BASE.latents[1])
+    np.testing.assert_array_equal(pixels(view, picture, 1)[..., :3], wanted)
+
+
+def test_runs_of_other_levels_are_aligned_by_level(opened):
+    view = ready(opened(diff(lane_runs.previewed(traces.trace(10)), BASE)))
+    assert view.frame.get_by_role("radio", name="karras_sigma").get_attribute(
+        "aria-checked") == "true"  # fmt: skip
+    view.press("End")
+    facts = view.frame.locator(".heads.quiet").inner_text()
+    assert "step 9, karras_sigma" in facts
+    assert "step 4, karras_sigma" in facts
+    view.press("a")
+    view.press("Home")
+    view.press("ArrowRight")
+    assert scrubber(view).get_attribute("aria-valuetext") == "2 network calls"
+
+
+def test_play_has_a_pause(opened):
+    view = ready(opened(diff(BASE, OTHER)))
+    view.press(" ")
+    assert text(view, ".play") == "❚❚ Pause"
+    until(view, lambda: scrubber(view).input_value() != "0")
+    view.press(" ")
+    assert text(view, ".play") == "▶ Play"
+
+
+def test_present_mode_fits_and_nothing_scrolls_sideways(opened, tmp_path):
+    view = ready(opened(diff(traces.trace(), OTHER)))
+    lanes_page.check_sizes(view, "diff", tmp_path)
+
+
+def test_the_keyboard_reaches_everything(opened):
+    found = " | ".join(lanes_page.reached_by_tab(ready(opened(diff(BASE, OTHER)))))
+    for word in ("Present (p)", "step", "x0-hat", "line between both pictures", "play",
+                 "place in both runs", "all places"):  # fmt: skip
+        assert word in found
+
+
+def test_what_cannot_be_compared_says_why(opened):
+    view = ready(opened(diff(BASE, lane_runs.cropped(BASE))))
+    assert line(view).is_disabled()
+    told = text(view, ".body")
+    assert "Their pictures have different shapes" in told
+    assert "No difference: their latents have shapes 4 × 6 × 8 and 4 × 4 × 8." in told
+    assert "no distance between A and B is known" in text(view, ".sentence")
+    bare = lane_runs.unrecorded(BASE)
+    view = opened(diff(bare, bare))
+    assert "No difference: x0-hat was not recorded in both runs." in text(view, ".body")
+    assert view.frame.get_by_role("radio", name="x0-hat").is_disabled()
+
+
+def test_hostile_texts_build_the_same_elements(opened):
+    found = []
+    for first, second in (("a", "b"), traces.HOSTILE[:2], traces.HOSTILE[2:4]):
+        run = traces.trace(prompt=first)
+        other = replace(run, settings=replace(run.settings, negative_prompt=second, model=first,
+                                              sampler={"name": second, "options": {}}))  # fmt: skip
+        view = ready(opened(diff(run, other, labels=(first, second))))
+        view.press("ArrowRight")
+        view.press("x")
+        found.append(view.js(lanes_page.STRUCTURE))
+    assert found[0] == found[1] == found[2]
+    assert text(view, "thead th:nth-child(2)") == traces.HOSTILE[2]
