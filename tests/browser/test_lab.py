@@ -9,6 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from lab import Lab, server
 
 VIEW = "import traces\nfrom diffusionlab.views import explore\nview = explore(traces.trace())\nview"
+SLIDER = "input[type=range][aria-label=step]"
 BELOW = "below = 'the cell below'\nbelow"
 
 
@@ -25,7 +26,7 @@ def lab(browser, tmp_path_factory):
 def test_a_view_moves_by_keyboard_and_lives_on_without_its_kernel(lab):
     notebook = lab.open("view", [VIEW, BELOW])
     notebook.run(0)
-    slider = notebook.page.frame_locator("iframe[srcdoc]").locator("input[type=range]")
+    slider = notebook.page.frame_locator("iframe[srcdoc]").locator(SLIDER)
     slider.focus()
     for key, step in (("ArrowRight", 1), ("ArrowDown", 0), ("End", 4), ("Home", 0)):
         slider.press(key)
@@ -35,7 +36,7 @@ def test_a_view_moves_by_keyboard_and_lives_on_without_its_kernel(lab):
     notebook.page.close()
     lab.end_kernels()
     again = lab.open("view")
-    slider = again.page.frame_locator("iframe[srcdoc]").locator("input[type=range]")
+    slider = again.page.frame_locator("iframe[srcdoc]").locator(SLIDER)
     slider.focus()
     slider.press("End")
     assert slider.get_attribute("aria-valuetext").startswith("step 4 of 4")
@@ -52,7 +53,7 @@ live"""
 def test_a_widget_keeps_its_keys_and_shares_its_step(lab):
     notebook = lab.open("widget", [WIDGET, "live.step", "live.step = 2", "live.step = 9"])
     notebook.run(0)
-    slider = notebook.output(0).locator("input[type=range]")
+    slider = notebook.output(0).locator(SLIDER)
     slider.focus()
     for key, step in (("ArrowRight", 1), ("ArrowDown", 0), ("End", 4), ("ArrowLeft", 3)):
         slider.press(key)
@@ -98,7 +99,7 @@ def test_the_playground_runs_shows_keeps_and_stops(lab):
     panel.get_by_text("2 of 5").wait_for()
     assert panel.locator("img.belief").get_attribute("alt").startswith("x0-hat at step")
     notebook.run(2)
-    panel.locator(".player input[type=range]").wait_for()
+    panel.locator(SLIDER).wait_for()
     assert panel.locator(".tile").count() == 1 and not bar.is_visible()
     assert panel.locator(".tile bdi").inner_text() == "a blue <b>boat</b>"
     assert "'a blue <b>boat</b>'" in panel.locator(".code textarea").input_value()
