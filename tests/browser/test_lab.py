@@ -59,6 +59,8 @@ def test_a_widget_keeps_its_keys_and_shares_its_step(lab):
         slider.press(key)
         assert slider.get_attribute("aria-valuetext").startswith(f"step {step} of 4")
     assert notebook.active() == 0
+    floats = "[...document.querySelectorAll('.dl dt, .dl dd')].map(e => getComputedStyle(e).float)"
+    assert set(notebook.page.evaluate(floats)) == {"none"}  # JupyterLab's style lays them over
     play = notebook.output(0).locator("button.play")
     play.press("Enter")  # JupyterLab would begin to edit the cell
     play.press("Enter")
