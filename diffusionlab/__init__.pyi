@@ -114,6 +114,7 @@ from .trace import (
 from .views import (
     View as View,
     diff as diff,
+    exhibit as exhibit,
     explore as explore,
     explore_schedule as explore_schedule,
     explore_text as explore_text,

@@ -44,6 +44,18 @@ def pytest_runtest_setup(item):
             pytest.skip("there is no accelerator")
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Browser tests that had no browser are counted once, with what to install."""
+    skipped = [
+        report
+        for report in terminalreporter.stats.get("skipped", ())
+        if "tests/browser/" in report.nodeid and "no Chromium" in str(report.longrepr)
+    ]
+    if skipped:
+        why = skipped[0].longrepr[-1].removeprefix("Skipped: ")
+        terminalreporter.write_line(f"{len(skipped)} browser tests skipped: {why}")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_network():
     """Sockets reach this machine only (loopback and Unix sockets)."""

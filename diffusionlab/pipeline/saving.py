@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +17,6 @@ from .hub import STEMS
 from .swapping import own_parts
 from .text import published_text_keys, tokenizer_files
 
-DAY = 86_400  # seconds
-LEFTOVER = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp")  # as `replacing` names its files
 ABSENT = ("safety_checker", "feature_extractor", "image_encoder")  # what we never have
 
 
@@ -56,7 +51,6 @@ def save(
     """
     kind = checked_dtype(dtype)
     target = checked_target(folder)
-    sweep(target)
     for part, module in own_parts(model).items():
         state, text = module.state_dict(), part.startswith("text_encoder")
         state = published_text_keys(state) if text else state
@@ -90,14 +84,6 @@ def checked_target(folder: str | os.PathLike) -> Path:
                 "file per part, and nothing in it is deleted; name a new folder"
             )
     return target
-
-
-def sweep(folder: Path) -> None:
-    """Remove what savers that were killed here more than a day ago left behind."""
-    for left in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):
-        with suppress(OSError):
-            if LEFTOVER.fullmatch(left.name) and time.time() - left.stat().st_mtime > DAY:
-                left.unlink()
 
 
 def _part_config(model: LatentDiffusion, part: str, dtype: torch.dtype | None) -> dict:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,18 +14,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
+from ..whole import replacing
+
 LOG_EVERY = 10  # steps
+FEWEST = 3 * LOG_EVERY  # steps of a run, however slow the machine
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a temporary file beside `path`, then rename it: never a torn file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    """Let `write` fill a temporary file beside `path` that takes its place: never a torn file."""
+    with replacing(path) as temporary:
         write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -159,10 +156,13 @@ class Training:
             self.save()
 
     def _shared_fraction(self) -> float:
-        """How much of the time has passed, the same number in every process."""
+        """How much of the time (or of the fewest steps) is over, the same in every process."""
+        passed = self.clock.fraction
+        if self.step < FEWEST:
+            passed = min(passed, self.step / FEWEST)
         if self.processes == 1:
-            return self.clock.fraction
-        mine = torch.tensor(self.clock.fraction, device=self.parameters[0].device)
+            return passed
+        mine = torch.tensor(passed, device=self.parameters[0].device)
         return float(self.team.reduce(mine, "mean"))
 
     def _share_gradients(self) -> None:

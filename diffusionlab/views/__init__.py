@@ -11,6 +11,7 @@ from typing import Any
 PLACES = {
     "View": "view",
     "diff": "difference",
+    "exhibit": "exhibition",
     "explore": "step_explorer",
     "explore_schedule": "schedule_explorer",
     "explore_text": "text_explorer",

@@ -117,6 +117,7 @@ function shell({ model, el, title, keys = {}, help = "" }) {
   };
   const place = model.standalone ? document : root;
   place.addEventListener("keydown", pressed);
+  if (model.standalone && globalThis.location?.hash === "#present") togglePresent();
   const destroy = () => {
     place.removeEventListener("keydown", pressed);
     document.removeEventListener("fullscreenchange", left);
