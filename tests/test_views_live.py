@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import traces
 from ipywidgets.widgets.widget import _instances
+from traitlets import TraitError
 
 from diffusionlab.errors import InputError
 from diffusionlab.views import View, explore
@@ -76,6 +77,8 @@ def test_instances_are_independent():
     assert (one.step, other.step, longer.step) == (4, 1, 6)
     assert one.chosen is not other.chosen
     with pytest.raises(InputError):
+        one.step = 6
+    with pytest.raises(TraitError):  # traitlets' own error too
         one.step = 6
 
 

@@ -20,8 +20,12 @@ KINDS = {
 }
 
 
+class LiveValueError(InputError, traitlets.TraitError):
+    """A live value out of its limits: our InputError, which is traitlets' own error too."""
+
+
 class Whole(traitlets.TraitType):
-    """A whole number within limits; anything else is refused with an InputError that says them."""
+    """A whole number within limits; anything else is refused by an error that says them."""
 
     def __init__(self, value: int, low: int, high: int):
         super().__init__(value)
@@ -34,7 +38,7 @@ class Whole(traitlets.TraitType):
         except TypeError:
             number = self.low - 1
         if isinstance(value, bool) or not self.low <= number <= self.high:
-            raise InputError(
+            raise LiveValueError(
                 f"{self.name} is {shown(value)}; a whole number from {self.low} to {self.high} is "
                 f"allowed here: set .{self.name} to one of them"
             )
