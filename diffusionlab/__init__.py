@@ -63,6 +63,7 @@ NAMES = {
     "noise": ["BrownianPath", "Sequential"],
     "pipeline": ["LatentDiffusion", "checkpoints", "load", "save"],
     "pipeline.offload": ["offloaded"],
+    "playground": ["playground"],
     "samplers": ["SAMPLERS", "Sampler", "make_plan", "translate_name"],
     "schedule": ["NoiseLevel", "NoiseSchedule", "SPACINGS", "custom_spacing", "flow_levels"],
     "stages": [

@@ -66,6 +66,7 @@ from .pipeline import (
     save as save,
 )
 from .pipeline.offload import offloaded as offloaded
+from .playground import playground as playground
 from .samplers import (
     SAMPLERS as SAMPLERS,
     Sampler as Sampler,

@@ -3,6 +3,9 @@
 
 const REDUCED = globalThis.matchMedia?.("(prefers-reduced-motion: reduce)").matches ?? false;
 
+// JupyterLab leaves the keys of an element alone only if that very element says so.
+const FOCUSABLE = "button, input, select, textarea, summary, a, [tabindex]";
+
 // An element with attributes, "on…" listeners and children (strings become text).
 function make(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
@@ -20,6 +23,7 @@ function fill(element, attributes, children) {
     else if (value !== false && value != null) element.setAttribute(name, String(value));
   }
   element.append(...children.flat().filter((child) => child != null));
+  if (element.matches(FOCUSABLE)) element.setAttribute("data-lm-suppress-shortcuts", "true");
   return element;
 }
 

@@ -13,11 +13,10 @@ function player({ model, name = "step", count, label = "step", say, loop = false
   let timer = 0, wait = SPEEDS[1][1];
   const play = make("button", { type: "button", class: "play", onclick: () => toggle() });
   const slider = make("input", { type: "range", min: 0, max: count - 1, step: 1, class: "slider",
-    "aria-label": label, "data-lm-suppress-shortcuts": "true",
+    "aria-label": label,
     oninput: () => { stop(); go(slider.valueAsNumber); } });
   const number = make("output", { class: "count" });
   const speed = make("select", { "aria-label": "speed of playing", class: "speed extra",
-    "data-lm-suppress-shortcuts": "true",
     onchange: () => { wait = SPEEDS[speed.selectedIndex][1]; if (timer) { stop(); toggle(); } } },
     SPEEDS.map(([word], i) => make("option", { value: word, selected: i === 1 }, word)));
   const el = make("div", { class: "player", role: "group", "aria-label": "position" }, play, slider,
