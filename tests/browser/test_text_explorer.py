@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import traces
 from hosts import HOSTS
 from test_views_text import hostile, layers, tokens
 
+from diffusionlab import views
 from diffusionlab.analysis.text import cosines
 from diffusionlab.analysis.text_layers import text_attention
 from diffusionlab.trace import TextEmbedding
@@ -22,10 +24,6 @@ ELEMENTS = """[...document.querySelectorAll('.dl *')].map(
   (e) => [e.localName, ...e.getAttributeNames()])"""
 PIXELS = """([i]) => { const c = document.querySelectorAll('.map canvas')[i];
   return [c.width, c.height, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]; }"""
-VIRIDIS = """440154 481a6c 472f7d 414487 39568c 31688e 2a788e 23888e 1f988b 22a884
-35b779 54c568 7ad151 a5db36 d2e21b fde725"""
-SIGNED = """053061 185493 2c75b4 4393c3 78b4d5 a7d0e4 d1e5f0 eaf1f5 f9eee7 fddbc7 f7b799
-ea8e70 d6604d be3036 991027 67001f"""
 SHOWN = 8
 
 
@@ -35,8 +33,11 @@ def view():
 
 
 def colours(values: np.ndarray, table: str, low: float) -> np.ndarray:
-    """Numbers from low to 1 through a table of 16 colours, linear between two."""
-    stops = np.array([[int(h[i : i + 2], 16) for i in (0, 2, 4)] for h in table.split()])
+    """Numbers from low to 1 through a table of colours.js, linear between two of its places."""
+    written = (Path(views.__file__).parent / "js" / "colours.js").read_text(encoding="utf-8")
+    listed = re.search(rf"const {table} = stops\((.*?)\);", written, re.S)[1]
+    found = re.findall(r"\b[0-9a-f]{6}\b", listed)
+    stops = np.array([[int(h[i : i + 2], 16) for i in (0, 2, 4)] for h in found])
     at = np.clip((values - low) / (1 - low), 0, 1) * (len(stops) - 1)
     below = np.floor(at).astype(int)
     above = np.minimum(below + 1, len(stops) - 1)
@@ -110,11 +111,11 @@ def test_the_maps_are_the_numbers_of_the_layer(opened, view):
     for state in (3, 2, 1):
         rows = record.hidden[state][:SHOWN]
         alike = cosines(rows, rows)
-        assert np.abs(drawn(shown, 0)[..., :3] - colours(alike, SIGNED, -1)).max() <= 0.51
+        assert np.abs(drawn(shown, 0)[..., :3] - colours(alike, "SIGNED", -1)).max() <= 0.51
         looks = text_attention(record, state - 1).matrix[:SHOWN, :SHOWN]
         found, seen = drawn(shown, 1), np.tril(np.ones((SHOWN, SHOWN), bool))
         assert (found[..., 3] == np.where(seen, 255, 0)).all()  # later tokens are left grey
-        near = np.abs(found[..., :3] - colours(looks, VIRIDIS, 0)).max(axis=-1)
+        near = np.abs(found[..., :3] - colours(looks, "VIRIDIS", 0)).max(axis=-1)
         assert near[seen].max() <= 0.51
         assert near.max() > 1  # the check can fail: unseen cells are not viridis' zero
         assert f"after layer {state}" in layer.get_attribute("aria-valuetext")
@@ -160,7 +161,7 @@ def test_heads_are_averaged_or_the_largest_is_taken(opened, view):
     shown = opened(view)
     shown.frame.get_by_role("radio", name="largest of the heads").click()
     top = layers().attention[2].max(axis=0)[:SHOWN, :SHOWN]
-    near = np.abs(drawn(shown, 1)[..., :3] - colours(top, VIRIDIS, 0)).max(axis=-1)
+    near = np.abs(drawn(shown, 1)[..., :3] - colours(top, "VIRIDIS", 0)).max(axis=-1)
     assert near[np.tril(np.ones((SHOWN, SHOWN), bool))].max() <= 0.51
 
 
