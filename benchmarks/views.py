@@ -157,7 +157,6 @@ VIEWS: dict[str, Callable] = {
     "explore_text": lambda records: views.explore_text(records.layers),
     "race": lambda records: views.race(records.comparison),
 }
-VIEWS = {name: made for name, made in VIEWS.items() if name in views.PLACES}  # until all are merged
 SIZES = {"toyland": Toyland, "stable diffusion": StableDiffusionSize}
 
 

@@ -51,7 +51,7 @@ function player({ model, name = "step", count, label = "step", say, loop = false
     slider.setAttribute("aria-valuetext", say(at()));
     number.textContent = shown(at());
   };
-  const recount = (wanted) => { count = wanted; placed(); };
+  const recount = (wanted) => { count = wanted; placed(); faced(); };
   const quiet = follow(model, [name], placed);
   faced();
   return { el, slider, keys, toggle, stop, recount, playing: () => timer !== 0,
