@@ -11,7 +11,7 @@ from ipywidgets.widgets.widget import _instances
 from traitlets import TraitError
 
 from diffusionlab.errors import InputError
-from diffusionlab.views import View, explore
+from diffusionlab.views import View, explore, explore_text
 from diffusionlab.views.live import Live
 from diffusionlab.views.page import source
 
@@ -42,6 +42,13 @@ def test_the_module_and_the_style_are_the_page_s():
     assert live._esm == source("step_explorer") and live._esm in shown.page
     assert live._css in shown.page
     assert live.get_state()["data"] == dict(shown.data)
+
+
+def test_each_script_keeps_a_style_sheet_of_its_own():
+    """anywidget has one style element for each id: a second view must not take the first one's."""
+    run = traces.trace()
+    ids = [view.widget()._anywidget_id for view in (explore(run), explore_text(run), explore(run))]
+    assert ids[0] != ids[1] and ids[0] == ids[2]
 
 
 def test_values_go_both_ways():

@@ -66,7 +66,7 @@ def widget_of(view: Any) -> Live:
     """The widget of a view: one trait for each of its live values."""
     traits = {name: _trait(value, view.limits.get(name)) for name, value in view.live.items()}
     looks = {"_esm": source(view.script), "_css": style(view.script)}
-    kind = type("Live", (Live,), {**traits, **looks})
+    kind = type(f"Live_{view.script}", (Live,), {**traits, **looks})  # a style sheet for each name
     return kind(data=dict(view.data), title=view.title)
 
 

@@ -102,6 +102,8 @@ def test_the_playground_runs_shows_keeps_and_stops(lab):
     assert panel.locator("img.belief").get_attribute("alt").startswith("x0-hat at step")
     notebook.run(2)
     panel.locator(SLIDER).wait_for()
+    style = panel.locator(".tiles").evaluate("el => getComputedStyle(el).listStyleType")
+    assert style == "none"  # the explorer's style sheet stands beside the panel's
     assert panel.locator(".tile").count() == 1 and not bar.is_visible()
     assert panel.locator(".tile bdi").inner_text() == "a blue <b>boat</b>"
     assert "'a blue <b>boat</b>'" in panel.locator(".code textarea").input_value()
