@@ -19,7 +19,8 @@ TORCH_FROM := $(if $(TORCH_WHEELS),--extra-index-url $(TORCH_WHEELS) --retries 2
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lab demo test lint format pytest slow gpu refresh gallery claims hooks clean
+.PHONY: help install lab demo test lint format pytest slow gpu chromium refresh gallery screenshots \
+	claims hooks clean
 
 help:   ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
@@ -76,6 +77,9 @@ slow: $(VENV)/.test   ## the tests that take minutes
 gpu: $(VENV)/.test   ## the tests that need an accelerator
 	@$(BIN)/python -m pytest -m gpu
 
+chromium:   ## install Debian's Chromium where the browser tests have none
+	@.ci/chromium
+
 # ---- upkeep -----------------------------------------------------------------------------------
 
 refresh: $(VENV)/.test   ## redraw everything that depends on the weights
@@ -83,6 +87,9 @@ refresh: $(VENV)/.test   ## redraw everything that depends on the weights
 
 gallery: $(VENV)/.test   ## draw every plot once, into docs/gallery
 	$(BIN)/python tools/gallery
+
+screenshots: $(VENV)/.test   ## photograph the views in Chromium, into docs/views
+	$(BIN)/python tools/screenshots.py
 
 claims: $(VENV)/.test   ## hold every claim against Toyland, into docs/claims.md
 	$(BIN)/python tools/claims.py

@@ -8,7 +8,7 @@
 The loops alone, without text encoder and VAE; the ways of the first line alternate in one run.
 Reported: steps a second, peak memory, ratios to diffusers, and the share of the roofline: FLOPs of
 a guided step (torch's counter) over the rate of a large matrix product, measured here. What there
-is no time for is left out and named. Each part is written to results/accelerator_<device>.json as
+is no time for is left out and named. Each way is written to results/accelerator_<device>.json as
 soon as it is known, so that a run that is cut short has a result. `--size tiny` tries it anywhere.
 """
 
@@ -22,6 +22,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -131,8 +132,9 @@ def report(seconds: list[float], steps: int, flops: float, rate: float) -> dict[
     }
 
 
-def case(clock: Clock, size: str, dtype: torch.dtype, rate: float, steps: int, build: bool) -> dict:
-    """All ways of one size and dtype."""
+def case(clock: Clock, size: str, dtype: torch.dtype, rate: float, steps: int, build: bool,
+         keep: Callable[[dict], None]) -> dict:  # fmt: skip
+    """All ways of one size and dtype; `keep` is handed what is known after each of them."""
     theirs, ours = networks(size, clock.device, dtype)
     model, task = bundle(ours, size), Task(ours, steps)
     fast = replace(model, unet=graphed(ours))
@@ -159,15 +161,20 @@ def case(clock: Clock, size: str, dtype: torch.dtype, rate: float, steps: int, b
     found["seconds_ratios"] = {
         f"{a} / {b}": ratio(seconds, a, b) for a, b in pairs if {a, b} <= set(seconds)
     }
+    keep(found)
     if build:
-        rest(clock, found, size, model, theirs, task, flops, rate)
+        rest(clock, found, size, model, theirs, task, flops, rate, keep)
     return found
 
 
-def rest(clock: Clock, found: dict, size: str, model, theirs, task, flops, rate) -> None:
+def rest(clock: Clock, found: dict, size: str, model, theirs, task, flops, rate, keep) -> None:
     """The ways that change a network, one after the other: each is compared by its median."""
 
     def measure(name: str, make: Callable) -> None:
+        try_way(name, make)
+        keep(found)
+
+    def try_way(name: str, make: Callable) -> None:
         if clock.minutes_left < (COMPILE_MINUTES.get(size, 0) if "compiled" in name else 0.3):
             found["ways"][name] = {"left_out": "no time"}
             return
@@ -212,6 +219,11 @@ def main(arguments: list[str] | None = None) -> Path:
     }
     name = "".join(c if c.isalnum() else "-" for c in result["machine"]["device"].lower())
     path = given.out / f"accelerator_{name}.json"
+
+    def keep(title: str, found: dict) -> None:
+        result["cases"][title] = found
+        write(path, result)
+
     for number, (size, kind) in enumerate(CASES[given.size]):
         title, dtype = f"{size} {kind}", getattr(torch, kind)
         if clock.minutes_left < 0.5:
@@ -220,10 +232,12 @@ def main(arguments: list[str] | None = None) -> Path:
         rate = matmul_rate(given.device, dtype)
         result["matmul_tflop_per_s"][kind] = round(rate / 1e12, 2)
         print(f"{title}: {clock.minutes_left:.1f} minutes left", flush=True)
-        found = case(clock, size, dtype, rate, given.steps, build=number < 2)
-        result["cases"][title] = found
-        table(found)
-        write(path, result)
+        told = partial(keep, title)
+        try:
+            table(case(clock, size, dtype, rate, given.steps, number < 2, told))
+        except Exception as error:  # the cases after this one are still worth their time
+            print(f"  {title} failed: {type(error).__name__}: {error}"[:400])
+            told(result["cases"].get(title, {}) | {"failed": type(error).__name__})
         gc.collect()
         if given.device != "cpu":
             torch.accelerator.empty_cache()

@@ -63,6 +63,7 @@ NAMES = {
     "noise": ["BrownianPath", "Sequential"],
     "pipeline": ["LatentDiffusion", "checkpoints", "load", "save"],
     "pipeline.offload": ["offloaded"],
+    "playground": ["playground"],
     "samplers": ["SAMPLERS", "Sampler", "make_plan", "translate_name"],
     "schedule": ["NoiseLevel", "NoiseSchedule", "SPACINGS", "custom_spacing", "flow_levels"],
     "stages": [
@@ -91,7 +92,7 @@ NAMES = {
         "Tokens",
         "Trace",
     ],
-    "views": ["View", "diff", "explore", "race"],
+    "views": ["View", "diff", "exhibit", "explore", "explore_schedule", "explore_text", "race"],
 }
 
 _listed, _list, __all__ = lazy_loader.attach(__name__, SUBMODULES, NAMES)

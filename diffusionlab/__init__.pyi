@@ -66,6 +66,7 @@ from .pipeline import (
     save as save,
 )
 from .pipeline.offload import offloaded as offloaded
+from .playground import playground as playground
 from .samplers import (
     SAMPLERS as SAMPLERS,
     Sampler as Sampler,
@@ -113,7 +114,10 @@ from .trace import (
 from .views import (
     View as View,
     diff as diff,
+    exhibit as exhibit,
     explore as explore,
+    explore_schedule as explore_schedule,
+    explore_text as explore_text,
     race as race,
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from .conditioning import check_embedding, prepare
 from .memory_limit import announced, tell
 from .noise import BrownianPath, Sequential
 from .pipeline import LatentDiffusion
-from .plan import denoise, denoise_many
+from .plan import Step, denoise, denoise_many
 from .recordable import check_record, check_taps
 from .recorder import Recorder
 from .running.memory import memory_told
@@ -51,7 +51,7 @@ def generate(
     noise: str = "sequential",
     text_embedding: TextEmbedding | None = None,
     save_to: str | Path | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[Step], None] = True,
 ) -> Trace:
     """Make one picture from one prompt and keep everything that happened on the way.
 
@@ -63,7 +63,8 @@ def generate(
     may be a `Guidance` with an interval or a rescale. `text_embedding` takes the place of the
     prompt's own: an edited one of `analysis.text_edits`, say. `save_to` is a trace file that the
     record is written to as it is made, so that a long run needs no more memory than a short one;
-    the returned trace reads from it.
+    the returned trace reads from it. `progress` is a bar (True), nothing (False), or a function
+    that is handed every live step once it is kept; a KeyboardInterrupt that it raises is Ctrl-C.
     Errors: InputError before any work for whatever cannot be run, MemoryExceeded for a record that
     is too large (`recording_size` says how large). Ctrl-C re-raises with the steps so far as
     `.trace` on the exception.
@@ -89,13 +90,15 @@ def generate(
         steps = denoise(plan, latent, ask, source)
         for step in tqdm(steps, total=len(plan), disable=quiet(progress)):
             recorder.keep(step)
+            if callable(progress):
+                progress(step)
             latent = step.next_latent
         return recorder.finish(decode(model, latent))
 
 
-def quiet(progress: bool) -> bool | None:
+def quiet(progress: bool | Callable[[Step], None]) -> bool | None:
     """tqdm's `disable`: None hides the bar where the output is no terminal."""
-    return None if progress else True
+    return None if progress and not callable(progress) else True
 
 
 def checked(model, prompt, negative_prompt, seed, num_steps, sampler, spacing, guidance_scale,

@@ -56,6 +56,12 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "final_sigmas_type": ("zero", "sigma_min"),
     "clip_sample": (False, True, None),
 }
+ONLY_LINSPACE = ("DPMSolverSinglestepScheduler",)  # it reads no timestep_spacing
+UNCAPPED = (
+    "the scheduler config asks for zero terminal SNR and {key}: its class takes the infinite "
+    "noise level for 4096 and spaces from there; here the first level is pure noise and the "
+    "others lie within the finite part of the schedule"
+)
 UNCLIPPED = (
     "the scheduler config has clip_sample = True, which cuts x0-hat to -1…1: latents reach far "
     "beyond, so it is not followed (diffusers' Stable Diffusion pipeline switches it off too)"
@@ -118,10 +124,13 @@ def _read_betas(config: Mapping[str, Any], kind: str) -> tuple[str, np.ndarray]:
 def _read_spacing(config: Mapping[str, Any], kind: str) -> str:
     base = config.get("timestep_spacing", "leading" if kind in BY_TIMESTEP else "linspace")
     _require("timestep_spacing", base, ("leading", "trailing", "linspace"))
+    base = "linspace" if kind in ONLY_LINSPACE else base
     if kind in DISTILLED:
         return "lcm"
     for key, spacing in SIGMA_KEYS.items():
         _require(key, config.get(key, False), (False, True, None))
+        if config.get(key) and config.get("rescale_betas_zero_snr") and kind in (*EULER, *DPM):
+            notice(UNCAPPED.format(key=key))
         if config.get(key) and kind in DPM:
             return spacing  # between the ends of the whole table, whatever the base
         if config.get(key) and kind in EULER:

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import diffusers
 import torch
-from conftest import tiny_tokenizer
 from safetensors.torch import save_file
+from tiny import tiny_tokenizer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from diffusionlab.pipeline.files import write_json, write_text
+from diffusionlab.pipeline.text import tokenizer_files
 
 RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "norm2": "out_layers.0",
           "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1",
@@ -107,7 +110,8 @@ def original_state(pipe) -> dict[str, torch.Tensor]:
     for name, tensor in pipe.vae.state_dict().items():
         matrix = "attentions" in name and tensor.ndim == 2
         value = tensor[:, :, None, None] if matrix else tensor
-        state[f"first_stage_model.{vae_name(name, 4)}"] = value
+        blocks = len(pipe.vae.config.block_out_channels)
+        state[f"first_stage_model.{vae_name(name, blocks)}"] = value
     if hasattr(pipe, "text_encoder_2"):
         state |= clip(pipe.text_encoder, "conditioner.embedders.0.transformer.")
         state |= open_clip(pipe.text_encoder_2, "conditioner.embedders.1.model.")
@@ -204,3 +208,16 @@ def write_single_file(pipe, path: Path, change=None) -> Path:
     state = placed(original_state(pipe))
     save_file(change(state) if change else state, path)
     return path
+
+
+def write_cached_tokenizer(cache: Path, tokenizer) -> Path:
+    """A hub cache with a tokenizer where `load` looks for the one that a single file lacks."""
+    repo = cache / "models--openai--clip-vit-large-patch14"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("c0ffee")
+    vocab, merges, config = tokenizer_files(tokenizer)
+    words = repo / "snapshots" / "c0ffee"
+    write_json(words / "vocab.json", vocab)
+    write_json(words / "tokenizer_config.json", config)
+    write_text(words / "merges.txt", merges)
+    return cache

@@ -23,6 +23,7 @@ MACHINE = RECORDS | {"samplers", "noise", "taps", "models", "graphs", "pipeline"
 MAY_IMPORT: dict[str, set[str]] = {
     "vocabulary": set(),
     "errors": set(),
+    "whole": set(),
     "schedule": set(),
     "images": set(),
     "plan": {"schedule"},
@@ -49,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_IMPORT["claims"] = MAY_IMPORT["training"] | {"inside", "ideal", "training"}
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
-EVERYONE = {"vocabulary", "errors"}
+EVERYONE = {"vocabulary", "errors", "whole"}
 # Files that carry a part of another part's work, so that no file grows too long.
 PART_OF = {
     "betas": "schedule",

@@ -71,9 +71,60 @@ def test_print_the_sizes():
     print(f"{len(files)} files: median {statistics.median(files):g} lines, longest {max(files)}")
 
 
+def script_functions(source: str) -> Iterator[tuple[str, int]]:
+    """(name, lines) of every function of a script: declared, as an arrow with braces, or method."""
+    code = without_texts(source)
+    for found in SCRIPT_FUNCTION.finditer(code):
+        depth, end = 1, found.end()
+        while depth and end < len(code):
+            depth += {"{": 1, "}": -1}.get(code[end], 0)
+            end += 1
+        yield found["name"] or found["method"] or "=>", code.count("\n", found.start(), end) + 1
+
+
+# `function name(…) {`, `=> {`, and `name(…) {` at the start of a line, which is no `if` or `for`.
+SCRIPT_FUNCTION = re.compile(
+    r"\bfunction\b\s*(?P<name>\w*)\s*\([^{]*(?:\{[^{}]*\}[^{]*)?\)\s*\{|=>\s*\{"
+    r"|^[ ]*(?P<method>(?!if\b|for\b|while\b|switch\b|catch\b)\w+)\([^(){}]*\)[ ]*\{",
+    re.M,
+)
+TEXTS = re.compile(
+    r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`", re.S
+)
+
+
+def without_texts(source: str) -> str:
+    """A script whose comments and strings are blank; lines stay lines."""
+    return TEXTS.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), source)
+
+
+def too_long_script(source: str, where: str) -> list[str]:
+    """What breaks the outer bounds of scripts, in words."""
+    most = MOST_LINES["script function"]
+    told = [
+        f"{where}: {name} has {lines} lines, at most {most} are allowed"
+        for name, lines in script_functions(source)
+        if lines > most
+    ]
+    if source.count("\n") > MOST_LINES["script"]:
+        told.append(f"{where}: more than {MOST_LINES['script']} lines")
+    wide = [i for i, line in enumerate(source.split("\n"), 1) if len(line) > 100]
+    return told + [f"{where}:{i}: more than 100 characters" for i in wide]
+
+
 @pytest.mark.parametrize("path", SCRIPTS, ids=name_of)
 def test_scripts_stay_readable(path):
-    assert path.read_text(encoding="utf-8").count("\n") <= MOST_LINES["script"]
+    told = too_long_script(path.read_text(encoding="utf-8"), name_of(path))
+    assert not told, "\n".join(told)
+
+
+def test_the_size_check_of_scripts_can_fail():
+    inside = "  x({ a: `}${1}` }); // }\n" * 118
+    for head in ("function f({ a, b }) {", "const f = (a) => {", "  f(a, b) {"):
+        assert not too_long_script(f"{head}\n{inside}}}\n", "here")
+        assert "121 lines" in too_long_script(f"{head}\n{inside}x();\n}}\n", "here")[0]
+    assert not too_long_script("if (a) {\n" + inside + "x();\n}\n", "here")
+    assert too_long_script("x\n" * 501, "here") and too_long_script("x" * 101, "here")
 
 
 # ---- docstrings, names, parameters -----------------------------------------------------------

@@ -32,6 +32,7 @@ FLOORS = {
     "notebook": ("7.5.6", "the same; if named"),
     "jupyter-server": ("2.20.0", "CVE-2026-44727: stored script in /nbconvert"),
     "nbconvert": ("7.17.1", "CVE-2026-39378: reads any file"),
+    "playwright": ("1.45", "page.clock, which lets a test wait without waiting; for tests only"),
     "tqdm": ("4.66.3", "CVE-2024-34062: eval of arguments"),
     "lazy-loader": ("0.6", "a function keeps its name when the module of that name is imported"),
 }
@@ -167,7 +168,10 @@ def test_package_data_is_inside_the_package_and_not_ignored():
     files = git("ls-files", "--cached", "--others", "--exclude-standard", "diffusionlab")
     assert {"diffusionlab/py.typed", "diffusionlab/__init__.pyi"} <= set(files)
     here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "diffusionlab").rglob("*")}
-    data = {name for name in here if name.endswith((".safetensors", ".json", ".js", ".txt"))}
+    assert {"diffusionlab/views/js/kit.js", "diffusionlab/views/js/view.css"} <= here
+    data = {
+        name for name in here if name.endswith((".safetensors", ".json", ".js", ".css", ".txt"))
+    }
     assert not data - set(files), "ignored by git, so missing from the wheel"
 
 
@@ -190,6 +194,9 @@ def test_the_wheel_holds_code_types_checkpoint_and_scripts(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = {n for n in git("ls-files", "diffusionlab") if (ROOT / n).exists()}
     assert wanted <= names
+    scripts = {path.name for path in (ROOT / "diffusionlab/views/js").iterdir()}
+    assert {"host.js", "kit.js", "view.css"} <= scripts
+    assert {f"diffusionlab/views/js/{name}" for name in scripts} <= names
     assert not {n for n in names if n.startswith("tests/")}
 
 
@@ -256,3 +263,80 @@ def test_ci_calls_the_test_command():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert "\nmake test" in script.read_text(encoding="utf-8")
+
+
+# ---- the browser of the browser tests --------------------------------------------------------
+def stubs(folder: Path, **programs: str) -> dict[str, str]:
+    """The environment of a machine that has these programs (sh scripts) and little else."""
+    folder.mkdir()
+    for name, script in programs.items():
+        (folder / name.replace("_", "-")).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        (folder / name.replace("_", "-")).chmod(0o755)
+    for name in ("bash", "sh", "env", "mktemp", "rm", "tail", "cat", "touch", "chmod", "id"):
+        if name not in programs and shutil.which(name):
+            (folder / name).symlink_to(shutil.which(name))
+    return {"PATH": str(folder), "HOME": str(folder)}
+
+
+def chromium(environment: dict[str, str]) -> subprocess.CompletedProcess:
+    if not shutil.which("bash"):
+        pytest.skip("bash is not installed")
+    script = [shutil.which("bash"), ROOT / ".ci" / "chromium"]
+    return subprocess.run(script, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def test_a_browser_that_is_there_is_not_installed_again(tmp_path):
+    done = chromium(stubs(tmp_path / "bin", chromium="exit 1", apt_get="touch $HOME/asked"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not (tmp_path / "bin" / "asked").exists()
+
+
+def test_chromium_is_installed_quietly_at_the_second_try(tmp_path):
+    apt = """case "$*" in
+*update*) [ -e $HOME/tried ] || { touch $HOME/tried; echo no route; exit 100; };;
+*install*) echo unpacking; cat /dev/null > $HOME/chromium; chmod +x $HOME/chromium;; esac"""
+    done = chromium(stubs(tmp_path / "bin", apt_get=apt, id="echo 0"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("programs", "told"),
+    [
+        ({}, "no apt-get; install a Chromium"),
+        ({"apt_get": "exit 0", "id": "echo 1000", "sudo": "exit 1"}, "sudo apt install chromium"),
+        ({"apt_get": "echo no route; exit 100", "id": "echo 0"}, "no route"),
+        ({"apt_get": "exit 0", "id": "echo 0"}, "could not be installed"),
+    ],
+)
+def test_a_browser_that_cannot_be_installed_is_told(tmp_path, programs, told):
+    done = chromium(stubs(tmp_path / "bin", **programs))
+    assert done.returncode == 1
+    assert told in done.stdout
+
+
+def test_ci_asks_for_a_browser_before_the_tests():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert os.access(ROOT / ".ci" / "chromium", os.X_OK)
+    assert "export REQUIRE_BROWSER=1" in script
+    assert script.index("\n.ci/chromium") < script.index("\nmake test")
+    assert make("-n", "chromium").stdout.strip() == ".ci/chromium"
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_without_a_browser_tests_are_skipped_with_a_count_or_fail(tmp_path, required):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "CHROMIUM"))}
+    environment |= {"PATH": str(tmp_path), "REQUIRE_BROWSER": "1" if required else ""}
+    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    wanted = "tests/browser/test_exhibition.py::test_the_picture_check_can_fail"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", wanted]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    lines = done.stdout.strip().splitlines()
+    if required:
+        assert done.returncode == 1
+        assert "there is no Chromium" in done.stdout
+    else:
+        assert done.returncode == 0
+        assert lines[-2].startswith("1 browser tests skipped: there is no Chromium; install")
+        assert lines[-1].startswith("1 skipped")

@@ -9,9 +9,9 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_tokenizer
 from original_layout import pipeline, scheduler, text_encoder, unet, vae
 from safetensors.torch import load_file, save_file
+from tiny import tiny_tokenizer
 
 import diffusionlab as dl
 from diffusionlab.errors import CheckpointError, InputError

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from original_layout import pipeline, write_cached_tokenizer, write_single_file
 from test_parity_families import FAMILIES
 
 from diffusionlab import plots
 from diffusionlab.errors import InputError
+from diffusionlab.pipeline import families
 
 GALLERY = Path(__file__).parents[1] / "tools" / "gallery"
 
@@ -26,15 +29,29 @@ def gallery():
     return cases, lab
 
 
-@pytest.fixture(scope="module", params=["SDXL", "Stable Diffusion 1.x"])
+@pytest.fixture(scope="module", params=["SDXL, a folder", "Stable Diffusion 1, one file"])
 def rooms(request, gallery, tmp_path_factory):
     """The cases, and the runs of a reduced checkpoint of random weights."""
     cases, lab = gallery
-    folder = tmp_path_factory.mktemp("gallery") / "model"
-    FAMILIES[request.param]().save_pretrained(folder)
+    place = tmp_path_factory.mktemp("gallery")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DIFFUSIONLAB_MODEL", str(folder))
+        make = in_a_folder if request.param.startswith("SDXL") else in_one_file
+        patch.setenv("DIFFUSIONLAB_MODEL", str(make(place, patch)))
         yield cases, lab.Lab()
+
+
+def in_a_folder(place: Path, patch) -> Path:
+    FAMILIES["SDXL"]().save_pretrained(place / "model")
+    return place / "model"
+
+
+def in_one_file(place: Path, patch) -> Path:
+    """A file does not say how large its pictures are; those of its family would take minutes."""
+    pipe = pipeline("SD 1")
+    cache = write_cached_tokenizer(place / "hub", pipe.tokenizer)
+    patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    patch.setattr(families, "FAMILIES", (replace(families.SD1, cells=8),))
+    return write_single_file(pipe, place / "model.safetensors")
 
 
 def test_every_plot_has_a_case(gallery):

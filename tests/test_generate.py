@@ -157,6 +157,27 @@ def test_ctrl_c_keeps_the_steps_so_far_and_leaves_no_watcher(tiny_model, monkeyp
     assert len(fresh.steps) == 3
 
 
+def test_progress_hears_every_step_once_it_is_kept(tiny_model, capsys):
+    heard = []
+    run = FAST | {"progress": heard.append, "sampler": "heun"}
+    trace = generate(tiny_model, "a red car", **run)
+    assert [step.index for step in heard] == [0, 1, 2] and not capsys.readouterr().err
+    assert all(isinstance(step.latent, torch.Tensor) for step in heard)
+    plain = generate(tiny_model, "a red car", **(run | {"progress": False}))
+    assert plain.image.tobytes() == trace.image.tobytes()
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_an_interrupt_raised_by_progress_keeps_the_steps_so_far(tiny_model, at):
+    def stop(step):
+        if step.index == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        generate(tiny_model, "a red car", **(FAST | {"progress": stop}))
+    assert len(stopped.value.trace.steps) == at + 1 and stopped.value.trace.image is None
+
+
 def test_a_run_is_saved_and_read_back_without_loss(tiny_model, tmp_path):
     trace = generate(tiny_model, "a red car", record={"predictions", "attention"}, **FAST)
     trace.save(tmp_path / "run.safetensors")

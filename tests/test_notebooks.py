@@ -293,9 +293,11 @@ def test_the_snippet_of_the_readme_runs(tiny_folder, tmp_path):
     assert (tmp_path / "run.safetensors").is_file()
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_the_other_snippets_of_the_readme_run(number, tmp_path):
-    snippet = re.findall(r"```python\n(.+?)```", README.read_text(encoding="utf-8"), re.S)[number]
+    snippets = re.findall(r"```python\n(.+?)```", README.read_text(encoding="utf-8"), re.S)
+    assert len(snippets) == 5
+    snippet = snippets[number]
     done = subprocess.run(
         [sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True
     )

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_tokenizer, tiny_vae
 from safetensors.torch import load_file, save_file
+from tiny import tiny_tokenizer, tiny_vae
 
 import diffusionlab as dl
 from diffusionlab.trace import byte_count

@@ -86,7 +86,7 @@ def test_a_name_asks_for_its_repository(asked, monkeypatch, tmp_path):
     assert {repo for repo, _ in calls} == {CHECKPOINTS["sd15"].repo}
     calls.clear()
     dl.load("tiny-sd", device="cpu")
-    assert [options["revision"] for _, options in calls] == ["refs/pr/3", "c0ffee"]
+    assert [options["revision"] for _, options in calls] == ["refs/pr/1", "c0ffee"]
     calls.clear()
     dl.load("tiny-sd", device="cpu", revision="v1")
     assert calls[0][1]["revision"] == "v1"

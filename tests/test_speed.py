@@ -80,6 +80,24 @@ def test_what_fails_or_has_no_time_is_named_and_the_rest_measured(benchmark, tmp
     assert len(json.loads(path.read_text())["left_out"]) == 2
 
 
+def test_a_case_that_fails_keeps_what_was_known_and_lets_the_next_one_run(
+    benchmark, tmp_path, monkeypatch
+):
+    accelerator = benchmark("accelerator")
+
+    def stopping(clock, size, dtype, rate, steps, build, keep):
+        keep({"ways": {"plain": {"it_per_s": 1.0}}})
+        if size == "tiny":
+            raise MemoryError("full")
+        return {"ways": {}, "seconds_ratios": {}}
+
+    monkeypatch.setattr(accelerator, "case", stopping)
+    path = accelerator.main(["--size", "tiny", "--device", "cpu", "--out", str(tmp_path)])
+    cases = json.loads(path.read_text())["cases"]
+    assert cases["tiny float32"] == {"ways": {"plain": {"it_per_s": 1.0}}, "failed": "MemoryError"}
+    assert "tinyxl float32" in cases
+
+
 def test_the_step_benchmark_runs(benchmark, tmp_path):
     path = benchmark("unet").main(["--size", "tiny", "--rounds", "2", "--out", str(tmp_path)])
     step = json.loads(path.read_text())["step"]

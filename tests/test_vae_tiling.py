@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_vae
 from parity import normal, shaken
 from PIL import Image
+from tiny import tiny_vae
 from torch import nn
 
 import diffusionlab as dl

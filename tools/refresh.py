@@ -1,6 +1,6 @@
-"""Redraw what depends on the weights: README pictures and figures, the gallery, notebook outputs.
+"""Redraw what depends on the weights: README pictures and figures, gallery, views, notebooks.
 
-    python tools/refresh.py [pictures] [plots] [figures] [notebooks]   (`make refresh`: all of them)
+    python tools/refresh.py [pictures] [plots] [views] [figures] [notebooks]   (`make refresh`: all)
 
 The model is Toyland, or for a trial the folder in DIFFUSIONLAB_MODEL.
 """
@@ -61,6 +61,11 @@ def pictures() -> None:
 def plots() -> None:
     """docs/gallery/: every plot once, as `make gallery` draws it."""
     subprocess.run([sys.executable, ROOT / "tools" / "gallery"], check=True)
+
+
+def views() -> None:
+    """docs/views/: the views in Chromium, as `make screenshots` takes them."""
+    subprocess.run([sys.executable, ROOT / "tools" / "screenshots.py"], check=True)
 
 
 def gallery(images: list, texts: list = PROMPTS):
@@ -260,7 +265,13 @@ def without_paths(output):
     return output
 
 
-PARTS = {"pictures": pictures, "plots": plots, "figures": figures, "notebooks": notebooks}
+PARTS = {
+    "pictures": pictures,
+    "plots": plots,
+    "views": views,
+    "figures": figures,
+    "notebooks": notebooks,
+}
 
 if __name__ == "__main__":
     unknown = [name for name in sys.argv[1:] if name not in PARTS]

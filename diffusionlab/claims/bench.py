@@ -88,12 +88,6 @@ class Bench:
             return make()
         return self.kept((*what, repr(sorted(settings.items(), key=str))), make)
 
-    def kept(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What `make` returns, made once under this key."""
-        if key not in self._runs:
-            self._runs[key] = make()
-        return self._runs[key]
-
     def rng(self, name: str) -> np.random.Generator:
         """The dice of an experiment."""
         return np.random.default_rng([SEED, *name.encode()])

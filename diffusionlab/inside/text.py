@@ -135,7 +135,7 @@ def embed_images(model: LatentDiffusion, images: Sequence[Any]) -> np.ndarray:
     image; CheckpointError for anything wrong with its files.
     """
     pictures = _pictures(images)
-    if not inside(model.path, TOWER, optional=True):
+    if model.path.is_file() or not inside(model.path, TOWER, optional=True):
         raise InputError(
             f"{model.name} has no image tower; checkpoints with a folder image_encoder have one, "
             "as toyland does, and those of Stable Diffusion 1.x and 2.x do not: use dl.load()"

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .. import whole
 from ..errors import CheckpointError, shown
 
 LARGEST_JSON = 10_000_000  # bytes of a config, an index or a vocabulary
@@ -174,21 +174,14 @@ def replacing(path: Path) -> Iterator[Path]:
     At any moment the old or the new file is there, never half of one. CheckpointError naming the
     path if it cannot be written; the temporary file is removed whatever happens.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with whole.replacing(path) as temporary:
+            yield temporary
     except OSError as error:
         raise CheckpointError(
             f"cannot write {shown(str(path))}: {error.strerror or error}; the folder must be "
             "writable and have space; name another folder"
         ) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

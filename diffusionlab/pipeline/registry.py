@@ -1,9 +1,10 @@
 """Teaching checkpoints by short names: where they are, their size, licence and first settings.
 
 Names on the hub move (two families vanished within 15 months), so each has copies to turn to.
-Addresses, licences and sizes were taken from the pages of the repositories and from reports of
-their users in November 2026; where a page was not seen, the licence says so. Sizes are those of
-the weights that `load` reads, from counts of parameters and the sizes of the files.
+Addresses, licences and sizes were taken from stored copies of the repositories' pages and from
+reports of their users in November 2026; where a page was not seen, the licence says so. Sizes are
+those of the weights that `load` reads, from counts of parameters and the sizes of the files.
+Nothing was downloaded: whether an address still answers is not known here.
 """
 
 from __future__ import annotations
@@ -84,13 +85,14 @@ _LISTED = (
         copies=("treksis/bk-sdm-tiny",), note="the smallest of its kind",
     ),
     Checkpoint(
-        "small-sd", "segmind/small-sd", "SD 1", 512, (2.8, 1.4), "see its page", USUAL,
-        note="distilled as bk-sdm-small; if it holds pickles only, take that",
+        "small-sd", "segmind/small-sd", "SD 1", 512, (3.1, 1.6), OPENRAIL_M, USUAL,
+        revision="refs/pr/3",
+        note="one layer less a block; main holds pickles, this is a volunteer's safetensors",
     ),
     Checkpoint(
         "tiny-sd", "segmind/tiny-sd", "SD 1", 512, (2.1, 1.1), OPENRAIL_M, USUAL,
-        revision="refs/pr/3",
-        note="main holds pickles; these safetensors were offered by a volunteer",
+        revision="refs/pr/1",
+        note="main holds pickles; this is the safetensors branch of a member of Segmind",
     ),
     Checkpoint(
         "lcm-dreamshaper", "SimianLuo/LCM_Dreamshaper_v7", "SD 1, LCM", 768, (4.3, 2.1), "MIT",

@@ -8,8 +8,6 @@ file and is read when asked for, so that a long run needs no more memory than a 
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from diffusionlab.trace.summary import to_numpy
+from diffusionlab.whole import beside
 
 CHUNK = 4 * 1024**2  # bytes that are read, hashed or written at a time
 
@@ -176,11 +175,6 @@ class Spool:
                         chunk = chunk[self.file.write(chunk) :]
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from None
-
-
-def beside(path: Path, ending: str) -> Path:
-    """A new name in the same folder that `sweep` of the trace's writer knows as a leftover."""
-    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.{ending}")
 
 
 def try_to_write(path: Path) -> None:

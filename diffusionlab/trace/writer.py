@@ -7,11 +7,8 @@ of its own size. Nothing here holds more than one piece of a tensor at a time.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
-import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +18,8 @@ import numpy as np
 
 from diffusionlab.errors import TraceError
 from diffusionlab.trace.header import MOST_HEADER, MOST_TENSORS, NUMPY_TYPES
-from diffusionlab.trace.spool import Stored, beside, chunks, fingerprint
+from diffusionlab.trace.spool import Stored, chunks, fingerprint
+from diffusionlab.whole import replacing
 
 FORMAT, FORMAT_VERSION = "diffusionlab.trace", "1.0"
 CODES = {dtype: code for code, dtype in NUMPY_TYPES.items()}
@@ -104,39 +102,12 @@ def own_version() -> str:
 
 # ---- the file itself --------------------------------------------------------------------------
 def write_whole(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Replace a file by new bytes, as a whole or not at all; the temporary is always removed.
-
-    Errors: OSError that names the file.
-    """
-    sweep(path)
-    temporary = beside(path, "tmp")
+    """Replace a file by new bytes, as a whole or not at all. Errors: OSError naming the file."""
     try:
-        with temporary.open("xb") as file:
+        with replacing(path) as temporary, temporary.open("xb") as file:
             for part in parts:
                 file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None:
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
-    _sync_folder(path.parent)
-
-
-def sweep(path: Path, seconds: float = 86_400) -> None:
-    """Remove what killed writers of this very file left behind, more than a day ago."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        if left.stat().st_mtime < time.time() - seconds:
-            left.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from .written import write_atomically, write_json
 
 LOG_EVERY = 10  # steps
+FEWEST = 3 * LOG_EVERY  # steps of a run, however slow the machine
 
 
 class Average:
@@ -142,10 +143,13 @@ class Training:
             self.save()
 
     def _shared_fraction(self) -> float:
-        """How much of the time has passed, the same number in every process."""
+        """How much of the time (or of the fewest steps) is over, the same in every process."""
+        passed = self.clock.fraction
+        if self.step < FEWEST:
+            passed = min(passed, self.step / FEWEST)
         if self.processes == 1:
-            return self.clock.fraction
-        mine = torch.tensor(self.clock.fraction, device=self.parameters[0].device)
+            return passed
+        mine = torch.tensor(passed, device=self.parameters[0].device)
         return float(self.team.reduce(mine, "mean"))
 
     def _share_gradients(self) -> None:

@@ -11,7 +11,10 @@ from typing import Any
 PLACES = {
     "View": "view",
     "diff": "difference",
+    "exhibit": "exhibition",
     "explore": "step_explorer",
+    "explore_schedule": "schedule_explorer",
+    "explore_text": "text_explorer",
     "race": "sampler_race",
 }
 __all__ = list(PLACES)

@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import anywidget
 import traitlets
 
+from diffusionlab.errors import InputError, shown
 from diffusionlab.views.page import source, style
+
+KINDS = {
+    bool: traitlets.Bool,
+    str: traitlets.Unicode,
+    float: traitlets.Float,
+    list: traitlets.List,
+    dict: traitlets.Dict,
+}
+
+
+class LiveValueError(InputError, traitlets.TraitError):
+    """A live value out of its limits: our InputError, which is traitlets' own error too."""
+
+
+class Whole(traitlets.TraitType):
+    """A whole number within limits; anything else is refused by an error that says them."""
+
+    def __init__(self, value: int, low: int, high: int):
+        super().__init__(value)
+        self.low, self.high = low, high
+
+    def validate(self, widget: Any, value: Any) -> int:
+        """The value as an int."""
+        try:
+            number = operator.index(value)
+        except TypeError:
+            number = self.low - 1
+        if isinstance(value, bool) or not self.low <= number <= self.high:
+            raise LiveValueError(
+                f"{self.name} is {shown(value)}; a whole number from {self.low} to {self.high} is "
+                f"allowed here: set .{self.name} to one of them"
+            )
+        return number
 
 
 class Live(anywidget.AnyWidget):
@@ -16,6 +51,13 @@ class Live(anywidget.AnyWidget):
     data = traitlets.Dict().tag(sync=True)
     title = traitlets.Unicode().tag(sync=True)
 
+    def close(self) -> None:
+        """Take the widget off every page, its layout too, which ipywidgets would keep for ever."""
+        layout = self.layout if self.comm is not None else None
+        super().close()
+        if layout is not None:
+            layout.close()
+
     def __repr__(self) -> str:
         return f"Live view: {self.title}"
 
@@ -23,13 +65,13 @@ class Live(anywidget.AnyWidget):
 def widget_of(view: Any) -> Live:
     """The widget of a view: one trait for each of its live values."""
     traits = {name: _trait(value, view.limits.get(name)) for name, value in view.live.items()}
-    kind = type("Live", (Live,), {**traits, "_esm": source(view.script), "_css": style()})
+    looks = {"_esm": source(view.script), "_css": style(view.script)}
+    kind = type(f"Live_{view.script}", (Live,), {**traits, **looks})  # a style sheet for each name
     return kind(data=dict(view.data), title=view.title)
 
 
 def _trait(value: Any, limits: tuple[int, int] | None) -> Any:
-    """A trait of the value's type; whole numbers outside their limits are refused (TraitError)."""
+    """A trait of the value's type; `limits` are those of a whole number."""
     if limits is not None:
-        return traitlets.Int(value, min=limits[0], max=limits[1]).tag(sync=True)
-    kinds = {bool: traitlets.Bool, str: traitlets.Unicode, float: traitlets.Float}
-    return kinds.get(type(value), traitlets.Any)(value).tag(sync=True)
+        return Whole(value, *limits).tag(sync=True)
+    return KINDS.get(type(value), traitlets.Any)(value).tag(sync=True)

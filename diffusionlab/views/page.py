@@ -22,7 +22,10 @@ import numpy as np
 from diffusionlab.errors import InputError, shown
 
 ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'"
+)
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -52,13 +55,18 @@ def page_of(script: str, title: str, alt: str, state: dict[str, Any]) -> str:
     """One page that draws `state` with the script of that name; all texts escaped."""
     return PAGE.format(
         policy=POLICY,
-        title=html.escape(title, quote=True),
-        alt=html.escape(alt, quote=True),
-        style=style(),
+        title=escaped(title),
+        alt=escaped(alt),
+        style=style(script),
         state=embedded(state),
         source=source(script),
         host=_read("host.js"),
     )
+
+
+def escaped(text: str) -> str:
+    """A text as HTML shows it; half a character (a lone surrogate) becomes a question mark."""
+    return html.escape(text.encode("utf-8", "replace").decode("utf-8"), quote=True)
 
 
 def embedded(value: Any) -> str:
@@ -72,7 +80,7 @@ def still_html(picture: bytes, alt: str, page: str, title: str, height: int) -> 
 
     Where frames are not shown (GitHub, a notebook that is not trusted) the figure stays.
     """
-    told, name = html.escape(alt, quote=True), html.escape(title, quote=True)
+    told, name = escaped(alt), escaped(title)
     data = base64.b64encode(picture).decode("ascii")
     return (
         f'<figure style="margin:0"><img alt="{told}" src="data:image/webp;base64,{data}" '
@@ -88,19 +96,22 @@ def still_html(picture: bytes, alt: str, page: str, title: str, height: int) -> 
 def source(script: str) -> str:
     """The module of that name and, before it, the files that its first line says it is made with.
 
-    The first line of a script is `// with: kit.js, player.js`; files are put in front once each.
+    The first line of a script is `// with: kit.js, player.js, own.css`; files are put in front.
     """
-    own = _read(f"{script}.js")
-    first = own.split("\n", 1)[0]
-    names = [name.strip() for name in first.removeprefix("// with:").split(",")]
-    needed = names if first.startswith("// with:") else []
-    return "\n".join([*(_read(name) for name in needed), own])
+    own = f"{script}.js"
+    return "\n".join([*(_read(n) for n in _made_with(script) if n.endswith(".js")), _read(own)])
 
 
 @cache
-def style() -> str:
-    """The one style sheet of all views."""
-    return _read("view.css")
+def style(script: str) -> str:
+    """The style sheet of all views, then those that the script's first line names."""
+    own = [name for name in _made_with(script) if name.endswith(".css")]
+    return "\n".join(map(_read, ["view.css", *own]))
+
+
+def _made_with(script: str) -> list[str]:
+    first, found, names = _read(f"{script}.js").split("\n", 1)[0].partition("// with:")
+    return [name.strip() for name in names.split(",")] if found and not first else []
 
 
 def _read(name: str) -> str:
@@ -134,7 +145,7 @@ def write_page(page: str, path: Path) -> Path:
     if path.is_dir() or path.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"path is {shown(str(path))}; a file that ends in .html is allowed")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=".view-", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(page)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusionlab.errors import notice
-from diffusionlab.images import filmstrip, to_webp
+from diffusionlab.images import blank, filmstrip, to_webp
 from diffusionlab.trace.summary import size_text
 from diffusionlab.views.page import embedded, page_of, still_html
 
@@ -30,9 +30,9 @@ class View:
 
     `script` names the module in `views/js`; `data` is plain JSON that never changes; `live` are the
     values that the reader moves (a step, a word), `limits` the range of those that are whole
-    numbers. `alt` is a sentence made from the data; `pictures` makes the captioned images (PIL) of
-    the still, or `figure` makes a matplotlib figure instead. `lighter` says how to make the page
-    smaller.
+    numbers. `alt` is a sentence made from the data; `pictures` makes the captioned images (PIL;
+    None for one that cannot be drawn) of the still, or `figure` makes a matplotlib figure instead.
+    `lighter` says how to make the page smaller.
     """
 
     script: str
@@ -97,9 +97,15 @@ class View:
         """The still as a PIL image; drawn without matplotlib where the view is made of pictures."""
         if self.pictures is None:
             return self.to_figure().drawn()
-        named = self.pictures()
-        captions = [caption for caption, _ in named]
-        return filmstrip([[image for _, image in named]], [""], captions, title=self.title)
+        captions, images = self.captioned()
+        return filmstrip([images], [""], captions, title=self.title)
+
+    def captioned(self) -> tuple[list[str], list[Any]]:
+        """Captions and images of the still, grey with a word about it where there is none."""
+        named = [] if self.pictures is None else self.pictures()
+        size = next((image.size for _, image in named if image is not None), (64, 64))
+        captions = [text if image else f"{text}\nno picture" for text, image in named]
+        return captions, [image or blank(*size) for _, image in named]
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """A figure that needs no script, then the page in a frame that may not leave itself."""

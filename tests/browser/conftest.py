@@ -1,3 +1,7 @@
 """The fixtures of `hosts.py`, for every test of this folder."""
 
-from hosts import browser, opened  # noqa: F401
+import pytest
+
+pytest.register_assert_rewrite("hosts", "looking")
+
+from hosts import browser, opened  # noqa: E402, F401

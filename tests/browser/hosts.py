@@ -11,12 +11,11 @@ import html
 import os
 import shutil
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 HOSTS = ("file", "sandbox", "nbconvert")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -29,6 +28,8 @@ class Opened:
 
     page: Any
     frame: Any
+    folder: Path
+    wait_for: str = ".dl"
     errors: list[str] = field(default_factory=list)
     asked: list[tuple[Any, str]] = field(default_factory=list)
 
@@ -36,6 +37,15 @@ class Opened:
     def requests(self) -> list[str]:
         """Addresses outside the page that the view's own document asked for."""
         return [address for frame, address in self.asked if frame == self.frame]
+
+    def turn_to(self, view: Any, host: str = "file") -> Opened:
+        """Another view in the same window."""
+        self.page.goto(write(view, host, self.folder).as_uri())
+        self.frame = self.page.main_frame
+        if host != "file":
+            self.frame = self.page.wait_for_selector("iframe").content_frame()
+        self.frame.wait_for_selector(self.wait_for)
+        return self
 
     def press(self, key: str) -> None:
         """A key as a person presses it: to whatever has the focus in the view's document."""
@@ -79,23 +89,27 @@ def browser():
 
 @pytest.fixture
 def opened(browser, tmp_path):
-    """opened(view, host="file", width=1024, height=768, **context) → `Opened`."""
+    """opened(view, host="file", width=1024, height=768, before="", clock=False, **context).
+
+    `before` is a script that runs in every frame before the page's own; with `clock` time stands
+    until `page.clock.run_for(milliseconds)`.
+    """
     shown: list[Opened] = []
     contexts = []
 
-    def show(view, host: str = "file", width: int = 1024, height: int = 768, **options) -> Opened:
+    def show(view, host="file", width=1024, height=768, before="", clock=False, wait_for=".dl",
+             **options):  # fmt: skip
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
+        if before:
+            context.add_init_script(before)
+        if clock:
+            context.clock.install()
         page = context.new_page()
-        found = Opened(page, page.main_frame)
+        found = Opened(page, page.main_frame, tmp_path, wait_for)
         watch(found)
-        page.goto(write(view, host, tmp_path).as_uri())
-        if host != "file":
-            page.wait_for_selector("iframe")
-            found.frame = page.query_selector("iframe").content_frame()
-        found.frame.wait_for_selector(".dl")
         shown.append(found)
-        return found
+        return found.turn_to(view, host)
 
     yield show
     before = [one.requests for one in shown]
@@ -136,19 +150,30 @@ def write(view, host: str, folder: Path) -> Path:
         return view.save(path)
     output = view._repr_mimebundle_()
     if host == "sandbox":
-        text = f"<!doctype html><title>{html.escape(host)}</title>{output['text/html']}"
+        head = f'<!doctype html><meta charset="utf-8"><title>{html.escape(host)}</title>'
+        text = head + output["text/html"]
     else:
         text = exported(output)
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def exported(output: dict[str, str]) -> str:
-    """A notebook of one cell with that output, as nbconvert writes it."""
+def exported(*outputs: dict[str, str]) -> str:
+    """A notebook of one cell for each output, as nbconvert writes it."""
+    import nbformat  # takes seconds
+    from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+    cells = [
+        new_code_cell("view", outputs=[new_output("display_data", data=dict(output))])
+        for output in outputs
+    ]
+    notebook = new_notebook(cells=cells)
+    nbformat.validate(notebook)
+    return exporter().from_notebook_node(notebook)[0]
+
+
+@cache
+def exporter():
     from nbconvert import HTMLExporter
 
-    data = dict(output)
-    cell = new_code_cell("view", outputs=[new_output("display_data", data=data)])
-    notebook = new_notebook(cells=[cell])
-    nbformat.validate(notebook)
-    return HTMLExporter().from_notebook_node(notebook)[0]
+    return HTMLExporter()

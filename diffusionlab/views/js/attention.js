@@ -3,9 +3,10 @@
 
 const MOST_RANKED = 5;
 
-// `screens` are the pictures (`marked`) that the map lies on, `at()` the shown step. Returns
-// { el, ranked, paint, destroy }: the strip of words, and the words of a place.
-function attention({ model, data, screens, at }) {
+// `screens` are the pictures (`marked`) on which a place can be pointed at, the map lies on those
+// that are `lit`; `at()` is the shown step. Returns { el, ranked, paint, destroy }: the strip of
+// words, and the words of a place.
+function attention({ model, data, screens, lit, at }) {
   const maps = data.choices.map((choice) => unpack(choice.maps));
   let pointed = -1, layer = 0;
   const chosen = () => data.words.indexOf(model.get("word"));
@@ -40,9 +41,9 @@ function attention({ model, data, screens, at }) {
     const word = pointed >= 0 ? pointed : chosen(), choice = data.choices[layer];
     const { bytes, worth } = word < 0 ? { worth: NaN } : bytesOf(word), [, wide] = size();
     const good = Number.isFinite(worth);
-    for (const { overlay, caption, legend } of screens) {
+    for (const { overlay, caption, legend } of lit) {
       overlay.hidden = !good;
-      if (good) heat(overlay, bytes, wide, { high: 255, alpha: () => 178 });
+      if (good) heat(overlay, bytes, wide, { high: 255, alpha: (unit) => 90 + 110 * unit });
       legend.hidden = word < 0;
       caption.hidden = word >= 0;
       if (word < 0) continue;

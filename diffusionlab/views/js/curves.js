@@ -48,8 +48,8 @@ function reach(values, log = false) {
   return good.length ? [Math.min(...good), Math.max(...good)] : log ? [0.1, 1] : [0, 1];
 }
 
-// A chart: `draw({ x, y, lines, marks })` draws anew, `at(value)` moves the marker and puts a dot on
-// each line; `alt(text)` says what is to be seen. Returns { el, draw, at, alt, destroy }.
+// A chart: `draw({ x, y, lines, marks })` draws anew, `at(value)` moves the marker and puts a dot
+// on each line; `alt(text)` says what is to be seen. Returns { el, draw, at, alt, destroy }.
 //   x, y   { label, log, reverse, low, high, whole }: an axis; low and high default to the numbers'
 //   lines  [{ xs, ys, index | stroke, quiet }]: not-finite numbers leave a gap; quiet ones are thin
 //   marks  [{ x, text }]: upright lines with a word

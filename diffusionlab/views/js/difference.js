@@ -1,4 +1,4 @@
-// with: kit.js, player.js, colours.js, curves.js, lanes.js
+// with: kit.js, player.js, colours.js, curves.js, lanes.js, curves.css, lanes.css
 // Two runs: one picture over the other with a line that moves, their difference, their settings.
 
 const KINDS = ["x0", "x_t"];
@@ -65,7 +65,8 @@ function render({ model, el }) {
     lines.alt(`Chart of the distances of two runs over ${sign()}. `
       + sentence.textContent);
   };
-  const quiet = follow(model, ["align", "show", "scale"], settled), still = follow(model, ["place"], moved);
+  const quiet = follow(model, ["align", "show", "scale"], settled);
+  const still = follow(model, ["place"], moved);
   return () => {
     quiet(); still(); cut.destroy(); scrub.destroy(); heard.destroy(); lines.destroy();
     frame.destroy();

@@ -3,6 +3,9 @@
 
 const REDUCED = globalThis.matchMedia?.("(prefers-reduced-motion: reduce)").matches ?? false;
 
+// JupyterLab leaves the keys of an element alone only if that very element says so.
+const FOCUSABLE = "button, input, select, textarea, summary, a, [tabindex]";
+
 // An element with attributes, "on…" listeners and children (strings become text).
 function make(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
@@ -20,6 +23,7 @@ function fill(element, attributes, children) {
     else if (value !== false && value != null) element.setAttribute(name, String(value));
   }
   element.append(...children.flat().filter((child) => child != null));
+  if (element.matches(FOCUSABLE)) element.setAttribute("data-lm-suppress-shortcuts", "true");
   return element;
 }
 
@@ -28,20 +32,23 @@ function bdi(text) {
   return make("bdi", {}, String(text));
 }
 
-// A number with `digits` significant digits; what is not finite comes as "∞", "−∞" or "NaN".
+// A number with `digits` significant digits, whole ones below a million with all of theirs; what is
+// not finite reads "∞", "−∞" or "NaN".
 function told(value, digits = 3) {
   if (value == null) return "–";
   if (typeof value === "string") return value;
-  const size = Math.abs(value);
-  const text = size !== 0 && (size < 1e-3 || size >= 1e6)
+  const size = Math.abs(value), large = size >= 1e6;
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : value < 0 ? "−∞" : "NaN";
+  const text = size !== 0 && (size < 1e-3 || large)
     ? value.toExponential(digits - 1).replace("e+", "e")
-    : String(Number(value.toPrecision(digits)));
-  return text.replace("-", "−").replace("e-", "e−");
+    : String(Number.isInteger(value) ? value : Number(value.toPrecision(digits)));
+  return text.replaceAll("-", "−");
 }
 
 // The array that Python's `packed` wrote: {values, shape}; halves become 32-bit floats.
 function unpack(packed) {
-  const bytes = Uint8Array.from(atob(packed.data), (c) => c.charCodeAt(0));
+  const text = atob(packed.data), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
   const view = new DataView(bytes.buffer);
   if (packed.kind === "uint8") return { values: bytes, shape: packed.shape };
   const width = packed.kind === "float16" ? 2 : 4;
@@ -103,16 +110,15 @@ function shell({ model, el, title, keys = {}, help = "" }) {
   const all = { p: togglePresent, t: toggleTheme, ...keys };
   const pressed = (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
-    const typing = event.target.closest?.("input:not([type=range]), select, textarea");
     if (event.key === "Escape" && root.classList.contains("present")) togglePresent();
-    else if (!typing && all[event.key] && !(event.key === " " && onButton(event))) {
-      all[event.key](event);
-    } else return;
+    else if (!all[event.key] || ofItsOwn(event)) return;
+    else if (!event.repeat || MOVES.includes(event.key)) all[event.key](event); // held p: once
     event.preventDefault();
     event.stopPropagation(); // the notebook around has keys of its own
   };
   const place = model.standalone ? document : root;
   place.addEventListener("keydown", pressed);
+  if (model.standalone && globalThis.location?.hash === "#present") togglePresent();
   const destroy = () => {
     place.removeEventListener("keydown", pressed);
     document.removeEventListener("fullscreenchange", left);
@@ -121,8 +127,21 @@ function shell({ model, el, title, keys = {}, help = "" }) {
   return { root, body, destroy };
 }
 
+// Whether a key means something to the control that has the focus: then it is not the view's. A
+// slider other than the player's keeps its arrows, a field all keys, a button the space bar.
+const MOVES = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "PageUp", "PageDown", "Home",
+  "End"];
+
 function onButton(event) {
   return Boolean(event.target.closest?.("button, summary, a"));
+}
+
+function ofItsOwn(event) {
+  const on = (kinds) => Boolean(event.target.closest?.(kinds));
+  if (on("select, textarea, [contenteditable]")) return true;
+  if (on("input:not([type=range], [type=checkbox], [type=radio])")) return true;
+  if (event.key === " ") return onButton(event) || on("[type=checkbox], [type=radio]");
+  return MOVES.includes(event.key) && on("[type=range]:not(.player .slider), [type=radio]");
 }
 
 // JupyterLab says its theme on the body; elsewhere the system's is taken.
@@ -155,13 +174,14 @@ function inside(value, count) {
 // Returns { el, canvas, overlay, show, ready }; `overlay` is a second canvas above the picture.
 function screen(reel, { label = reel.label } = {}) {
   const canvas = make("canvas", { role: "img", width: reel.width, height: reel.height,
-    class: reel.sharp ? "sharp" : null });
+    class: reel.sharp ? "sharp" : "" });
   const overlay = make("canvas", { class: "overlay sharp", width: 1, height: 1,
     "aria-hidden": "true" });
   const missing = make("p", { class: "missing", hidden: true });
   const caption = make("figcaption", {}, bdi(label));
   const el = make("figure", { class: "screen" },
     make("div", { class: "glass" }, canvas, overlay, missing), caption);
+  el.style.setProperty("--ratio", reel.width / reel.height); // no picture is taller than the window
   const images = reel.sources.map((source) => {
     if (source == null) return null;
     const image = new Image();

@@ -17,7 +17,7 @@ function lanesOf(data) {
 
   // The step, counted in the run's list, that a run shows at a place.
   const step = (by, run, place) => alignments[by].shown[run][place];
-  // |a − b| / |b| at a place, b being the reference's: of "x0", of "x_t", or of x0-hat to its "end".
+  // |a − b| / |b| at a place, b the reference's: of "x0", of "x_t", or of x0-hat to its "end".
   const distance = (what, by, reference, run, place) => {
     if (what === "end") return ends[reference][run]?.[step(by, run, place)] ?? NaN;
     const one = alignments[by];

@@ -13,11 +13,10 @@ function player({ model, name = "step", count, label = "step", say, loop = false
   let timer = 0, wait = SPEEDS[1][1];
   const play = make("button", { type: "button", class: "play", onclick: () => toggle() });
   const slider = make("input", { type: "range", min: 0, max: count - 1, step: 1, class: "slider",
-    "aria-label": label, "data-lm-suppress-shortcuts": "true",
+    "aria-label": label,
     oninput: () => { stop(); go(slider.valueAsNumber); } });
   const number = make("output", { class: "count" });
   const speed = make("select", { "aria-label": "speed of playing", class: "speed extra",
-    "data-lm-suppress-shortcuts": "true",
     onchange: () => { wait = SPEEDS[speed.selectedIndex][1]; if (timer) { stop(); toggle(); } } },
     SPEEDS.map(([word], i) => make("option", { value: word, selected: i === 1 }, word)));
   const el = make("div", { class: "player", role: "group", "aria-label": "position" }, play, slider,
@@ -29,7 +28,7 @@ function player({ model, name = "step", count, label = "step", say, loop = false
     if (at() === count - 1 && !loop) stop();
   };
   const toggle = () => {
-    if (timer) return stop();
+    if (timer || count < 2) return stop();
     if (at() === count - 1) go(0);
     timer = setInterval(tick, wait);
     return faced();
@@ -38,6 +37,7 @@ function player({ model, name = "step", count, label = "step", say, loop = false
   const faced = () => {
     play.textContent = timer ? "❚❚ Pause" : "▶ Play";
     play.setAttribute("aria-label", timer ? "pause" : "play");
+    play.disabled = count < 2; // "0 / 0" beside it says why
   };
   const jump = (by) => () => { stop(); go(at() + by); };
   const keys = {
@@ -51,7 +51,7 @@ function player({ model, name = "step", count, label = "step", say, loop = false
     slider.setAttribute("aria-valuetext", say(at()));
     number.textContent = shown(at());
   };
-  const recount = (wanted) => { count = wanted; placed(); };
+  const recount = (wanted) => { count = wanted; placed(); faced(); };
   const quiet = follow(model, [name], placed);
   faced();
   return { el, slider, keys, toggle, stop, recount, playing: () => timer !== 0,

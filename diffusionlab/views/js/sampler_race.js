@@ -1,4 +1,4 @@
-// with: kit.js, player.js, colours.js, curves.js, lanes.js
+// with: kit.js, player.js, colours.js, curves.js, lanes.js, curves.css, lanes.css
 // The race: two to nine runs under one scrubber, at the same step, noise level or network call.
 
 const SHOWS = ["x0", "x_t", "difference"];

@@ -1,4 +1,4 @@
-// with: kit.js, player.js, colours.js, equation.js, attention.js, dial.js
+// with: kit.js, player.js, colours.js, equation.js, attention.js, dial.js, step_explorer.css
 // The step explorer: one run under one scrubber.
 
 const PANELS = [["end", "final picture"], ["eps", "eps-hat"], ["difference", "cond − uncond"],
@@ -18,7 +18,7 @@ function render({ model, el }) {
   const held = marked(screen(data.reels.x_t)), belief = marked(screen(data.reels.x0));
   const third = thirdPicture({ model, data, at, belief });
   const middle = make("div", { class: "cell" }, belief.el, third.own.el);
-  const words = attention({ model, data: data.attention, at,
+  const words = attention({ model, data: data.attention, at, lit: [belief, third.own],
     screens: [belief, third.end, third.own] });
   const line = make("p", { class: "equation" }), facts = make("dl", { class: "facts extra" });
   const strip = thumbnails(model, data.reels.x0, steps), checks = checkBox(data, at);
