@@ -27,9 +27,9 @@ from diffusionlab.training.loop import (
     Training,
     begin_with,
     rate_factor,
-    write_atomically,
 )
 from diffusionlab.training.presets import SCALED_LINEAR, preset
+from diffusionlab.training.written import write_atomically
 
 
 @pytest.fixture(scope="module")
