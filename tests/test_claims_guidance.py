@@ -48,7 +48,7 @@ def test_it_is_asked_of_any_checkpoint(name, tiny):
 @pytest.mark.parametrize("name", sorted(NEED_JUDGES))
 def test_another_model_is_told_before_any_run(name, tiny_model):
     bench = Bench(tiny_model, 2)
-    with pytest.raises(InputError, match=r"was not trained on Toyland.*use dl\.load\(\)"):
+    with pytest.raises(InputError, match=r"has no toyland.json.*asked of dl\.load\(\)"):
         CLAIMS[name].ask(bench)
     assert not bench._runs
 

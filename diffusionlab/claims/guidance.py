@@ -44,6 +44,7 @@ def check_branches(bench: Bench) -> None:
 
 
 def images_at(bench: Bench, scale: float) -> list:
+    """The picture of each prompt at a guidance scale."""
     return [run.image for run in runs_at(bench, scale)]
 
 
