@@ -8,7 +8,7 @@ function dial({ model, data, at }) {
   for (const [name, array] of Object.entries(data.arrays ?? {})) arrays[name] = unpack(array);
   const [, , tall, wide] = whole ? arrays.own.shape : [0, 0, 1, 1];
   const shown = plate({ wide, tall }), before = marked(plate({ wide, tall }));
-  const slider = make("input", { type: "range", min: 0, max: data.top, step: 0.1, class: "slider",
+  const slider = make("input", { type: "range", min: Math.min(0, Math.floor(data.own)), max: data.top, step: 0.1, class: "slider",
     "aria-label": "guidance of this step alone", "data-lm-suppress-shortcuts": "true",
     oninput: () => put(model, "guidance", slider.valueAsNumber) });
   slider.addEventListener("keydown", (event) => { // its own arrows, not the step's

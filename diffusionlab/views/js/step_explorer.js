@@ -11,8 +11,8 @@ function render({ model, el }) {
   const scrub = player({ model, count, say: (i) => steps[i].said,
     number: (i) => `step ${steps[i].index} of ${steps[count - 1].index}` });
   const frame = shell({ model, el, title: data.title, keys: { ...scrub.keys, ...panelKeys(model) },
-    help: "Keys: ← → step, PageUp/Down 5, Home, End, space plays, 1–4 third picture, p present, "
-      + "t light or dark. Point at x0-hat, tap it, or Tab to it and use ← ↑ → ↓: the words of a "
+    help: "Keys: ← → step, PageUp/Down 5 (presenting: PageDown the next one), Home, End, space "
+      + "plays, 1–4 third picture, p present, t light or dark. Point at x0-hat, tap it, or Tab to it and use ← ↑ → ↓: the words of a "
       + "place." });
   frame.root.classList.add("explorer");
   const held = marked(screen(data.reels.x_t)), belief = marked(screen(data.reels.x0));
