@@ -65,7 +65,7 @@ function half(bits) {
   return sign * (power ? 2 ** (power - 15) * (1 + rest / 1024) : 2 ** -14 * (rest / 1024));
 }
 
-// Parts of a title or sentence of Python's: ours as text, {text} of a user in a <bdi>; a bare string
+// Parts of a title or sentence of Python's: ours as text, {text} of a user in a <bdi>; a text alone
 // is a user's. Returns { nodes, name }.
 function worded(told) {
   const parts = typeof told === "string" ? [{ text: told }] : told;
@@ -231,7 +231,8 @@ function screen(reel, { label = reel.label } = {}) {
 }
 
 // A radio group of buttons in one row: one tab stop, arrow keys move (not after a press by
-// pointer), a second press lets go where `loose`. `chosen(index)` is told −1 for none; `pointed(index)` is told hover and focus, −1 after.
+// pointer), a second press lets go where `loose`. `chosen(index)` is told −1 for none;
+// `pointed(index)` is told hover and focus, −1 after.
 function chooser({ label, items, chosen, pointed = () => {}, loose = false }) {
   const row = make("div", { role: loose ? "toolbar" : "radiogroup", class: "chooser",
     "aria-label": label });
