@@ -11,7 +11,7 @@ from diffusionlab.schedule import NoiseLevel
 from diffusionlab.trace import Guidance, Trace
 from diffusionlab.views.page import plain
 
-BOOKKEEPING = "will keep"  # how large a record is going to be
+BOOKKEEPING = "the record of this run will keep "
 MOST_CUT = 4  # words that are named of those that were cut off
 
 
@@ -85,7 +85,7 @@ def notices_of(trace: Trace) -> list[str]:
 
     How large the record would be is left out: it matters before a run, and on no page.
     """
-    own = [text for text in trace.settings.notices if BOOKKEEPING not in text]
+    own = [text for text in trace.settings.notices if not text.startswith(BOOKKEEPING)]
     return [*(trace.tokens.notices if trace.tokens else ()), *own]
 
 
