@@ -123,11 +123,13 @@ UNDER = """
   const root = document.querySelector(".dl"), box = (el) => el.getBoundingClientRect();
   const seen = (kinds) => [...root.querySelectorAll(kinds)].filter((el) => el.checkVisibility());
   const player = box(root.querySelector(".player"));
+  const cut = seen(".pictures .scale, .pictures figcaption")
+    .filter((el) => el.scrollHeight > el.clientHeight + 1);
   const kinds = ".equation, .pictures .glass, .words, .map .plane, .prompt, .pieces, .strip, .lost";
-  return seen(kinds).filter((el) => {
+  return [...cut, ...seen(kinds).filter((el) => {
     const { top, bottom } = box(el);
     return bottom > innerHeight + 1 || (bottom > player.top + 1 && top < player.bottom - 1);
-  }).map((el) => el.tagName + "." + el.className + " to " + Math.round(box(el).bottom) + " of "
+  })].map((el) => el.tagName + "." + el.className + " to " + Math.round(box(el).bottom) + " of "
     + innerHeight + ", player from " + Math.round(player.top));
 }
 """
@@ -136,6 +138,8 @@ UNDER = """
 @pytest.mark.parametrize("name", REAL)
 def test_real_prompts_fit_into_every_window(opened, name):
     found, told = opened(REAL[name]()), {}
+    if name.startswith("explore,"):
+        found.frame.locator(".words .choice").nth(1).click()  # the bar of its map is two lines
     found.press("ArrowRight" if name.startswith("explore") else "End")
     sizes = SIZES | ({"sideways": (844, 390)} if name.startswith("explore,") else {})
     for mode in ("page", "present"):
