@@ -67,7 +67,7 @@ function half(bits) {
 
 // Parts of a title or sentence of Python's: ours as text, {text} of a user in a <bdi>; a text alone
 // is a user's. Returns { nodes, name }.
-function worded(told) {
+function titled(told) {
   const parts = typeof told === "string" ? [{ text: told }] : told;
   const nodes = parts.map((part) => (typeof part === "string" ? part : bdi(part.text)));
   return { nodes, name: parts.map((part) => part.text ?? part).join("") };
@@ -77,7 +77,7 @@ function worded(told) {
 // Builds header, body and footer in `el`; `keys` maps a key to what it does and `help` tells them.
 // Returns { root, body, destroy }. Key p: present mode; t: light or dark.
 function shell({ model, el, title, keys = {}, help = "" }) {
-  const { nodes, name } = worded(title);
+  const { nodes, name } = titled(title);
   const root = make("section", { class: "dl", "aria-label": name, tabindex: "-1" });
   root.dataset.theme = themeAround();
   const present = make("button", { type: "button", class: "tool", "aria-pressed": "false" },

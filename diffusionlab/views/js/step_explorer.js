@@ -129,7 +129,7 @@ function thumbnails(model, reel, steps, stop) {
 }
 
 function note(data) {
-  const { nodes, name } = worded(data.note), warning = data.check.warning;
+  const { nodes, name } = titled(data.note), warning = data.check.warning;
   return warning || name ? make("p", { class: warning ? "warn" : "quiet" }, warning, " ", nodes)
     : null;
 }
