@@ -47,8 +47,9 @@ def explore(
     facts, indexes = step_facts(trace), chosen_steps(trace, every)
     _checked_size(size)
     beliefs, made = _beliefs(trace, indexes, decode)
+    title = _title(trace)
     data = {
-        "title": _title(trace),
+        "title": title,
         "settings": settings_facts(trace),
         "steps": [facts[i] | {"said": _said(trace, i)} for i in indexes],
         "calls": call_facts(trace, indexes),
@@ -61,7 +62,7 @@ def explore(
     }
     return View(
         script="step_explorer",
-        title=data["title"],
+        title="".join(part if isinstance(part, str) else part["text"] for part in title),
         alt=_alt(trace, made, data["attention"]),
         data=data,
         live={"step": 0, "word": "", "panel": "end", "guidance": trace.settings.guidance_scale},
@@ -176,7 +177,7 @@ def _end_alt(trace: Trace) -> str:
         return f"The final picture of {shown(trace.settings.prompt)}, {width} × {height} pixels."
     done, asked = len(trace.steps), trace.settings.num_steps
     if done < asked:
-        return f"No final picture: the run was stopped after {done} of {asked} steps."
+        return f"No final picture: the run was stopped after {done} of {_counted(asked)}."
     return "No final picture is in this record."
 
 
@@ -189,17 +190,21 @@ def _said(trace: Trace, index: int) -> str:
     )
 
 
-def _title(trace: Trace) -> str:
-    """The prompt, and how it was drawn, without the options of the sampler."""
-    settings = trace.settings
-    how = f"{settings.sampler.get('name')}, {settings.num_steps} steps, guidance "
-    return f"{settings.prompt} · {how}{settings.guidance}, seed {settings.seed}"
+def _title(trace: Trace) -> list[Any]:
+    """The prompt, and how it was drawn, without the options of the sampler: texts and ours."""
+    settings, name = trace.settings, trace.settings.sampler.get("name")
+    rest = f", {_counted(settings.num_steps)}, guidance {settings.guidance}, seed {settings.seed}"
+    return [{"text": settings.prompt}, " · ", {"text": str(name)}, rest]
+
+
+def _counted(steps: int) -> str:
+    return f"{steps} step{'s' * (steps != 1)}"
 
 
 def _note(trace: Trace, indexes: Sequence[int]) -> str:
     """What is not there: steps that were not made, or are not shown."""
     done, asked = len(trace.steps), trace.settings.num_steps
-    told = [f"The run was stopped after {done} of {asked} steps."] if done < asked else []
+    told = [f"The run was stopped after {done} of {_counted(asked)}."] if done < asked else []
     if len(indexes) < done:
         told.append(f"{len(indexes)} of {done} steps are shown.")
     return " ".join(told)
@@ -211,7 +216,7 @@ def _alt(trace: Trace, made: str, attention: dict[str, Any]) -> str:
         f", attention of {attention['kinds'].count('word')} words" if attention["choices"] else ""
     )
     return (
-        f"Step explorer of {shown(settings.prompt)}: {len(trace.steps)} steps of "
+        f"Step explorer of {shown(settings.prompt)}: {_counted(len(trace.steps))} of "
         f"{settings.sampler_text} from karras_sigma {sigmas[0]:.3g} to {sigmas[-1]:.3g}, guidance "
         f"{settings.guidance}; x0-hat {made}{words}."
     )

@@ -64,7 +64,7 @@ def explore_text(
         title=f"{prompt[:80] or 'a prompt'} · text",
         alt=f"Text explorer: {told}",
         data={
-            "title": "the prompt as the model reads it",
+            "title": ["the prompt as the model reads it"],
             "prompt": prompt,
             "told": told,
             "pieces": _pieces(parts.tokens, count),

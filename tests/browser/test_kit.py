@@ -213,6 +213,21 @@ def test_a_group_of_buttons_is_one_stop_and_lets_go(kit):
     assert kinds.nth(1).get_attribute("aria-checked") == "true"
 
 
+def test_a_users_part_of_the_title_has_a_direction_of_its_own(kit):
+    """A prompt that begins right to left stands before our words, not around them."""
+    found = kit(title=[{"text": "سيارة red"}, " · ddim, 8 steps"])
+    assert found.js("document.querySelector('h2').textContent") == "سيارة red · ddim, 8 steps"
+    assert found.js("document.querySelector('.dl').ariaLabel") == "سيارة red · ddim, 8 steps"
+    boxes = """() => { const [text, ours] = document.querySelector("h2").childNodes;
+      const range = document.createRange();
+      range.selectNode(ours);
+      return [text.getBoundingClientRect().right, range.getBoundingClientRect().left]; }"""
+    right, left = found.js(boxes)
+    assert right <= left + 1
+    one = kit(title="سيارة · ours")
+    assert one.js("document.querySelector('h2 > bdi').textContent") == "سيارة · ours"
+
+
 def test_playing_goes_to_the_end_and_begins_again(kit, opened):
     found = kit()
     found.page.clock.install()

@@ -65,16 +65,24 @@ function half(bits) {
   return sign * (power ? 2 ** (power - 15) * (1 + rest / 1024) : 2 ** -14 * (rest / 1024));
 }
 
+// The parts of Python's title, ours as text, {text} of a user in a <bdi>; a bare string is a user's.
+function titled(title) {
+  const parts = typeof title === "string" ? [{ text: title }] : title;
+  const nodes = parts.map((part) => (typeof part === "string" ? part : bdi(part.text)));
+  return { nodes, name: parts.map((part) => part.text ?? part).join("") };
+}
+
 // ---- the frame of a view -----------------------------------------------------------------------
 // Builds header, body and footer in `el`; `keys` maps a key to what it does and `help` tells them.
 // Returns { root, body, destroy }. Key p: present mode; t: light or dark.
 function shell({ model, el, title, keys = {}, help = "" }) {
-  const root = make("section", { class: "dl", "aria-label": title, tabindex: "-1" });
+  const { nodes, name } = titled(title);
+  const root = make("section", { class: "dl", "aria-label": name, tabindex: "-1" });
   root.dataset.theme = themeAround();
   const present = make("button", { type: "button", class: "tool", "aria-pressed": "false" },
     "Present (p)");
   const theme = make("button", { type: "button", class: "tool" }, "Light / dark (t)");
-  const heading = make("h2", {}, bdi(title));
+  const heading = make("h2", {}, nodes);
   const body = make("div", { class: "body" });
   const about = make("p", { class: "help extra" }, help || "Keys: p present, t light or dark.");
   root.append(make("header", {}, heading, make("div", { class: "tools" }, theme, present)), body,
