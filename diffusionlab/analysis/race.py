@@ -179,9 +179,7 @@ def _pairs(
                 found[i, j] = _share(off, sizes[i][steps[i]])
                 found[j, i] = _share(off, sizes[j][steps[j]])
             if one_level:
-                other = ~np.isclose(
-                    levels[i], levels[j], rtol=SAME_LEVEL, atol=0
-                )  # ∞ is ∞
+                other = ~np.isclose(levels[i], levels[j], rtol=SAME_LEVEL, atol=0)  # ∞ is ∞
                 found[i, j, other] = found[j, i, other] = np.nan
     return np.split(found, ends, axis=2)
 
