@@ -79,6 +79,20 @@ def test_the_prompts_panel_says_words_pieces_and_what_was_cut():
     assert cards[3] == {"word": "scraper", "pieces": ["scra", "per"], "ids": [900, 901]}
 
 
+def test_a_byte_of_a_letter_says_that_it_is_one():
+    """س is two pieces that both show the letter; the joiner is three that show nothing."""
+    pieces = ("س", "س", "\u200d", "\u200d", "\u200d")
+    tokens = replace(
+        traces.tokens(), words=("س\u200d", "sky"), word_of=(None, *[0] * 5, None, *[None] * 5),
+        pieces=("<start>", *pieces, "<end>", *["<pad>"] * 5), dropped=0, dropped_words=(),
+    )  # fmt: skip
+    view = exhibit(traces.trace(tokens=tokens, attention={}))
+    wanted = ["س 1/2", "س 2/2", "U+200D 1/3", "U+200D 2/3", "U+200D 3/3"]
+    assert view.data["words"][0]["pieces"] == wanted
+    assert view.data["panels"][1]["rows"]["names"] == wanted
+    assert text(view.data["panels"][1]["said"][0]).startswith("“س 1/2” is now ")
+
+
 def test_the_rows_are_those_of_the_words():
     run = traces.trace()
     rows, hidden = panels(run)[1]["rows"], run.text_embedding.hidden[0]

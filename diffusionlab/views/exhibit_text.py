@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffusionlab.analysis.latents import numbers
+from diffusionlab.analysis.text import token_table
 from diffusionlab.trace import Tokens, Trace
 from diffusionlab.views.page import packed
 
@@ -29,11 +30,17 @@ def word_count(trace: Trace) -> int:
 def word_cards(trace: Trace) -> list[dict[str, Any]]:
     """Each word that is shown with its pieces and their numbers in the vocabulary."""
     tokens, cards = trace.tokens, []
+    names = _piece_names(tokens) if tokens else []
     for place in range(word_count(trace)):
         at = _positions(tokens, place)
-        pieces, ids = [shortened(tokens.pieces[i]) for i in at], [int(tokens.ids[i]) for i in at]
+        pieces, ids = [names[i] for i in at], [int(tokens.ids[i]) for i in at]
         cards.append({"word": shortened(tokens.words[place]), "pieces": pieces, "ids": ids})
     return cards
+
+
+def _piece_names(tokens: Tokens) -> list[str]:
+    """What each position's piece is called: a byte of a letter says which it is, of how many."""
+    return [shortened(row.visible) for row in token_table(tokens) if row.kept]
 
 
 def shortened(text: str, most: int = LONGEST) -> str:
@@ -112,10 +119,8 @@ def _rows(trace: Trace, count: int) -> list[tuple[int, str, int]]:
     tokens = trace.tokens
     if not word_count(trace) or len(tokens.pieces) != count:
         return [(i, f"row {i}", 0) for i in range(min(count, MOST_WORDS))]
-    words = range(word_count(trace))
-    return [
-        (i, shortened(tokens.pieces[i]), word) for word in words for i in _positions(tokens, word)
-    ]
+    words, names = range(word_count(trace)), _piece_names(tokens)
+    return [(i, names[i], word) for word in words for i in _positions(tokens, word)]
 
 
 def _limit(values: np.ndarray) -> float:
