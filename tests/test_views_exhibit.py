@@ -70,9 +70,8 @@ def test_five_panels_and_one_place_for_each_of_their_sentences():
 def test_the_prompts_panel_says_words_pieces_and_what_was_cut():
     panel = panels(traces.trace())[0]
     lead = text(panel["lead"])
-    assert "4 words typed" in lead
-    assert "5 pieces" in lead
-    assert "3 pieces more did not fit and were cut off: at night" in lead
+    assert lead.startswith("The model reads 4 words as 5 pieces; each has a number")
+    assert lead.endswith("3 pieces more did not fit and were cut off: at night")
     assert text(panel["said"][1]) == "“red” is piece number 736."
     assert text(panel["said"][3]) == "“scraper” is read as 2 pieces, numbers 900, 901."
     cards = exhibit(traces.trace()).data["words"]
@@ -255,6 +254,12 @@ def test_a_long_prompt_stops_at_twelve_words():
     run = traces.trace(tokens=tokens, attention={})
     assert len(panels(run)[0]["said"]) == 12
     assert "first 12 words" in text(panels(run)[0]["lead"])
+    lost = ("house", "with", "green", "trees", "and", "more")
+    cut = replace(run, tokens=replace(tokens, dropped=60, dropped_words=lost))
+    assert text(panels(cut)[0]["lead"]) == (
+        "The model reads 20 words as 20 pieces; each has a number in its vocabulary. 60 pieces "
+        "more did not fit and were cut off: house with green trees … The first 12 words are shown."
+    )
 
 
 def test_a_very_long_word_is_shown_by_its_beginning():

@@ -17,6 +17,7 @@ from diffusionlab.views.page import packed
 
 MOST_WORDS = 12  # shown one by one; a visitor does not stay for more
 LONGEST = 24  # characters of a word
+MOST_CUT = 4  # words that were cut off and are named
 FIRST_NUMBERS = 4  # of a row, spelled out
 CUT = 99  # percentile of |value| at which the colours end
 Sentence = list[str]
@@ -66,15 +67,22 @@ def _prompt_lead(tokens: Tokens | None) -> list[Sentence]:
     if not tokens.words:
         return [[f"Nothing was typed. {len(tokens.ids)} positions are read all the same."]]
     words, pieces = _counted(len(tokens.words), "word"), _counted(tokens.kept, "piece")
-    each = "has a number" if tokens.kept == 1 else "each has a number"
-    lead = [[f"{words} typed. The model reads {pieces}; {each} in its vocabulary."]]
+    each = "it has" if tokens.kept == 1 else "each has"
+    lead = [[f"The model reads {words} as {pieces}; {each} a number in its vocabulary."]]
     if tokens.dropped:
-        parts = [part for word in tokens.dropped_words[:4] for part in (" ", shortened(word))]
-        cut = f"{_counted(tokens.dropped, 'piece')} more did not fit and were cut off:"
-        lead.append([cut + parts[0], *parts[1:]] if parts else [cut.rstrip(":") + "."])
-    elif len(tokens.words) > MOST_WORDS:
+        lead.append(_cut_said(tokens))
+    if len(tokens.words) > MOST_WORDS:
         lead.append([f"The first {MOST_WORDS} words are shown."])
     return lead
+
+
+def _cut_said(tokens: Tokens) -> Sentence:
+    """How many pieces never reached the model, and the first of their words."""
+    were = "was" if tokens.dropped == 1 else "were"
+    cut = f"{_counted(tokens.dropped, 'piece')} more did not fit and {were} cut off"
+    named = [part for word in tokens.dropped_words[:MOST_CUT] for part in (" ", shortened(word))]
+    more = [" …"] if len(tokens.dropped_words) > MOST_CUT else []
+    return [f"{cut}: ", *named[1:], *more] if named else [f"{cut}."]
 
 
 def _card_said(card: dict[str, Any]) -> Sentence:
