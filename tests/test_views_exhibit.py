@@ -108,6 +108,13 @@ def test_each_step_says_its_own_mixture_and_its_network_calls():
     for step, said in zip(run.steps, panels(run)[2]["said"], strict=True):
         numbers = [float(n) for n in re.findall(r"\d+\.\d\d", text(said))]
         assert numbers == pytest.approx([step.level.alpha, step.level.sigma], abs=5.1e-3)
+        call = step.predictions[0]
+        mixed = numbers[0] * call.x0 + numbers[1] * call.eps
+        np.testing.assert_allclose(
+            mixed, step.latent, atol=6e-3 * np.abs([call.x0, call.eps]).sum(0).max()
+        )
+        assert "what the network believes + " in text(said)
+        assert "what it takes for noise. " in text(said)
         calls = "once" if step.index == 0 else f"{step.index + 1} times"
         assert text(said).endswith(f"asked {calls}.")
 
@@ -305,6 +312,14 @@ def test_a_trace_of_stable_diffusions_size_keeps_the_bound(capsys):
 def test_bad_options_are_refused(options, told):
     with pytest.raises(InputError, match=told):
         exhibit(traces.trace(), **options)
+
+
+def test_what_decode_makes_is_looked_at():
+    run = replace(traces.trace(), frames=())
+    with pytest.raises(
+        InputError, match=r"(?s)decode\(latent\) gave array.*; a PIL image is needed"
+    ):
+        exhibit(run, decode=lambda latent: latent)
 
 
 def test_what_is_no_run_is_refused():
