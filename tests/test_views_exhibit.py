@@ -67,6 +67,15 @@ def test_five_panels_and_one_place_for_each_of_their_sentences():
     assert view.live == {"place": 0, "word": view.data["panels"][2]["attention"]["best"]}
 
 
+def test_the_title_keeps_the_prompt_apart_from_our_words():
+    view = exhibit(traces.trace(1, prompt="سيارة"))
+    assert view.data["title"] == [
+        {"text": "سيارة"}, " · ", {"text": "ddim"}, ", 1 step, guidance 4, seed 7",
+    ]  # fmt: skip
+    assert view.title == "سيارة · ddim, 1 step, guidance 4, seed 7"
+    assert "ddim, 1 step, guidance" in view.alt
+
+
 def test_the_prompts_panel_says_words_pieces_and_what_was_cut():
     panel = panels(traces.trace())[0]
     lead = text(panel["lead"])
