@@ -149,6 +149,16 @@ def test_without_loop_it_ends_at_the_picture(opened):
     assert panel(view) == 5
 
 
+@pytest.mark.parametrize("host", HOSTS[1:])
+def test_in_a_notebook_nothing_begins_unasked(opened, host):
+    view = opened(exhibit(traces.trace(), seconds=0.2, idle=0.2), host, clock=True)
+    view.page.clock.run_for(60_000)
+    assert (playing(view), panel(view)) == (False, 1)
+    assert view.frame.locator(".ex-status").inner_text() == "Paused."
+    view.press(" ")
+    assert playing(view)
+
+
 def test_a_touch_pauses_and_rest_lets_it_go_on(opened):
     """With the page's clock in our hand: what is started from here on waits for us."""
     view = opened(exhibit(traces.trace(), seconds=10, idle=30))
@@ -236,6 +246,19 @@ def fits(view, width: int, height: int) -> None:
         assert box["y"] >= 0
         assert box["x"] + box["width"] <= width + 1
         assert box["y"] + box["height"] <= height + 1
+
+
+def test_on_a_phone_the_scale_stands_below_its_question(opened):
+    view = opened(exhibit(traces.trace(), **CALM), width=390, height=844)
+    view.press("3")
+    names = (".ex-main", "figure:nth-of-type(3)", ".ex-ask", ".ex-words .chooser", ".ex-scale")
+    tops = [view.frame.locator(f".ex-denoising {name}").bounding_box()["y"] for name in names]
+    assert tops == sorted(tops)
+
+
+def test_the_prompt_alone_has_a_direction_of_its_own(opened):
+    view = opened(exhibit(traces.trace(prompt="سيارة حمراء in the city"), **CALM))
+    assert view.frame.locator("h2 bdi").all_inner_texts() == ["سيارة حمراء in the city", "ddim"]
 
 
 def test_an_address_that_ends_in_present_opens_without_tools(opened):

@@ -11,7 +11,7 @@ function render({ model, el }) {
   const go = (place) => put(model, "place", inside(place, story.count));
   const turn = (panel) => go(story.first[inside(panel, 5)]);
   const word = (index) => put(model, "word", index);
-  const clock = playing({ data, story, at, go, alone: Boolean(model.standalone) });
+  const clock = playing({ data, story, at, go, alone: alone(model) });
   const sliding = (event) => event.target?.matches?.("input[type=range]");
   const keys = {
     ArrowRight: (e) => (sliding(e) ? go(at() + 1) : turn(story.panel(at()) + 1)),
@@ -68,6 +68,12 @@ function render({ model, el }) {
   return () => { quiet(); still(); clock.destroy(); voice.destroy(); frame.destroy(); };
 }
 
+// Whether the view is the whole window's, as on a museum's screen, and not one of a notebook's frames.
+function alone(model) {
+  const first = globalThis.top === globalThis || globalThis.location?.hash === "#present";
+  return Boolean(model.standalone) && first;
+}
+
 // The places of five panels in one row: `first[i]` is the first place of panel i.
 function chapters(counts) {
   const first = counts.map((_, i) => counts.slice(0, i).reduce((a, b) => a + b, 0));
@@ -77,7 +83,7 @@ function chapters(counts) {
 
 // ---- playing by itself -------------------------------------------------------------------------
 // A touch pauses for `idle` seconds, the button for ten times as long; where the reader asked for
-// less motion, and in a live notebook, nothing starts by itself.
+// less motion, and in a notebook, nothing starts by itself.
 function playing({ data, story, at, go, alone }) {
   const unasked = alone && !REDUCED;
   let beat = 0, rest = 0, held = false;
@@ -265,7 +271,7 @@ function denoisingPanel(given) {
 function lights(data, panel) {
   const seen = panel.attention;
   if (seen.missing) return null;
-  const lit = fitted(panel.x0, { label: "" }), scale = make("div", {});
+  const lit = fitted(panel.x0, { label: "" }), scale = make("div", { class: "ex-scale" });
   const { values, shape: [, steps, tall, wide] } = unpack(seen.maps);
   const percent = (share) => (typeof share === "number" ? `${told(100 * share)}\u00a0%` : share);
   const grey = [[0, 0, 0], [255, 255, 255]], black = [[0, 0, 0], [0, 0, 0]];
