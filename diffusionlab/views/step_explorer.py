@@ -14,7 +14,7 @@ from diffusionlab.trace import Trace, statistics, step_caption
 from diffusionlab.views.attention_data import attention_data
 from diffusionlab.views.dial_data import dial_data, difference_data
 from diffusionlab.views.equation import call_facts, check_facts
-from diffusionlab.views.facts import settings_facts, step_facts
+from diffusionlab.views.facts import cut_of, settings_facts, step_facts
 from diffusionlab.views.reels import SIZE, decoded, latent_image, reel
 from diffusionlab.views.view import View
 
@@ -189,13 +189,13 @@ def _counted(steps: int) -> str:
     return f"{steps} step{'s' * (steps != 1)}"
 
 
-def _note(trace: Trace, indexes: Sequence[int]) -> str:
-    """What is not there: steps that were not made, or are not shown."""
+def _note(trace: Trace, indexes: Sequence[int]) -> list[Any]:
+    """What is not there: steps that were not made, or are not shown; words that were cut off."""
     done, asked = len(trace.steps), trace.settings.num_steps
     told = [f"The run was stopped after {done} of {_counted(asked)}."] if done < asked else []
     if len(indexes) < done:
         told.append(f"{len(indexes)} of {done} steps are shown.")
-    return " ".join(told)
+    return [" ".join(told), " " * bool(told), *cut_of(trace)]
 
 
 def _alt(trace: Trace, made: str, attention: dict[str, Any]) -> str:
