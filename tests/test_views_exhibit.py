@@ -87,6 +87,16 @@ def test_the_prompts_panel_says_words_pieces_and_what_was_cut():
     assert cards[3] == {"word": "scraper", "pieces": ["scra", "per"], "ids": [900, 901]}
 
 
+def test_the_notices_of_the_prompt_are_told_and_the_cut_once():
+    told = ("5 kept, 3 dropped", "toyland was never shown: 'front'")
+    run = traces.trace(tokens=replace(traces.tokens(), notices=told))
+    kept = replace(run.settings, notices=("the model says so",))
+    assert panels(replace(run, settings=kept))[0]["notices"] == [told[1], "the model says so"]
+    whole = replace(run.tokens, dropped=0, dropped_words=(), notices=told[1:])
+    assert panels(replace(run, tokens=whole))[0]["notices"] == [told[1]]
+    assert panels(replace(run, tokens=None, settings=kept))[0]["notices"] == ["the model says so"]
+
+
 def test_a_byte_of_a_letter_says_that_it_is_one():
     """س is two pieces that both show the letter; the joiner is three that show nothing."""
     pieces = ("س", "س", "\u200d", "\u200d", "\u200d")

@@ -13,11 +13,13 @@ import numpy as np
 from diffusionlab.analysis.latents import numbers
 from diffusionlab.analysis.text import token_table
 from diffusionlab.trace import Tokens, Trace
+from diffusionlab.views.facts import notices_of
 from diffusionlab.views.page import packed
 
 MOST_WORDS = 12  # shown one by one; a visitor does not stay for more
 LONGEST = 24  # characters of a word
 MOST_CUT = 4  # words that were cut off and are named
+NOTICE = 160  # characters of one
 FIRST_NUMBERS = 4  # of a row, spelled out
 CUT = 99  # percentile of |value| at which the colours end
 Sentence = list[str]
@@ -58,7 +60,14 @@ def prompt_panel(trace: Trace) -> dict[str, Any]:
     """What the words became: pieces with numbers; what was cut off."""
     tokens, cards = trace.tokens, word_cards(trace)
     said = [[_card_said(card)] for card in cards] or [[["The next panels show the run."]]]
-    return {"name": "Prompt", "lead": _prompt_lead(tokens), "said": said}
+    lead = _prompt_lead(tokens)
+    return {"name": "Prompt", "lead": lead, "said": said, "notices": _notices(trace)}
+
+
+def _notices(trace: Trace) -> list[str]:
+    """What was told of the run, but for the cut: it stands first, and the lead says it."""
+    told = trace.tokens is not None and trace.tokens.dropped > 0 and trace.tokens.notices
+    return [shortened(text, NOTICE) for text in notices_of(trace)[1 if told else 0 :]]
 
 
 def _prompt_lead(tokens: Tokens | None) -> list[Sentence]:

@@ -99,6 +99,24 @@ def test_keys_turn_panels_and_steps(opened, host):
     assert said(view) == "“sky” is piece number 2390."
 
 
+def test_in_present_mode_a_presenters_remote_turns_the_panels(opened):
+    view = opened(exhibit(traces.trace(), **CALM))
+    view.press("p")
+    for key, wanted in [("PageDown", 2), ("PageDown", 3), ("PageUp", 2)]:
+        view.press(key)
+        assert panel(view) == wanted
+
+
+def test_after_a_press_by_mouse_the_arrows_turn_the_panels(opened):
+    view = opened(exhibit(traces.trace(), **CALM))
+    view.frame.get_by_role("radio", name="3 Denoising").click()
+    view.frame.locator(".ex-denoising .ex-words .choice").nth(1).click()
+    view.press("ArrowUp")
+    assert said(view).startswith("Step 1 of 4")
+    view.press("ArrowRight")
+    assert panel(view) == 4
+
+
 def test_mouse_and_words_reach_everything(opened):
     made = exhibit(traces.trace(), **CALM)
     view = opened(made)

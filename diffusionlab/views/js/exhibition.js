@@ -12,12 +12,14 @@ function render({ model, el }) {
   const turn = (panel) => go(story.first[inside(panel, 5)]);
   const word = (index) => put(model, "word", index);
   const clock = playing({ data, story, at, go, alone: alone(model) });
+  const paged = (by) => (frame.root.classList.contains("present") // as presenter remotes send them
+    ? turn(story.panel(at()) + by) : go(at() - 5 * by));
   const sliding = (event) => event.target?.matches?.("input[type=range]");
   const keys = {
     ArrowRight: (e) => (sliding(e) ? go(at() + 1) : turn(story.panel(at()) + 1)),
     ArrowLeft: (e) => (sliding(e) ? go(at() - 1) : turn(story.panel(at()) - 1)),
     ArrowUp: () => go(at() + 1), ArrowDown: () => go(at() - 1),
-    PageUp: () => go(at() + 5), PageDown: () => go(at() - 5),
+    PageUp: () => paged(-1), PageDown: () => paged(1),
     Home: () => go(0), End: () => go(story.count - 1), " ": () => clock.toggle(),
   };
   for (let i = 0; i < 5; i++) keys[i + 1] = () => turn(i);
@@ -210,7 +212,8 @@ function promptPanel(given) {
   const typed = make("p", { class: "ex-typed" }, "“", bdi(data.prompt), "”");
   const size = Math.min(Math.max(20 / Math.sqrt(data.prompt.length + 1), 1.3), 3.2);
   typed.style.setProperty("--size", size.toFixed(2)); // long prompts in smaller type
-  const { el, say } = panelOf(given, "ex-prompt", [typed, cards.el]);
+  const notices = panel.notices.map((text) => make("p", { class: "quiet extra" }, bdi(text)));
+  const { el, say } = panelOf(given, "ex-prompt", [typed, cards.el], notices);
   return { el, show: (at) => { say(at); cards.show(data.words.length ? at : -1); } };
 
   function card(word) {
