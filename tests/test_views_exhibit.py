@@ -132,8 +132,7 @@ def test_each_step_says_its_own_mixture_and_its_network_calls():
         np.testing.assert_allclose(
             mixed, step.latent, atol=6e-3 * np.abs([call.x0, call.eps]).sum(0).max()
         )
-        assert "what the network believes + " in text(said)
-        assert "what it takes for noise. " in text(said)
+        assert "the network takes the latent for" in text(said)
         calls = "once" if step.index == 0 else f"{step.index + 1} times"
         assert text(said).endswith(f"asked {calls}.")
 

@@ -114,10 +114,9 @@ def _step_said(trace: Trace, index: int) -> str:
     level = trace.steps[index].level
     calls = sum(step.network_calls for step in trace.steps[: index + 1])
     asked = "once" if calls == 1 else f"{calls} times"
-    belief = f"{level.alpha:.2f}\u00a0× what the network believes"  # x_t, by its x0-hat and eps-hat
-    noise = f"{level.sigma:.2f}\u00a0× what it takes for noise"
-    step = f"Step {index} of {len(trace.steps) - 1}"
-    return f"{step}: the latent is {belief} + {noise}. The network has been asked {asked}."
+    mixed = f"{level.alpha:.2f}\u00a0×\u00a0picture + {level.sigma:.2f}\u00a0×\u00a0noise"
+    step = f"Step {index} of {len(trace.steps) - 1}"  # x_t, as x0-hat and eps-hat have it
+    return f"{step}: the network takes the latent for {mixed}. It has been asked {asked}."
 
 
 # ---- where words were looked up ---------------------------------------------------------------

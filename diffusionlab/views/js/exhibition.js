@@ -210,7 +210,7 @@ function promptPanel(given) {
   const items = data.words.map(card);
   const cards = chooser({ label: "words of the prompt", chosen: pick, items });
   const typed = make("p", { class: "ex-typed" }, "“", bdi(data.prompt), "”");
-  const size = Math.min(Math.max(20 / Math.sqrt(data.prompt.length + 1), 1.3), 3.2);
+  const size = Math.min(Math.max(20 / Math.sqrt(data.prompt.length + 1), 1), 3.2);
   typed.style.setProperty("--size", size.toFixed(2)); // long prompts in smaller type
   const notices = panel.notices.map((text) => make("p", { class: "quiet extra" }, bdi(text)));
   const { el, say } = panelOf(given, "ex-prompt", [typed, cards.el], notices);
