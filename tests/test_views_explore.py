@@ -265,7 +265,7 @@ def test_a_run_that_was_stopped():
     assert view.data["reels"]["end"]["sources"] == [None]
     told = "the run was stopped after 2 of 5 steps"
     assert told in view.data["reels"]["end"]["alts"][0]
-    assert told in view.data["note"].lower()
+    assert told in view.data["note"][0].lower()
     assert len(view.pictures()) == 2
     assert "html" in view.page
 
@@ -343,7 +343,7 @@ def test_every_second_step():
     data = explore(traces.trace(num_steps=8), every=3)
     assert [step["index"] for step in data.data["steps"]] == [0, 3, 6, 7]
     assert data.limits == {"step": (0, 3)}
-    assert data.data["note"] == "4 of 8 steps are shown."
+    assert data.data["note"][0] == "4 of 8 steps are shown."
     assert {len(data.data[name]) for name in ("calls", "steps")} == {4}
     assert data.data["attention"]["choices"][0]["maps"]["shape"][1] == 4
 

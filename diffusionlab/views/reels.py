@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 
+from diffusionlab.analysis.latents import numbers
 from diffusionlab.errors import InputError, NumericsError, shown
 from diffusionlab.images import Preview, enlarge, to_image, to_rgb
 
@@ -55,6 +56,18 @@ def source_of(image: Any, width: int, sharp: bool) -> str:
     how = {"lossless": True, "quality": 50, "method": 2} if sharp else {"quality": QUALITY}
     small.save(buffer, "WEBP", **how)  # lossless, these are effort: 5 % more bytes, 8 times faster
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def decoded(decode: Callable[[Any], Any], latent: Any) -> Any:
+    """What `decode` makes of a latent; None where there is none, or where it is not finite."""
+    if latent is None or not np.isfinite(numbers(latent)).all():
+        return None
+    image = decode(latent)
+    if not hasattr(image, "getbands"):
+        raise InputError(
+            f"decode(latent) gave {shown(image)}; a PIL image is needed, as stages.decode makes one"
+        )
+    return image
 
 
 def latent_image(latent: Any, preview: Preview | None) -> Any:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import traces
 from hosts import HOSTS
 from looking import ROOM, Page, rest, serious
-from views_cases import CASES, HARMLESS
+from test_text import layers
+from views_cases import CASES, HARMLESS, solved
+
+from diffusionlab import views
+from diffusionlab.trace import TextEmbedding, Tokens, Trace
 
 SIZES = {"phone": (390, 844), "projector": (1024, 768), "wall": (1920, 1080)}
 SMALLEST = {False: 12, True: 16}  # pixels of type: on a page or a phone, and in present mode
@@ -45,6 +52,94 @@ def test_a_view_fits_into_every_window(opened, name, text):
             rest(found)
             keep(found, f"{name}-{text[:5]}-{'present-' * present}{size}")
             told[size, present] = too_tight(found.js(ROOM), present)
+        found.press("p")
+    assert {where: what for where, what in told.items() if what} == {}
+
+
+# ---- a real prompt -----------------------------------------------------------------------------
+def tokens_of_many(count: int, context: int = 77) -> Tokens:
+    """So many words, every fifth of them in two pieces; as much as the model reads, the rest cut."""
+    kinds = [
+        "watercolour",
+        "of",
+        "seventeen",
+        "lighthouses",
+        "beside",
+        "a",
+        "long",
+        "red",
+        "boat",
+        "at",
+        "night",
+    ]
+    words = [kinds[i % len(kinds)] for i in range(count)]
+    parts = [[w[:5], w[5:]] if i % 5 == 0 and w[5:] else [w] for i, w in enumerate(words)]
+    owners = [i for i, pieces in enumerate(parts) for _ in pieces]
+    pieces = [piece for some in parts for piece in some]
+    kept = min(len(pieces), context - 2)
+    seen, pads = owners[kept - 1] + 1, context - 2 - kept
+    return Tokens(
+        prompt=" ".join(words), ids=tuple(range(context)),
+        pieces=("<start>", *pieces[:kept], "<end>", *["<pad>"] * pads), words=tuple(words[:seen]),
+        word_of=(None, *owners[:kept], None, *[None] * pads),
+        kinds=("start", *["word"] * kept, "end", *["pad"] * pads), kept=kept,
+        dropped=len(pieces) - kept, dropped_words=tuple(words[seen:]),
+    )  # fmt: skip
+
+
+def wordy(count: int, run: Trace | None = None) -> Trace:
+    """A run of a prompt of so many words, its maps and its text embedding as large as they are."""
+    run, words = run or traces.trace(), tokens_of_many(count)
+    random = np.random.default_rng(2)
+    maps = random.random((run.network_calls, 8, 8, len(words.ids))).astype(np.float32)
+    rows = random.normal(size=(len(words.ids), 8)).astype(np.float32)
+    settings = replace(run.settings, prompt=words.prompt)
+    return replace(
+        run, settings=settings, tokens=words,
+        text_embedding=TextEmbedding(hidden=(rows,), tokens=words),
+        attention={"mid_block.attn2.probabilities": maps / maps.sum(axis=-1, keepdims=True)},
+    )  # fmt: skip
+
+
+REAL = {
+    "explore, 11 words": lambda: views.explore(wordy(11)),
+    "explore, 60 words": lambda: views.explore(wordy(60)),
+    "explore, a cut": lambda: views.explore(wordy(90)),
+    "explore, two calls": lambda: views.explore(wordy(11, solved("heun"))),
+    "explore_text, 11 words": lambda: views.explore_text(wordy(11)),
+    "explore_text, 22 words": lambda: views.explore_text(wordy(22)),
+    "explore_text, 60 words": lambda: views.explore_text(wordy(60)),
+    "explore_text, layers": lambda: views.explore_text(layers()),
+}
+# Shown in present mode: what stands lower than the window, and what the player lies on.
+UNDER = """
+() => {
+  const root = document.querySelector(".dl"), box = (el) => el.getBoundingClientRect();
+  const seen = (kinds) => [...root.querySelectorAll(kinds)].filter((el) => el.checkVisibility());
+  const player = box(root.querySelector(".player"));
+  const kinds = ".equation, .pictures .glass, .words, .map .plane, .prompt, .pieces, .strip, .lost";
+  return seen(kinds).filter((el) => {
+    const { top, bottom } = box(el);
+    return bottom > innerHeight + 1 || (bottom > player.top + 1 && top < player.bottom - 1);
+  }).map((el) => el.tagName + "." + el.className + " to " + Math.round(box(el).bottom) + " of "
+    + innerHeight + ", player from " + Math.round(player.top));
+}
+"""
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_prompts_fit_in_present_mode(opened, name):
+    found, told = opened(REAL[name]()), {}
+    found.press("ArrowRight")
+    sizes = SIZES | ({"sideways": (844, 390)} if name.startswith("explore,") else {})
+    for mode in ("page", "present"):
+        for size, (width, height) in sizes.items():
+            found.page.set_viewport_size({"width": width, "height": height})
+            rest(found)
+            keep(found, f"{name.replace(', ', '-').replace(' ', '-')}-{mode}-{size}")
+            told[size, mode] = too_tight(found.js(ROOM), mode == "present" and width >= 1024)
+            if mode == "present" and (width > 400 or name.startswith("explore,")):
+                told[size, mode] += found.js(UNDER)
         found.press("p")
     assert {where: what for where, what in told.items() if what} == {}
 

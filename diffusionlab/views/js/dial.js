@@ -16,7 +16,7 @@ function dial({ model, data, at }) {
   });
   const value = make("output", { class: "count" });
   const stops = [...new Set([0, 1, data.own])].filter((g) => typeof g === "number")
-    .map((g) => make("button", { type: "button", onclick: () => put(model, "guidance", g) },
+    .map((g) => make("button", { type: "button", onclick: (event) => { put(model, "guidance", g); handBack(event); } },
       g === data.own ? `${told(g)}, the run's` : told(g)));
   const el = make("div", { class: "dial" }, make("span", {}, "guidance"), slider, value, ...stops);
 
