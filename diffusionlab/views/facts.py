@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusionlab.analysis.text import TokenRow
 from diffusionlab.errors import InputError
 from diffusionlab.plan import Step, Update
 from diffusionlab.schedule import NoiseLevel
@@ -70,14 +69,6 @@ def settings_facts(trace: Trace) -> dict[str, Any]:
         "done": len(trace.steps),
         "network_calls": trace.network_calls,
     }
-
-
-def piece_name(row: TokenRow) -> str:
-    """A piece as it can be seen: invisible characters by their code points, bytes counted."""
-    text = " ".join(row.piece.split())
-    if not any(letter.isprintable() for letter in text):
-        text = " ".join(f"U+{ord(letter):04X}" for letter in row.piece) or "␣"
-    return f"{text} {row.byte[0]}/{row.byte[1]}" if row.byte else text
 
 
 def notices_of(trace: Trace) -> list[str]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from diffusionlab.analysis.latents import numbers
 from diffusionlab.errors import InputError, shown
 from diffusionlab.images import blank, spread
 from diffusionlab.plan import Step
@@ -17,7 +16,7 @@ from diffusionlab.views.attention_data import attention_data
 from diffusionlab.views.dial_data import dial_data, difference_data
 from diffusionlab.views.equation import call_facts, check_facts
 from diffusionlab.views.facts import cut_of, settings_facts, step_facts
-from diffusionlab.views.reels import SIZE, latent_image, reel
+from diffusionlab.views.reels import SIZE, decoded, latent_image, reel
 from diffusionlab.views.view import View
 
 SIZES = (32, 1024)  # pixels of a picture's width
@@ -111,18 +110,7 @@ def _beliefs(
     found = [_first(trace.steps[i], "x0") for i in indexes]
     if decode is None:
         return [_preview(trace, x0) for x0 in found], _how(trace)
-    return [_decoded(decode, x0) for x0 in found], "decoded"
-
-
-def _decoded(decode: Callable[[Any], Any], x0: Any) -> Any:
-    if x0 is None or not np.isfinite(numbers(x0)).all():
-        return None
-    image = decode(x0)
-    if not hasattr(image, "getbands"):
-        raise InputError(
-            f"decode(latent) gave {shown(image)}; a PIL image is needed, as stages.decode makes one"
-        )
-    return image
+    return [decoded(decode, x0) for x0 in found], "decoded"
 
 
 def _first(step: Step, reading: str) -> Any:
