@@ -67,16 +67,48 @@ def test_five_panels_and_one_place_for_each_of_their_sentences():
     assert view.live == {"place": 0, "word": view.data["panels"][2]["attention"]["best"]}
 
 
+def test_the_title_keeps_the_prompt_apart_from_our_words():
+    view = exhibit(traces.trace(1, prompt="سيارة"))
+    assert view.data["title"] == [
+        {"text": "سيارة"}, " · ", {"text": "ddim"}, ", 1 step, guidance 4, seed 7",
+    ]  # fmt: skip
+    assert view.title == "سيارة · ddim, 1 step, guidance 4, seed 7"
+    assert "ddim, 1 step, guidance" in view.alt
+
+
 def test_the_prompts_panel_says_words_pieces_and_what_was_cut():
     panel = panels(traces.trace())[0]
     lead = text(panel["lead"])
-    assert "4 words typed" in lead
-    assert "5 pieces" in lead
-    assert "3 pieces more did not fit and were cut off: at night" in lead
+    assert lead.startswith("The model reads 4 words as 5 pieces; each has a number")
+    assert lead.endswith("3 pieces more did not fit and were cut off: at night")
     assert text(panel["said"][1]) == "“red” is piece number 736."
     assert text(panel["said"][3]) == "“scraper” is read as 2 pieces, numbers 900, 901."
     cards = exhibit(traces.trace()).data["words"]
     assert cards[3] == {"word": "scraper", "pieces": ["scra", "per"], "ids": [900, 901]}
+
+
+def test_the_notices_of_the_prompt_are_told_and_the_cut_once():
+    told = ("5 kept, 3 dropped", "toyland was never shown: 'front'")
+    run = traces.trace(tokens=replace(traces.tokens(), notices=told))
+    kept = replace(run.settings, notices=("the model says so",))
+    assert panels(replace(run, settings=kept))[0]["notices"] == [told[1], "the model says so"]
+    whole = replace(run.tokens, dropped=0, dropped_words=(), notices=told[1:])
+    assert panels(replace(run, tokens=whole))[0]["notices"] == [told[1]]
+    assert panels(replace(run, tokens=None, settings=kept))[0]["notices"] == ["the model says so"]
+
+
+def test_a_byte_of_a_letter_says_that_it_is_one():
+    """س is two pieces that both show the letter; the joiner is three that show nothing."""
+    pieces = ("س", "س", "\u200d", "\u200d", "\u200d")
+    tokens = replace(
+        traces.tokens(), words=("س\u200d", "sky"), word_of=(None, *[0] * 5, None, *[None] * 5),
+        pieces=("<start>", *pieces, "<end>", *["<pad>"] * 5), dropped=0, dropped_words=(),
+    )  # fmt: skip
+    view = exhibit(traces.trace(tokens=tokens, attention={}))
+    wanted = ["س 1/2", "س 2/2", "U+200D 1/3", "U+200D 2/3", "U+200D 3/3"]
+    assert view.data["words"][0]["pieces"] == wanted
+    assert view.data["panels"][1]["rows"]["names"] == wanted
+    assert text(view.data["panels"][1]["said"][0]).startswith("“س 1/2” is now ")
 
 
 def test_the_rows_are_those_of_the_words():
@@ -95,6 +127,12 @@ def test_each_step_says_its_own_mixture_and_its_network_calls():
     for step, said in zip(run.steps, panels(run)[2]["said"], strict=True):
         numbers = [float(n) for n in re.findall(r"\d+\.\d\d", text(said))]
         assert numbers == pytest.approx([step.level.alpha, step.level.sigma], abs=5.1e-3)
+        call = step.predictions[0]
+        mixed = numbers[0] * call.x0 + numbers[1] * call.eps
+        np.testing.assert_allclose(
+            mixed, step.latent, atol=6e-3 * np.abs([call.x0, call.eps]).sum(0).max()
+        )
+        assert "the network takes the latent for" in text(said)
         calls = "once" if step.index == 0 else f"{step.index + 1} times"
         assert text(said).endswith(f"asked {calls}.")
 
@@ -241,6 +279,12 @@ def test_a_long_prompt_stops_at_twelve_words():
     run = traces.trace(tokens=tokens, attention={})
     assert len(panels(run)[0]["said"]) == 12
     assert "first 12 words" in text(panels(run)[0]["lead"])
+    lost = ("house", "with", "green", "trees", "and", "more")
+    cut = replace(run, tokens=replace(tokens, dropped=60, dropped_words=lost))
+    assert text(panels(cut)[0]["lead"]) == (
+        "The model reads 20 words as 20 pieces; each has a number in its vocabulary. 60 pieces "
+        "more did not fit and were cut off: house with green trees … The first 12 words are shown."
+    )
 
 
 def test_a_very_long_word_is_shown_by_its_beginning():
@@ -286,6 +330,14 @@ def test_a_trace_of_stable_diffusions_size_keeps_the_bound(capsys):
 def test_bad_options_are_refused(options, told):
     with pytest.raises(InputError, match=told):
         exhibit(traces.trace(), **options)
+
+
+def test_what_decode_makes_is_looked_at():
+    run = replace(traces.trace(), frames=())
+    with pytest.raises(
+        InputError, match=r"(?s)decode\(latent\) gave array.*; a PIL image is needed"
+    ):
+        exhibit(run, decode=lambda latent: latent)
 
 
 def test_what_is_no_run_is_refused():

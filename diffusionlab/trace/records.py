@@ -58,8 +58,8 @@ class Settings(Shown):
     @property
     def summary(self) -> str:
         """One line without the prompt: sampler, steps, guidance, seed."""
-        how = f"{self.sampler_text}, {self.num_steps} steps, guidance {self.guidance}"
-        return f"{how}, seed {self.seed}"
+        steps = f"{self.num_steps} step{'s' * (self.num_steps != 1)}"
+        return f"{self.sampler_text}, {steps}, guidance {self.guidance}, seed {self.seed}"
 
     def __repr__(self) -> str:
         return lines(

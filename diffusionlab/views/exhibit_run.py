@@ -14,13 +14,13 @@ from diffusionlab.errors import InputError
 from diffusionlab.images import enlarge
 from diffusionlab.trace import Trace
 from diffusionlab.trace.words import word_names
+from diffusionlab.views.attention_data import pooled
 from diffusionlab.views.exhibit_text import shortened, word_count
 from diffusionlab.views.page import packed, plain
-from diffusionlab.views.reels import latent_image, reel
+from diffusionlab.views.reels import decoded, latent_image, reel
 
 LARGE = 768  # pixels of the width of the final picture, at most
-MOST_CELLS = 32  # of a map's side
-CLEAR = 255  # in the bytes of a map: not finite
+CLEAR = 255  # in the bytes of a map: not finite, so that 254 is the largest value
 DECODED, NOT_RECORDED = "decoded", "not recorded"
 Decode = Callable[[Any], Any]
 
@@ -60,7 +60,7 @@ def _believed(trace: Trace, decode: Decode | None) -> tuple[tuple[Any, ...], str
         return (None,) * len(steps), NOT_RECORDED
     x0s = [numbers(step.predictions[0].x0).astype(np.float32) for step in steps]
     if decode is not None:
-        return tuple(decode(x) if np.isfinite(x).all() else None for x in x0s), DECODED
+        return tuple(decoded(decode, x) for x in x0s), DECODED
     return tuple(latent_image(x, trace.preview) for x in x0s), _preview_told(trace)
 
 
@@ -84,7 +84,7 @@ def denoising_panel(trace: Trace, seen: Seen, size: int) -> dict[str, Any]:
             _alts(trace, "x0-hat", seen.how, seen.beliefs),
             size,
         ),
-        "attention": attention_data(trace),
+        "attention": lookups(trace),
     }
 
 
@@ -114,13 +114,13 @@ def _step_said(trace: Trace, index: int) -> str:
     level = trace.steps[index].level
     calls = sum(step.network_calls for step in trace.steps[: index + 1])
     asked = "once" if calls == 1 else f"{calls} times"
-    parts = f"{level.alpha:.2f}\u00a0×\u00a0picture + {level.sigma:.2f}\u00a0×\u00a0noise"
-    step = f"Step {index} of {len(trace.steps) - 1}"
-    return f"{step}: the latent is {parts}. The network has been asked {asked}."
+    mixed = f"{level.alpha:.2f}\u00a0×\u00a0picture + {level.sigma:.2f}\u00a0×\u00a0noise"
+    step = f"Step {index} of {len(trace.steps) - 1}"  # x_t, as x0-hat and eps-hat have it
+    return f"{step}: the network takes the latent for {mixed}. It has been asked {asked}."
 
 
 # ---- where words were looked up ---------------------------------------------------------------
-def attention_data(trace: Trace) -> dict[str, Any]:
+def lookups(trace: Trace) -> dict[str, Any]:
     """Maps of the shown words as bytes: 254 is each word's largest value over the whole run.
 
     `peaks` (words, steps) are the largest shares of a place's attention; `best` is the word whose
@@ -135,7 +135,7 @@ def attention_data(trace: Trace) -> dict[str, Any]:
         found = attention_maps(trace, names, by="step")
     except InputError as error:
         return {"missing": f"The attention cannot be shown: {error}"}
-    maps = _at_most(found.maps, MOST_CELLS)  # (words, steps, h, w)
+    maps = pooled(found.maps)  # (words, steps, h, w)
     with np.errstate(all="ignore"):
         peaks = maps.max(axis=(2, 3))  # NaN stays NaN
         tops = np.nan_to_num(np.nanmax(np.where(np.isfinite(maps), maps, 0), axis=(1, 2, 3))) + 0.0
@@ -150,16 +150,6 @@ def attention_data(trace: Trace) -> dict[str, Any]:
         "measure": f"share of a place's attention; {shortened(found.reduction, 80)}",
         "check": str(found.rows),
     }
-
-
-def _at_most(maps: np.ndarray, most: int) -> np.ndarray:
-    """Maps (…, h, w) with at most so many cells a side: means of equal squares."""
-    height, width = maps.shape[-2:]
-    longer = max(height, width)
-    fits = (k for k in range(-(-longer // most), longer) if height % k == 0 == width % k)
-    cell = next(fits, 1)
-    shape = (*maps.shape[:-2], height // cell, cell, width // cell, cell)
-    return maps.reshape(shape).mean(axis=(-3, -1))
 
 
 # ---- panels 4 and 5: decoding, the picture ----------------------------------------------------

@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 
 from diffusionlab.analysis.latents import numbers
+from diffusionlab.analysis.text import token_table
 from diffusionlab.trace import Tokens, Trace
+from diffusionlab.views.facts import notices_of
 from diffusionlab.views.page import packed
 
 MOST_WORDS = 12  # shown one by one; a visitor does not stay for more
 LONGEST = 24  # characters of a word
+MOST_CUT = 4  # words that were cut off and are named
+NOTICE = 160  # characters of one
 FIRST_NUMBERS = 4  # of a row, spelled out
 CUT = 99  # percentile of |value| at which the colours end
 Sentence = list[str]
@@ -29,11 +33,17 @@ def word_count(trace: Trace) -> int:
 def word_cards(trace: Trace) -> list[dict[str, Any]]:
     """Each word that is shown with its pieces and their numbers in the vocabulary."""
     tokens, cards = trace.tokens, []
+    names = _piece_names(tokens) if tokens else []
     for place in range(word_count(trace)):
         at = _positions(tokens, place)
-        pieces, ids = [shortened(tokens.pieces[i]) for i in at], [int(tokens.ids[i]) for i in at]
+        pieces, ids = [names[i] for i in at], [int(tokens.ids[i]) for i in at]
         cards.append({"word": shortened(tokens.words[place]), "pieces": pieces, "ids": ids})
     return cards
+
+
+def _piece_names(tokens: Tokens) -> list[str]:
+    """What each position's piece is called: a byte of a letter says which it is, of how many."""
+    return [shortened(row.visible) for row in token_table(tokens) if row.kept]
 
 
 def shortened(text: str, most: int = LONGEST) -> str:
@@ -50,7 +60,14 @@ def prompt_panel(trace: Trace) -> dict[str, Any]:
     """What the words became: pieces with numbers; what was cut off."""
     tokens, cards = trace.tokens, word_cards(trace)
     said = [[_card_said(card)] for card in cards] or [[["The next panels show the run."]]]
-    return {"name": "Prompt", "lead": _prompt_lead(tokens), "said": said}
+    lead = _prompt_lead(tokens)
+    return {"name": "Prompt", "lead": lead, "said": said, "notices": _notices(trace)}
+
+
+def _notices(trace: Trace) -> list[str]:
+    """What was told of the run, but for the cut: it stands first, and the lead says it."""
+    told = trace.tokens is not None and trace.tokens.dropped > 0 and trace.tokens.notices
+    return [shortened(text, NOTICE) for text in notices_of(trace)[1 if told else 0 :]]
 
 
 def _prompt_lead(tokens: Tokens | None) -> list[Sentence]:
@@ -59,15 +76,22 @@ def _prompt_lead(tokens: Tokens | None) -> list[Sentence]:
     if not tokens.words:
         return [[f"Nothing was typed. {len(tokens.ids)} positions are read all the same."]]
     words, pieces = _counted(len(tokens.words), "word"), _counted(tokens.kept, "piece")
-    each = "has a number" if tokens.kept == 1 else "each has a number"
-    lead = [[f"{words} typed. The model reads {pieces}; {each} in its vocabulary."]]
+    each = "it has" if tokens.kept == 1 else "each has"
+    lead = [[f"The model reads {words} as {pieces}; {each} a number in its vocabulary."]]
     if tokens.dropped:
-        parts = [part for word in tokens.dropped_words[:4] for part in (" ", shortened(word))]
-        cut = f"{_counted(tokens.dropped, 'piece')} more did not fit and were cut off:"
-        lead.append([cut + parts[0], *parts[1:]] if parts else [cut.rstrip(":") + "."])
-    elif len(tokens.words) > MOST_WORDS:
+        lead.append(_cut_said(tokens))
+    if len(tokens.words) > MOST_WORDS:
         lead.append([f"The first {MOST_WORDS} words are shown."])
     return lead
+
+
+def _cut_said(tokens: Tokens) -> Sentence:
+    """How many pieces never reached the model, and the first of their words."""
+    were = "was" if tokens.dropped == 1 else "were"
+    cut = f"{_counted(tokens.dropped, 'piece')} more did not fit and {were} cut off"
+    named = [part for word in tokens.dropped_words[:MOST_CUT] for part in (" ", shortened(word))]
+    more = [" …"] if len(tokens.dropped_words) > MOST_CUT else []
+    return [f"{cut}: ", *named[1:], *more] if named else [f"{cut}."]
 
 
 def _card_said(card: dict[str, Any]) -> Sentence:
@@ -112,10 +136,8 @@ def _rows(trace: Trace, count: int) -> list[tuple[int, str, int]]:
     tokens = trace.tokens
     if not word_count(trace) or len(tokens.pieces) != count:
         return [(i, f"row {i}", 0) for i in range(min(count, MOST_WORDS))]
-    words = range(word_count(trace))
-    return [
-        (i, shortened(tokens.pieces[i]), word) for word in words for i in _positions(tokens, word)
-    ]
+    words, names = range(word_count(trace)), _piece_names(tokens)
+    return [(i, names[i], word) for word in words for i in _positions(tokens, word)]
 
 
 def _limit(values: np.ndarray) -> float:

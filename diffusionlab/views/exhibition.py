@@ -56,7 +56,7 @@ def exhibit(
     words = word_cards(trace)
     return View(
         script="exhibition",
-        title=title,
+        title="".join(part if isinstance(part, str) else part["text"] for part in title),
         alt=_alt(trace),
         data={
             "title": title,
@@ -74,10 +74,12 @@ def exhibit(
     )
 
 
-def _title(trace: Trace) -> str:
-    settings = trace.settings
-    how = f"{settings.sampler.get('name')}, {settings.num_steps} steps, guidance "
-    return f"{settings.prompt} · {how}{settings.guidance}, seed {settings.seed}"
+def _title(trace: Trace) -> list[Any]:
+    """The prompt and how it was drawn: our texts, and a user's as {"text": …}."""
+    settings, count = trace.settings, trace.settings.num_steps
+    steps = f"{count} step{'s' * (count != 1)}"
+    how = f", {steps}, guidance {settings.guidance}, seed {settings.seed}"
+    return [{"text": settings.prompt}, " · ", {"text": str(settings.sampler.get("name"))}, how]
 
 
 def _begun(trace: Any) -> Trace:

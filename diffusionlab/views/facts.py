@@ -7,8 +7,11 @@ from typing import Any
 from diffusionlab.errors import InputError
 from diffusionlab.plan import Step, Update
 from diffusionlab.schedule import NoiseLevel
-from diffusionlab.trace import Trace
+from diffusionlab.trace import Guidance, Trace
 from diffusionlab.views.page import plain
+
+BOOKKEEPING = "the record of this run will keep "
+MOST_CUT = 4  # words that are named of those that were cut off
 
 
 def level_facts(level: NoiseLevel) -> dict[str, Any]:
@@ -37,20 +40,20 @@ def step_facts(trace: Trace) -> list[dict[str, Any]]:
         raise InputError("trace of 0 steps: there is nothing to show; run it to the first step")
     found, calls = [], 0
     for step in trace.steps:
-        found.append(_facts(step, calls))
+        found.append(_facts(step, calls, trace.settings.guidance))
         calls += step.network_calls
     return found
 
 
-def _facts(step: Step, calls_before: int) -> dict[str, Any]:
-    scale = step.predictions[0].guidance_scale if step.predictions else None
+def _facts(step: Step, calls_before: int, asked: Guidance) -> dict[str, Any]:
+    call = step.predictions[0] if step.predictions else None
     return {
         "index": step.index,
         "level": level_facts(step.level),
         "next": level_facts(step.next_level),
         "calls": step.network_calls,
         "calls_so_far": calls_before + step.network_calls,
-        "guidance_scale": None if scale is None else plain(scale),
+        "guidance_scale": plain(asked.at(step.level) if call is None else call.guidance_scale),
         "update": update_facts(step.update, calls_before),
     }
 
@@ -62,7 +65,31 @@ def settings_facts(trace: Trace) -> dict[str, Any]:
              "final", "height", "width", "summary", "prediction_type")  # fmt: skip
     return {name: getattr(settings, name) for name in names} | {
         "guidance": str(settings.guidance),
-        "notices": list(settings.notices),
+        "notices": notices_of(trace),
         "done": len(trace.steps),
         "network_calls": trace.network_calls,
     }
+
+
+def notices_of(trace: Trace) -> list[str]:
+    """What was told of a run: the notices of its prompt (a cut, words it was never shown) first.
+
+    How large the record would be is left out: it matters before a run, and on no page.
+    """
+    own = [text for text in trace.settings.notices if not text.startswith(BOOKKEEPING)]
+    return [*(trace.tokens.notices if trace.tokens else ()), *own]
+
+
+def cut_of(trace: Trace) -> list[Any]:
+    """A sentence about a prompt that did not fit, in parts of ours and of the user's, or []."""
+    tokens = trace.tokens
+    if tokens is None or not tokens.dropped:
+        return []
+    told = (
+        f"The model reads {tokens.kept} of the {tokens.kept + tokens.dropped} pieces of this prompt"
+    )
+    if not tokens.dropped_words:
+        return [f"{told}; the rest is cut off."]
+    lost = " ".join(tokens.dropped_words[:MOST_CUT])
+    more = " …" if len(tokens.dropped_words) > MOST_CUT else "."
+    return [f"{told}; cut off: ", {"text": lost}, more]

@@ -70,7 +70,7 @@ def explore_schedule(
     title = f"noise schedule {schedule.name}".rstrip()
     first = counts.index(num_steps)
     data = {
-        "title": title,
+        "title": ["noise schedule ", {"text": schedule.name}],
         "count": schedule.num_train_steps,
         "prediction_type": schedule.prediction_type,
         "steps": counts,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from diffusionlab.analysis.latents import numbers
 from diffusionlab.errors import InputError, shown
 from diffusionlab.images import blank, spread
 from diffusionlab.plan import Step
@@ -15,11 +15,12 @@ from diffusionlab.trace import Trace, statistics, step_caption
 from diffusionlab.views.attention_data import attention_data
 from diffusionlab.views.dial_data import dial_data, difference_data
 from diffusionlab.views.equation import call_facts, check_facts
-from diffusionlab.views.facts import settings_facts, step_facts
-from diffusionlab.views.reels import SIZE, latent_image, reel
+from diffusionlab.views.facts import cut_of, settings_facts, step_facts
+from diffusionlab.views.reels import SIZE, decoded, latent_image, reel
 from diffusionlab.views.view import View
 
 SIZES = (32, 1024)  # pixels of a picture's width
+PANELS = ("end", "eps", "difference", "dial")
 HEIGHT = 780  # of the frame in a notebook: all of it at 900 pixels of width
 NOT_FINITE = "NaN or infinity in this latent: there is nothing to show."
 UNRECORDED = 'x0-hat and eps-hat were not recorded: run again with record={"predictions"}.'
@@ -47,8 +48,9 @@ def explore(
     facts, indexes = step_facts(trace), chosen_steps(trace, every)
     _checked_size(size)
     beliefs, made = _beliefs(trace, indexes, decode)
+    title, own = _title(trace), trace.settings.guidance_scale
     data = {
-        "title": _title(trace),
+        "title": title,
         "settings": settings_facts(trace),
         "steps": [facts[i] | {"said": _said(trace, i)} for i in indexes],
         "calls": call_facts(trace, indexes),
@@ -61,11 +63,16 @@ def explore(
     }
     return View(
         script="step_explorer",
-        title=data["title"],
+        title="".join(part if isinstance(part, str) else part["text"] for part in title),
         alt=_alt(trace, made, data["attention"]),
         data=data,
-        live={"step": 0, "word": "", "panel": "end", "guidance": trace.settings.guidance_scale},
-        limits={"step": (0, len(indexes) - 1)},
+        live={"step": 0, "word": "", "panel": "end", "guidance": float(own)},
+        limits={
+            "step": (0, len(indexes) - 1),
+            "word": ("", *data["attention"]["words"]),
+            "panel": PANELS,
+            "guidance": (min(0.0, math.floor(own)), data["dial"]["top"]),
+        },
         pictures=lambda: _still(trace, indexes, beliefs),
         height=HEIGHT,
         lighter="Show fewer steps, or smaller pictures: explore(trace, every=2, size=128).",
@@ -103,18 +110,7 @@ def _beliefs(
     found = [_first(trace.steps[i], "x0") for i in indexes]
     if decode is None:
         return [_preview(trace, x0) for x0 in found], _how(trace)
-    return [_decoded(decode, x0) for x0 in found], "decoded"
-
-
-def _decoded(decode: Callable[[Any], Any], x0: Any) -> Any:
-    if x0 is None or not np.isfinite(numbers(x0)).all():
-        return None
-    image = decode(x0)
-    if not hasattr(image, "getbands"):
-        raise InputError(
-            f"decode(latent) gave {shown(image)}; a PIL image is needed, as stages.decode makes one"
-        )
-    return image
+    return [decoded(decode, x0) for x0 in found], "decoded"
 
 
 def _first(step: Step, reading: str) -> Any:
@@ -176,7 +172,7 @@ def _end_alt(trace: Trace) -> str:
         return f"The final picture of {shown(trace.settings.prompt)}, {width} × {height} pixels."
     done, asked = len(trace.steps), trace.settings.num_steps
     if done < asked:
-        return f"No final picture: the run was stopped after {done} of {asked} steps."
+        return f"No final picture: the run was stopped after {done} of {_counted(asked)}."
     return "No final picture is in this record."
 
 
@@ -189,20 +185,24 @@ def _said(trace: Trace, index: int) -> str:
     )
 
 
-def _title(trace: Trace) -> str:
-    """The prompt, and how it was drawn, without the options of the sampler."""
-    settings = trace.settings
-    how = f"{settings.sampler.get('name')}, {settings.num_steps} steps, guidance "
-    return f"{settings.prompt} · {how}{settings.guidance}, seed {settings.seed}"
+def _title(trace: Trace) -> list[Any]:
+    """The prompt, and how it was drawn, without the options of the sampler: texts and ours."""
+    settings, name = trace.settings, trace.settings.sampler.get("name")
+    rest = f", {_counted(settings.num_steps)}, guidance {settings.guidance}, seed {settings.seed}"
+    return [{"text": settings.prompt}, " · ", {"text": str(name)}, rest]
 
 
-def _note(trace: Trace, indexes: Sequence[int]) -> str:
-    """What is not there: steps that were not made, or are not shown."""
+def _counted(steps: int) -> str:
+    return f"{steps} step{'s' * (steps != 1)}"
+
+
+def _note(trace: Trace, indexes: Sequence[int]) -> list[Any]:
+    """What is not there: steps that were not made, or are not shown; words that were cut off."""
     done, asked = len(trace.steps), trace.settings.num_steps
-    told = [f"The run was stopped after {done} of {asked} steps."] if done < asked else []
+    told = [f"The run was stopped after {done} of {_counted(asked)}."] if done < asked else []
     if len(indexes) < done:
         told.append(f"{len(indexes)} of {done} steps are shown.")
-    return " ".join(told)
+    return [" ".join(told), " " * bool(told), *cut_of(trace)]
 
 
 def _alt(trace: Trace, made: str, attention: dict[str, Any]) -> str:
@@ -211,7 +211,7 @@ def _alt(trace: Trace, made: str, attention: dict[str, Any]) -> str:
         f", attention of {attention['kinds'].count('word')} words" if attention["choices"] else ""
     )
     return (
-        f"Step explorer of {shown(settings.prompt)}: {len(trace.steps)} steps of "
+        f"Step explorer of {shown(settings.prompt)}: {_counted(len(trace.steps))} of "
         f"{settings.sampler_text} from karras_sigma {sigmas[0]:.3g} to {sigmas[-1]:.3g}, guidance "
         f"{settings.guidance}; x0-hat {made}{words}."
     )

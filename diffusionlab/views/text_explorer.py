@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusionlab.analysis.image_text import ImageText
 from diffusionlab.analysis.latents import numbers
-from diffusionlab.analysis.text import TokenRow, cosines, similarity, token_table
+from diffusionlab.analysis.text import cosines, similarity, token_table
 from diffusionlab.analysis.text_layers import layer_paths, text_attention
 from diffusionlab.errors import InputError, shown
 from diffusionlab.images import to_image
@@ -64,7 +64,7 @@ def explore_text(
         title=f"{prompt[:80] or 'a prompt'} · text",
         alt=f"Text explorer: {told}",
         data={
-            "title": "the prompt as the model reads it",
+            "title": ["the prompt as the model reads it"],
             "prompt": prompt,
             "told": told,
             "pieces": _pieces(parts.tokens, count),
@@ -85,7 +85,12 @@ def explore_text(
             "centred": False,
             "heads": "mean",
         },
-        limits={"piece": (0, max(count - 1, 0)), "state": (0, last)},
+        limits={
+            "piece": (0, max(count - 1, 0)),
+            "state": (0, last),
+            "of": ("tokens", "words"),
+            "heads": ("mean", "max"),
+        },
         figure=lambda: _figure(parts),
         lighter="Leave out layers=.",
         height=1000,
@@ -141,17 +146,9 @@ def _names(parts: Parts) -> tuple[int, list[str]]:
     """How many positions are shown, all up to the first padding, and what they are called."""
     if parts.tokens is not None:
         count = len(parts.tokens.kinds) - max(parts.tokens.kinds.count("pad") - 1, 0)
-        return count, [_name(row) for row in token_table(parts.tokens) if row.kept][:count]
+        return count, [row.visible for row in token_table(parts.tokens) if row.kept][:count]
     count = 0 if parts.rows is None else len(parts.rows)
     return count, [f"row {i}" for i in range(count)]
-
-
-def _name(row: TokenRow) -> str:
-    """A piece as it can be seen: invisible characters by their code points, bytes counted."""
-    text = " ".join(row.piece.split())
-    if not any(letter.isprintable() for letter in text):
-        text = " ".join(f"U+{ord(letter):04X}" for letter in row.piece) or "␣"
-    return f"{text} {row.byte[0]}/{row.byte[1]}" if row.byte else text
 
 
 def _first_word(tokens: Tokens | None) -> int:

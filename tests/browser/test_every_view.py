@@ -36,6 +36,8 @@ ELSEWHERE = {
 }
 # Pictures that a marker moves over and whose name may stay, because a slider says where it is.
 STILL = {"explore_schedule": "svg.strip"}
+# Keys that show something else, one after the other.
+OWN_KEYS = {"diff": "xdads", "exhibit": "1234", "explore": "1234", "race": "ddas"}
 IS = "([at, kinds]) => pictures[at].matches(kinds)"
 
 
@@ -121,6 +123,19 @@ def test_keys_work_wherever_the_focus_is(opened, name):
 
 
 @every_view
+def test_after_a_click_on_a_chip_the_arrows_still_scrub(opened, name):
+    found = opened(view_of(name))
+    chips = found.frame.locator(".chooser button:enabled:visible")
+    place = found.frame.locator(".player:not(.deep) .slider")
+    for at in sorted({0, chips.count() - 1} - {-1}) if place.count() else ():
+        chips.nth(at).click()
+        found.page.keyboard.press("Home")
+        before = place.get_attribute("aria-valuetext")
+        found.page.keyboard.press("ArrowRight")
+        assert place.get_attribute("aria-valuetext") != before, chips.nth(at).text_content()
+
+
+@every_view
 def test_nothing_moves_by_itself_where_motion_is_not_wanted(opened, name):
     found = opened(view_of(name), clock=True, reduced_motion="reduce")
     rest_in = "() => [document.body.innerText, ...[...document.querySelectorAll('canvas')]"
@@ -146,17 +161,20 @@ def test_the_check_of_motion_can_fail(opened):
 @every_view
 def test_hostile_texts_change_no_element_and_no_attribute(opened, name, host):
     found = opened(view_of(name), host)
-    wanted = tree(found)
+    wanted = trees(found, name)
     for text in (*traces.HOSTILE, HOSTILE) if host == "file" else (HOSTILE,):
-        assert tree(found.turn_to(view_of(name, text), host)) == wanted, text
+        assert trees(found.turn_to(view_of(name, text), host), name) == wanted, text
     assert HOSTILE.split()[0] in found.js("document.body.textContent")
 
 
-def tree(found) -> list[str]:
-    """The elements and attribute names at the last step."""
-    found.press("End")
-    rest(found)
-    return found.js(TREE)
+def trees(found, name: str) -> list[list[str]]:
+    """The elements and attribute names at the last step, and after each key of the view's own."""
+    told = []
+    for key in ("End", *OWN_KEYS.get(name, "")):
+        found.press(key)
+        rest(found)
+        told.append(found.js(TREE))
+    return told
 
 
 def test_the_structure_check_can_fail(opened):

@@ -2,6 +2,7 @@
 
 const SYMBOLS = { x_t: ["x_t", "held"], x0: ["x0-hat", "belief"], eps: ["eps-hat", "noise"],
   draw: ["fresh noise", "fresh"] };
+const REST = 1e-6; // of the largest weight: what is below is left over from rounding
 
 // The terms of Python's `update_facts`: [weight, kind, which call or draw]. `calls` is how many
 // network calls the step makes.
@@ -17,11 +18,16 @@ function whichCall(ago, calls) {
   return calls > 1 ? `call ${1 - ago}` : "";
 }
 
-// Nodes of the line; numbers have three digits, zero terms other than x_t are left out.
+// Nodes of the line; numbers have three digits; terms other than x_t that are zero, or a rest of
+// rounding, are left out.
 function equation(name, update, calls) {
   const nodes = [make("span", { class: "made" }, name), " = "];
+  const terms = termsOf(update, calls);
+  const sizes = terms.map(([weight]) => Math.abs(weight)).filter(Number.isFinite);
+  const least = REST * Math.max(...sizes, 0);
   let first = true;
-  for (const [weight, kind, which] of termsOf(update, calls)) {
+  for (const [amount, kind, which] of terms) {
+    const weight = Math.abs(amount) < least ? 0 : amount; // "NaN" and "∞" stay
     if (weight === 0 && kind !== "x_t") continue;
     const text = told(weight), minus = text.startsWith("−") && text !== "−∞";
     if (!first || minus) nodes.push(first ? "−" : minus ? " − " : " + ");

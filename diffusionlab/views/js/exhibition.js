@@ -11,13 +11,15 @@ function render({ model, el }) {
   const go = (place) => put(model, "place", inside(place, story.count));
   const turn = (panel) => go(story.first[inside(panel, 5)]);
   const word = (index) => put(model, "word", index);
-  const clock = playing({ data, story, at, go, alone: Boolean(model.standalone) });
+  const clock = playing({ data, story, at, go, alone: alone(model) });
+  const paged = (by) => (frame.root.classList.contains("present") // as presenter remotes send them
+    ? turn(story.panel(at()) + by) : go(at() - 5 * by));
   const sliding = (event) => event.target?.matches?.("input[type=range]");
   const keys = {
     ArrowRight: (e) => (sliding(e) ? go(at() + 1) : turn(story.panel(at()) + 1)),
     ArrowLeft: (e) => (sliding(e) ? go(at() - 1) : turn(story.panel(at()) - 1)),
     ArrowUp: () => go(at() + 1), ArrowDown: () => go(at() - 1),
-    PageUp: () => go(at() + 5), PageDown: () => go(at() - 5),
+    PageUp: () => paged(-1), PageDown: () => paged(1),
     Home: () => go(0), End: () => go(story.count - 1), " ": () => clock.toggle(),
   };
   for (let i = 0; i < 5; i++) keys[i + 1] = () => turn(i);
@@ -68,6 +70,12 @@ function render({ model, el }) {
   return () => { quiet(); still(); clock.destroy(); voice.destroy(); frame.destroy(); };
 }
 
+// Whether the view is the whole window's, as on a museum's screen, and not one of a notebook's frames.
+function alone(model) {
+  const first = globalThis.top === globalThis || globalThis.location?.hash === "#present";
+  return Boolean(model.standalone) && first;
+}
+
 // The places of five panels in one row: `first[i]` is the first place of panel i.
 function chapters(counts) {
   const first = counts.map((_, i) => counts.slice(0, i).reduce((a, b) => a + b, 0));
@@ -77,7 +85,7 @@ function chapters(counts) {
 
 // ---- playing by itself -------------------------------------------------------------------------
 // A touch pauses for `idle` seconds, the button for ten times as long; where the reader asked for
-// less motion, and in a live notebook, nothing starts by itself.
+// less motion, and in a notebook, nothing starts by itself.
 function playing({ data, story, at, go, alone }) {
   const unasked = alone && !REDUCED;
   let beat = 0, rest = 0, held = false;
@@ -202,9 +210,10 @@ function promptPanel(given) {
   const items = data.words.map(card);
   const cards = chooser({ label: "words of the prompt", chosen: pick, items });
   const typed = make("p", { class: "ex-typed" }, "“", bdi(data.prompt), "”");
-  const size = Math.min(Math.max(20 / Math.sqrt(data.prompt.length + 1), 1.3), 3.2);
+  const size = Math.min(Math.max(20 / Math.sqrt(data.prompt.length + 1), 1), 3.2);
   typed.style.setProperty("--size", size.toFixed(2)); // long prompts in smaller type
-  const { el, say } = panelOf(given, "ex-prompt", [typed, cards.el]);
+  const notices = panel.notices.map((text) => make("p", { class: "quiet extra" }, bdi(text)));
+  const { el, say } = panelOf(given, "ex-prompt", [typed, cards.el], notices);
   return { el, show: (at) => { say(at); cards.show(data.words.length ? at : -1); } };
 
   function card(word) {
@@ -265,7 +274,7 @@ function denoisingPanel(given) {
 function lights(data, panel) {
   const seen = panel.attention;
   if (seen.missing) return null;
-  const lit = fitted(panel.x0, { label: "" }), scale = make("div", {});
+  const lit = fitted(panel.x0, { label: "" }), scale = make("div", { class: "ex-scale" });
   const { values, shape: [, steps, tall, wide] } = unpack(seen.maps);
   const percent = (share) => (typeof share === "number" ? `${told(100 * share)}\u00a0%` : share);
   const grey = [[0, 0, 0], [255, 255, 255]], black = [[0, 0, 0], [0, 0, 0]];

@@ -65,16 +65,25 @@ function half(bits) {
   return sign * (power ? 2 ** (power - 15) * (1 + rest / 1024) : 2 ** -14 * (rest / 1024));
 }
 
+// Parts of a title or sentence of Python's: ours as text, {text} of a user in a <bdi>; a text alone
+// is a user's. Returns { nodes, name }.
+function titled(told) {
+  const parts = typeof told === "string" ? [{ text: told }] : told;
+  const nodes = parts.map((part) => (typeof part === "string" ? part : bdi(part.text)));
+  return { nodes, name: parts.map((part) => part.text ?? part).join("") };
+}
+
 // ---- the frame of a view -----------------------------------------------------------------------
 // Builds header, body and footer in `el`; `keys` maps a key to what it does and `help` tells them.
 // Returns { root, body, destroy }. Key p: present mode; t: light or dark.
 function shell({ model, el, title, keys = {}, help = "" }) {
-  const root = make("section", { class: "dl", "aria-label": title, tabindex: "-1" });
+  const { nodes, name } = titled(title);
+  const root = make("section", { class: "dl", "aria-label": name, tabindex: "-1" });
   root.dataset.theme = themeAround();
   const present = make("button", { type: "button", class: "tool", "aria-pressed": "false" },
     "Present (p)");
   const theme = make("button", { type: "button", class: "tool" }, "Light / dark (t)");
-  const heading = make("h2", {}, bdi(title));
+  const heading = make("h2", {}, nodes);
   const body = make("div", { class: "body" });
   const about = make("p", { class: "help extra" }, help || "Keys: p present, t light or dark.");
   root.append(make("header", {}, heading, make("div", { class: "tools" }, theme, present)), body,
@@ -92,7 +101,10 @@ function shell({ model, el, title, keys = {}, help = "" }) {
     else if (document.fullscreenElement === root) document.exitFullscreen().catch(() => {});
     showPresent();
   };
+  const around = new MutationObserver(() => { root.dataset.theme = themeAround(); });
+  if (document.body) around.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
   const toggleTheme = () => {
+    around.disconnect(); // from now on the reader's choice
     root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
   };
   present.addEventListener("click", togglePresent);
@@ -111,8 +123,8 @@ function shell({ model, el, title, keys = {}, help = "" }) {
   const pressed = (event) => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape" && root.classList.contains("present")) togglePresent();
-    else if (!all[event.key] || ofItsOwn(event)) return;
-    else if (!event.repeat || MOVES.includes(event.key)) all[event.key](event); // held p: once
+    else if (!all[keyOf(event)] || ofItsOwn(event)) return;
+    else if (!event.repeat || MOVES.includes(event.key)) all[keyOf(event)](event); // held p: once
     event.preventDefault();
     event.stopPropagation(); // the notebook around has keys of its own
   };
@@ -122,6 +134,7 @@ function shell({ model, el, title, keys = {}, help = "" }) {
   const destroy = () => {
     place.removeEventListener("keydown", pressed);
     document.removeEventListener("fullscreenchange", left);
+    around.disconnect();
     root.remove();
   };
   return { root, body, destroy };
@@ -131,6 +144,11 @@ function shell({ model, el, title, keys = {}, help = "" }) {
 // slider other than the player's keeps its arrows, a field all keys, a button the space bar.
 const MOVES = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "PageUp", "PageDown", "Home",
   "End"];
+
+// A letter is the same key with Shift or Caps Lock.
+function keyOf({ key }) {
+  return key.length === 1 ? key.toLowerCase() : key;
+}
 
 function onButton(event) {
   return Boolean(event.target.closest?.("button, summary, a"));
@@ -142,6 +160,11 @@ function ofItsOwn(event) {
   if (on("input:not([type=range], [type=checkbox], [type=radio])")) return true;
   if (event.key === " ") return onButton(event) || on("[type=checkbox], [type=radio]");
   return MOVES.includes(event.key) && on("[type=range]:not(.player .slider), [type=radio]");
+}
+
+// After a press by pointer the keys are the view's again: who came by Tab keeps the button.
+function handBack(event) {
+  if (event.detail > 0) event.currentTarget.closest(".dl")?.focus({ preventScroll: true });
 }
 
 // JupyterLab says its theme on the body; elsewhere the system's is taken.
@@ -207,15 +230,16 @@ function screen(reel, { label = reel.label } = {}) {
   return { el, canvas, overlay, caption, show, ready };
 }
 
-// A radio group of buttons in one row: one tab stop, arrow keys move, a second press lets go where
-// `loose`. `chosen(index)` is told −1 for none; `pointed(index)` is told hover and focus, −1 after.
+// A radio group of buttons in one row: one tab stop, arrow keys move (not after a press by
+// pointer), a second press lets go where `loose`. `chosen(index)` is told −1 for none;
+// `pointed(index)` is told hover and focus, −1 after.
 function chooser({ label, items, chosen, pointed = () => {}, loose = false }) {
   const row = make("div", { role: loose ? "toolbar" : "radiogroup", class: "chooser",
     "aria-label": label });
   let now = -1;
   const buttons = items.map((item, index) => make("button", {
     type: "button", class: "choice", role: loose ? null : "radio", tabindex: "-1",
-    onclick: () => pick(loose && now === index ? -1 : index),
+    onclick: (event) => { pick(loose && now === index ? -1 : index); handBack(event); },
     onpointerenter: () => pointed(index), onpointerleave: () => pointed(-1),
     onfocus: () => pointed(index), onblur: () => pointed(-1),
   }, item instanceof Node ? item : bdi(item)));

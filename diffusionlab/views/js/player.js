@@ -1,5 +1,6 @@
 // The scrubber: a native slider with play, speed and a number, for the whole number `name` of the
 // model. Keys anywhere in the view: arrows ±1, PageUp and PageDown ±5, Home, End, space.
+// In present mode PageDown is the next one and PageUp the one before: so presenter remotes send it.
 
 const SPEEDS = [["slow", 1200], ["normal", 500], ["fast", 150]];
 
@@ -40,10 +41,11 @@ function player({ model, name = "step", count, label = "step", say, loop = false
     play.disabled = count < 2; // "0 / 0" beside it says why
   };
   const jump = (by) => () => { stop(); go(at() + by); };
+  const presented = () => Boolean(el.closest(".present"));
   const keys = {
     ArrowRight: jump(1), ArrowUp: jump(1), ArrowLeft: jump(-1), ArrowDown: jump(-1),
-    PageUp: jump(5), PageDown: jump(-5), " ": () => toggle(),
-    Home: () => { stop(); go(0); }, End: () => { stop(); go(count - 1); },
+    PageUp: () => jump(presented() ? -1 : 5)(), PageDown: () => jump(presented() ? 1 : -5)(),
+    " ": () => toggle(), Home: () => { stop(); go(0); }, End: () => { stop(); go(count - 1); },
   };
   const placed = () => {
     slider.max = count - 1;

@@ -11,9 +11,9 @@ function render({ model, el }) {
   const scrub = player({ model, count, say: (i) => steps[i].said,
     number: (i) => `step ${steps[i].index} of ${steps[count - 1].index}` });
   const frame = shell({ model, el, title: data.title, keys: { ...scrub.keys, ...panelKeys(model) },
-    help: "Keys: ← → step, PageUp/Down 5, Home, End, space plays, 1–4 third picture, p present, "
-      + "t light or dark. Point at x0-hat, tap it, or Tab to it and use ← ↑ → ↓: the words of a "
-      + "place." });
+    help: "Keys: ← → step, PageUp/Down 5 (presenting: PageDown the next one), Home, End, space "
+      + "plays, 1–4 third picture, p present, t light or dark. Point at x0-hat, tap it, or Tab "
+      + "to it and use ← ↑ → ↓: the words of a place." });
   frame.root.classList.add("explorer");
   const held = marked(screen(data.reels.x_t)), belief = marked(screen(data.reels.x0));
   const third = thirdPicture({ model, data, at, belief });
@@ -21,7 +21,7 @@ function render({ model, el }) {
   const words = attention({ model, data: data.attention, at, lit: [belief, third.own],
     screens: [belief, third.end, third.own] });
   const line = make("p", { class: "equation" }), facts = make("dl", { class: "facts extra" });
-  const strip = thumbnails(model, data.reels.x0, steps), checks = checkBox(data, at);
+  const strip = thumbnails(model, data.reels.x0, steps, scrub.stop), checks = checkBox(data, at);
   const speech = spoken();
   const row = make("div", { class: "row pictures" }, held.el, middle, third.el);
   row.style.setProperty("--ratio", data.reels.x_t.width / data.reels.x_t.height);
@@ -107,17 +107,19 @@ function factsOf(step, settings) {
   }).map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text)));
 }
 
-// x0-hat in small along the run; a click goes there (the slider does the same for keys).
-function thumbnails(model, reel, steps) {
+// x0-hat in small along the run; a click goes there (the slider does the same for keys), and
+// `stop` ends the playing.
+function thumbnails(model, reel, steps, stop) {
   const last = steps.length - 1, most = Math.min(THUMBS, steps.length);
   const places = Array.from({ length: most },
     (_, i) => Math.round(i * last / Math.max(most - 1, 1)));
   const buttons = places.map((place) => make("button", { type: "button", tabindex: -1,
-    "aria-label": steps[place].said, onclick: () => put(model, "step", place) },
+    "aria-label": steps[place].said,
+    onclick: (event) => { stop(); put(model, "step", place); handBack(event); } },
     reel.sources[place] ? make("img", { src: reel.sources[place], alt: "",
       class: reel.sharp ? "sharp" : null }) : "–"));
-  const el = make("div", { class: "strip extra", role: "group", "aria-label": "x0-hat in small" },
-    buttons);
+  const el = make("div", { class: "strip extra", role: "group", "aria-label": "x0-hat in small",
+    hidden: reel.sources.every((source) => source == null) }, buttons);
   const show = (index) => {
     const near = places.reduce((best, place, i) =>
       Math.abs(place - index) < Math.abs(places[best] - index) ? i : best, 0);
@@ -127,8 +129,8 @@ function thumbnails(model, reel, steps) {
 }
 
 function note(data) {
-  const told = [data.check.warning, data.note].filter(Boolean);
-  return told.length ? make("p", { class: data.check.warning ? "warn" : "quiet" }, told.join(" "))
+  const { nodes, name } = titled(data.note), warning = data.check.warning;
+  return warning || name ? make("p", { class: warning ? "warn" : "quiet" }, warning, " ", nodes)
     : null;
 }
 
