@@ -78,6 +78,37 @@ def test_a_step_that_does_not_exist_is_refused_with_the_range(wrong, caplog):
     assert live.step == 1 and "from 0 to 4 is allowed" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong", "allowed"),
+    [
+        ("guidance", 1e9, "a number from 0 to 12 is allowed"),
+        ("guidance", np.nan, "a number from 0 to 12 is allowed"),
+        ("guidance", "4", "a number from 0 to 12 is allowed"),
+        ("panel", "dail", "did you mean 'dial'\\? one of 'end', 'eps', 'difference', 'dial'"),
+        ("panel", 3, "one of 'end'"),
+        ("word", "nope", "one of '', '<start>', 'a', 'red'"),
+    ],
+)
+def test_a_value_that_means_nothing_is_refused_with_what_is_allowed(name, wrong, allowed, caplog):
+    live = explore(traces.trace()).widget()
+    before = getattr(live, name)
+    with pytest.raises(InputError, match=allowed):
+        setattr(live, name, wrong)
+    from_the_page(live, **{name: wrong})
+    assert getattr(live, name) == before and "is allowed" in caplog.text
+    live.guidance, live.panel, live.word = np.float32(2.5), "dial", "red"
+    assert (live.guidance, live.panel, live.word) == (2.5, "dial", "red")
+    live.guidance, live.word = 3, ""
+    assert type(live.guidance) is float
+
+
+def test_the_values_of_the_text_explorer_are_named():
+    live = explore_text(traces.tokens()).widget()
+    live.of, live.heads = "words", "max"
+    with pytest.raises(InputError, match="one of 'tokens', 'words'"):
+        live.of = "letters"
+
+
 def test_instances_are_independent():
     one, other, longer = view().widget(), view().widget(), explore(traces.trace(7)).widget()
     one.step, longer.step = 4, 6

@@ -21,13 +21,16 @@ from diffusionlab.analysis.attention_choice import (
     token_groups,
 )
 from diffusionlab.analysis.latents import Residual, worst
+from diffusionlab.analysis.text import token_table
 from diffusionlab.errors import InputError
 from diffusionlab.trace import Trace
-from diffusionlab.trace.words import word_names
+from diffusionlab.trace.words import positions_of, word_names
+from diffusionlab.views.facts import piece_name
 from diffusionlab.views.page import packed, plain
 
 CELLS = 32  # along a side of a map; finer ones are averaged into so many
-MOST = 1_500_000  # bytes of all maps together; single sizes of layers are left out above that
+SIDES = (CELLS, 24, 16)  # the first with which the maps of all layers stay below MOST, or the last
+MOST = 1_200_000  # bytes of all maps together; single sizes of layers are left out above that
 OTHER = "other words"
 NOT_RECORDED = 'No attention was recorded: run again with record={"predictions", "attention"}.'
 
@@ -52,11 +55,13 @@ def attention_data(
 def _recorded(trace: Trace, indexes: Sequence[int], words: Any) -> dict[str, Any]:
     layers = layers_of_run(trace)
     groups = _groups(trace, layers[0].array.shape[-1], words)
-    first, checks = _choice(trace, indexes, groups, layers, "all")
-    choices = [first]
     sizes = sorted({layer.shape for layer in layers})
+    maps = len(indexes) * len(groups)
+    side = next((n for n in SIDES if maps * _cells(sizes[-1], n) <= MOST), SIDES[-1])
+    first, checks = _choice(trace, indexes, groups, layers, "all", side)
+    choices = [first]
     cells = sum(map(_cells, [*sizes, sizes[-1]]))
-    if len(sizes) > 1 and len(indexes) * len(groups) * cells < MOST:
+    if len(sizes) > 1 and maps * cells < MOST:
         for size in sizes:
             same = [layer for layer in layers if layer.shape == size]
             choices.append(_choice(trace, indexes, groups, same, size_of(size))[0])
@@ -64,6 +69,7 @@ def _recorded(trace: Trace, indexes: Sequence[int], words: Any) -> dict[str, Any
         "missing": "",
         "words": list(groups),
         "kinds": [_kind(name) for name in groups],
+        "pieces": _pieces(trace, [() if n == OTHER else p for n, p in groups.items()]),
         "choices": choices,
         "check": str(worst(checks)),
     }
@@ -71,8 +77,26 @@ def _recorded(trace: Trace, indexes: Sequence[int], words: Any) -> dict[str, Any
 
 def _without(trace: Trace, reason: str) -> dict[str, Any]:
     names = () if trace.tokens is None else word_names(trace.tokens.words)
-    kinds = ["word"] * len(names)
-    return {"missing": reason, "words": list(names), "kinds": kinds, "choices": [], "check": ""}
+    places = [positions_of(trace.tokens, [(i,)]) for i in range(len(names))]
+    return {
+        "missing": reason,
+        "words": list(names),
+        "kinds": ["word"] * len(names),
+        "pieces": _pieces(trace, places),
+        "choices": [],
+        "check": "",
+    }
+
+
+def _pieces(trace: Trace, groups: Sequence[Sequence[int]]) -> list[list[list[Any]]]:
+    """[name, id] of the pieces of each group, equal neighbours (padding) once."""
+    if trace.tokens is None:
+        return [[] for _ in groups]
+    names = {
+        row.position: [piece_name(row), row.id] for row in token_table(trace.tokens) if row.kept
+    }
+    found = [[names[i] for i in positions if i in names] for positions in groups]
+    return [[one for i, one in enumerate(some) if not i or one != some[i - 1]] for some in found]
 
 
 def _groups(trace: Trace, count: int, words: Any) -> dict[str, tuple[int, ...]]:
@@ -92,8 +116,8 @@ def _kind(name: str) -> str:
     return "special" if name in SPECIAL.values() else "other" if name == OTHER else "word"
 
 
-def _cells(size: Sequence[int]) -> int:
-    return min(size[0], CELLS) * min(size[1], CELLS)
+def _cells(size: Sequence[int], side: int = CELLS) -> int:
+    return min(size[0], side) * min(size[1], side)
 
 
 # ---- maps -------------------------------------------------------------------------------------
@@ -103,6 +127,7 @@ def _choice(
     groups: Mapping[str, tuple],
     layers: list[Layer],
     told: str,
+    side: int = CELLS,
 ) -> tuple[dict[str, Any], list[Residual]]:
     """The maps (words, steps, h, w) of some layers as bytes, and their checks.
 
@@ -114,7 +139,7 @@ def _choice(
     found = [
         attention_maps(trace, [*names, *rest], steps=i, layers=taps, by="step") for i in indexes
     ]
-    steps = [pooled(_summed(one.maps[:, 0], len(names))) for one in found]
+    steps = [pooled(_summed(one.maps[:, 0], len(names)), side) for one in found]
     maps = np.stack(steps, axis=1)  # (words, steps, h, w)
     tops = maps.max(axis=(2, 3))
     with np.errstate(all="ignore"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from diffusionlab.analysis.text import TokenRow
 from diffusionlab.errors import InputError
 from diffusionlab.plan import Step, Update
 from diffusionlab.schedule import NoiseLevel
@@ -71,6 +72,14 @@ def settings_facts(trace: Trace) -> dict[str, Any]:
     }
 
 
+def piece_name(row: TokenRow) -> str:
+    """A piece as it can be seen: invisible characters by their code points, bytes counted."""
+    text = " ".join(row.piece.split())
+    if not any(letter.isprintable() for letter in text):
+        text = " ".join(f"U+{ord(letter):04X}" for letter in row.piece) or "␣"
+    return f"{text} {row.byte[0]}/{row.byte[1]}" if row.byte else text
+
+
 def notices_of(trace: Trace) -> list[str]:
     """What was told of a run: the notices of its prompt (a cut, words it was never shown) first.
 
@@ -81,7 +90,7 @@ def notices_of(trace: Trace) -> list[str]:
 
 
 def cut_of(trace: Trace) -> list[Any]:
-    """A sentence about a prompt that did not fit, in parts of ours and of the user's; or nothing."""
+    """A sentence about a prompt that did not fit, in parts of ours and of the user's, or []."""
     tokens = trace.tokens
     if tokens is None or not tokens.dropped:
         return []
@@ -90,6 +99,6 @@ def cut_of(trace: Trace) -> list[Any]:
     )
     if not tokens.dropped_words:
         return [f"{told}; the rest is cut off."]
-    more = " …" if len(tokens.dropped_words) > MOST_CUT else ""
-    lost = " ".join(tokens.dropped_words[:MOST_CUT]) + more
-    return [f"{told}; cut off: ", {"text": lost}, "."]
+    lost = " ".join(tokens.dropped_words[:MOST_CUT])
+    more = " …" if len(tokens.dropped_words) > MOST_CUT else "."
+    return [f"{told}; cut off: ", {"text": lost}, more]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import anywidget
 import traitlets
 
-from diffusionlab.errors import InputError, shown
+from diffusionlab.errors import InputError, close_matches, shown
 from diffusionlab.views.page import source, style
 
 KINDS = {
@@ -45,6 +47,45 @@ class Whole(traitlets.TraitType):
         return number
 
 
+class Amount(traitlets.TraitType):
+    """A number within limits."""
+
+    def __init__(self, value: float, low: float, high: float):
+        super().__init__(value)
+        self.low, self.high = low, high
+
+    def validate(self, widget: Any, value: Any) -> float:
+        """The value as a float."""
+        try:
+            number = math.nan if isinstance(value, (bool, str)) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not self.low <= number <= self.high:
+            raise LiveValueError(
+                f"{self.name} is {shown(value)}; a number from {self.low:g} to {self.high:g} is "
+                f"allowed here: set .{self.name} to one of them"
+            )
+        return number
+
+
+class Name(traitlets.TraitType):
+    """One of several texts."""
+
+    def __init__(self, value: str, names: Sequence[str]):
+        super().__init__(value)
+        self.names = names
+
+    def validate(self, widget: Any, value: Any) -> str:
+        """The value, if it is one of the names."""
+        if not isinstance(value, str) or value not in self.names:
+            near = close_matches(value, self.names) if isinstance(value, str) else ""
+            raise LiveValueError(
+                f"{self.name} is {shown(value)}; {near}one of {', '.join(map(shown, self.names))} "
+                f"is allowed here: set .{self.name} to it"
+            )
+        return value
+
+
 class Live(anywidget.AnyWidget):
     """The widget of one view; `data` never changes, the other traits go both ways."""
 
@@ -70,8 +111,10 @@ def widget_of(view: Any) -> Live:
     return kind(data=dict(view.data), title=view.title)
 
 
-def _trait(value: Any, limits: tuple[int, int] | None) -> Any:
-    """A trait of the value's type; `limits` are those of a whole number."""
+def _trait(value: Any, limits: tuple | None) -> Any:
+    """A trait of the value's type; `limits` are (low, high) of a number, or the names of a text."""
     if limits is not None:
-        return Whole(value, *limits).tag(sync=True)
+        kind = Amount if isinstance(value, float) else Whole
+        trait = Name(value, limits) if isinstance(value, str) else kind(value, *limits)
+        return trait.tag(sync=True)
     return KINDS.get(type(value), traitlets.Any)(value).tag(sync=True)

@@ -19,6 +19,7 @@ from diffusionlab.views.reels import SIZE, decoded, latent_image, reel
 from diffusionlab.views.view import View
 
 SIZES = (32, 1024)  # pixels of a picture's width
+PANELS = ("end", "eps", "difference", "dial")
 HEIGHT = 780  # of the frame in a notebook: all of it at 900 pixels of width
 NOT_FINITE = "NaN or infinity in this latent: there is nothing to show."
 UNRECORDED = 'x0-hat and eps-hat were not recorded: run again with record={"predictions"}.'
@@ -46,7 +47,7 @@ def explore(
     facts, indexes = step_facts(trace), chosen_steps(trace, every)
     _checked_size(size)
     beliefs, made = _beliefs(trace, indexes, decode)
-    title = _title(trace)
+    title, own = _title(trace), trace.settings.guidance_scale
     data = {
         "title": title,
         "settings": settings_facts(trace),
@@ -64,8 +65,13 @@ def explore(
         title="".join(part if isinstance(part, str) else part["text"] for part in title),
         alt=_alt(trace, made, data["attention"]),
         data=data,
-        live={"step": 0, "word": "", "panel": "end", "guidance": trace.settings.guidance_scale},
-        limits={"step": (0, len(indexes) - 1)},
+        live={"step": 0, "word": "", "panel": "end", "guidance": float(own)},
+        limits={
+            "step": (0, len(indexes) - 1),
+            "word": ("", *data["attention"]["words"]),
+            "panel": PANELS,
+            "guidance": (min(0.0, own), data["dial"]["top"]),
+        },
         pictures=lambda: _still(trace, indexes, beliefs),
         height=HEIGHT,
         lighter="Show fewer steps, or smaller pictures: explore(trace, every=2, size=128).",

@@ -29,10 +29,10 @@ class View:
     """One interactive picture of a record; every view stands alone, however many a page holds.
 
     `script` names the module in `views/js`; `data` is plain JSON that never changes; `live` are the
-    values that the reader moves (a step, a word), `limits` the range of those that are whole
-    numbers. `alt` is a sentence made from the data; `pictures` makes the captioned images (PIL;
-    None for one that cannot be drawn) of the still, or `figure` makes a matplotlib figure instead.
-    `lighter` says how to make the page smaller.
+    values that the reader moves (a step, a word), `limits` what they may be: (low, high) of a
+    number, the names of a text. `alt` is a sentence made from the data; `pictures` makes the
+    captioned images (PIL; None for one that cannot be drawn) of the still, or `figure` makes a
+    matplotlib figure instead. `lighter` says how to make the page smaller.
     """
 
     script: str
@@ -40,7 +40,7 @@ class View:
     alt: str
     data: Mapping[str, Any]
     live: Mapping[str, Any] = field(default_factory=dict)
-    limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    limits: Mapping[str, tuple] = field(default_factory=dict)
     pictures: Callable[[], Sequence[tuple[str, Any]]] | None = None
     figure: Callable[[], Any] | None = None
     lighter: str = ""

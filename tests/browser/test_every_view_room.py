@@ -58,7 +58,7 @@ def test_a_view_fits_into_every_window(opened, name, text):
 
 # ---- a real prompt -----------------------------------------------------------------------------
 def tokens_of_many(count: int, context: int = 77) -> Tokens:
-    """So many words, every fifth of them in two pieces; as much as the model reads, the rest cut."""
+    """So many words, every fifth in two pieces; as much as the model reads, the rest is cut."""
     kinds = [
         "watercolour",
         "of",

@@ -228,6 +228,57 @@ def test_a_users_part_of_the_title_has_a_direction_of_its_own(kit):
     assert one.js("document.querySelector('h2 > bdi').textContent") == "سيارة · ours"
 
 
+def test_after_a_click_the_keys_are_the_views_again(kit):
+    """A chip that was clicked does not keep the arrows; one that was tabbed to does."""
+    found = kit()
+    for chip in ("[role=toolbar] button", "[role=radiogroup] button"):
+        found.frame.locator(chip).nth(1).click()
+        assert found.js("document.activeElement.className") == "dl"
+        before = found.js("kit.model.get('step')")
+        found.page.keyboard.press("ArrowRight")
+        assert found.js("kit.model.get('step')") == before + 1
+    assert found.js("kit.model.get('kind')") == 1
+    found.page.keyboard.press(" ")
+    assert found.js("kit.scrub.playing()")
+    words = found.frame.locator("[role=toolbar] button")
+    words.nth(2).focus()
+    found.page.keyboard.press("Enter")
+    assert found.js("document.activeElement.textContent") == "c"
+
+
+def test_capitals_are_the_same_keys_and_a_remote_goes_on(kit):
+    found = kit()
+    press = found.page.keyboard.press
+    found.js("document.querySelector('.dl').focus()")
+    press("PageDown")
+    assert found.js("kit.model.get('step')") == 0
+    press("Shift+P")
+    assert found.js("document.querySelector('.dl.present') !== null")
+    press("PageDown")
+    press("PageDown")
+    assert found.js("kit.model.get('step')") == 2
+    press("PageUp")
+    assert found.js("kit.model.get('step')") == 1
+    before = found.js("document.querySelector('.dl').dataset.theme")
+    press("Shift+T")
+    assert found.js("document.querySelector('.dl').dataset.theme") != before
+
+
+def test_the_theme_follows_jupyterlab_until_the_reader_chooses(kit):
+    found = kit()
+    theme = "document.querySelector('.dl').dataset.theme"
+
+    def lab(light: bool) -> str:
+        found.js("(light) => { document.body.dataset.jpThemeLight = light; }", str(light).lower())
+        found.js("new Promise(requestAnimationFrame)")
+        return found.js(theme)
+
+    assert [lab(False), lab(True), lab(False)] == ["dark", "light", "dark"]
+    found.page.keyboard.press("t")
+    assert found.js(theme) == "light"
+    assert [lab(True), lab(False)] == ["light", "light"]
+
+
 def test_playing_goes_to_the_end_and_begins_again(kit, opened):
     found = kit()
     found.page.clock.install()

@@ -97,6 +97,45 @@ def test_scrubbing_by_keyboard_and_mouse(opened, host):
     at_step(view, trace, 1)
 
 
+def test_a_small_picture_ends_the_playing(opened):
+    view = opened(explore(run()), clock=True)
+    view.frame.locator(".play").click()
+    view.page.clock.run_for(600)
+    view.frame.locator(".strip button").nth(3).click()
+    view.page.clock.run_for(5000)
+    assert view.frame.locator(".player output").text_content() == "step 3 of 4"
+    view.page.keyboard.press("ArrowLeft")
+    assert view.frame.locator(".player output").text_content() == "step 2 of 4"
+
+
+def test_a_chosen_word_leaves_the_arrows_to_the_steps_and_shows_its_pieces(opened):
+    view = opened(explore(run()))
+    line = view.frame.locator(".word-pieces")
+    assert "Choose a word" in line.text_content()
+    view.frame.locator(".words .choice", has_text="scraper").click()
+    assert line.text_content() == "scraper is read as scra 900 + per 901"
+    view.page.keyboard.press("ArrowRight")
+    assert view.frame.locator(".player output").text_content() == "step 1 of 4"
+    assert "scraper" in line.text_content()
+
+
+def test_a_rest_of_rounding_is_no_term(opened):
+    trace = run()
+    last = replace(trace.steps[4], update=replace(trace.steps[4].update, a=8.12e-10))
+    view = opened(explore(replace(trace, steps=(*trace.steps[:4], last))))
+    view.press("End")
+    assert view.frame.locator(".equation").text_content().startswith("x_next = 0 · x_t + ")
+
+
+def test_without_predictions_there_is_no_strip(opened):
+    trace = run()
+    bare = replace(trace, steps=tuple(replace(s, predictions=()) for s in trace.steps))
+    view = opened(explore(bare))
+    assert view.frame.locator(".strip").is_hidden()
+    assert "guidance4" in view.frame.locator(".facts").text_content()
+    assert "cut off: at night" in view.frame.locator(".dl").inner_text()
+
+
 def test_that_comparison_can_fail(opened):
     trace = run()
     view = opened(explore(trace))

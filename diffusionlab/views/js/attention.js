@@ -21,9 +21,10 @@ function attention({ model, data, screens, lit, at }) {
     "aria-label": "layers of the maps", "data-lm-suppress-shortcuts": "true",
     onchange: () => { layer = select.selectedIndex; paint(); } },
     data.choices.map((c) => make("option", {}, c.label))) : null;
+  const pieces = make("p", { class: "word-pieces extra" });
   const ranked = make("div", { class: "ranked extra" });
   const speech = spoken();
-  const el = make("div", { class: "words" }, strip.el, select, speech.el,
+  const el = make("div", { class: "words" }, strip.el, select, pieces, speech.el,
     data.missing ? make("p", { class: "quiet extra" }, bdi(data.missing)) : null,
     data.check ? make("p", { class: "warn" }, data.check) : null);
 
@@ -36,9 +37,20 @@ function attention({ model, data, screens, lit, at }) {
   };
   const size = () => maps[layer].shape.slice(2);
 
+  // What the model reads of the word: its pieces and their ids; the line is never empty.
+  const paintPieces = (word) => {
+    const own = data.pieces[word] ?? [];
+    pieces.replaceChildren(...(word >= 0 && own.length ? [bdi(data.words[word]), " is read as ",
+      ...own.flatMap(([name, id], i) => [i ? " + " : "", make("b", {}, bdi(name)),
+        make("small", {}, ` ${id}`)])]
+      : [maps.length ? "Choose a word: its map, its pieces and their ids." : "\u00a0"]));
+  };
+
   const paint = () => {
+    const word = pointed >= 0 ? pointed : chosen();
+    paintPieces(word);
     if (!maps.length) return;
-    const word = pointed >= 0 ? pointed : chosen(), choice = data.choices[layer];
+    const choice = data.choices[layer];
     const { bytes, worth } = word < 0 ? { worth: NaN } : bytesOf(word), [, wide] = size();
     const good = Number.isFinite(worth);
     for (const { overlay, caption, legend } of lit) {
