@@ -58,6 +58,10 @@ def test_every_must_be_a_whole_number(every):
         lane(traces.trace(), every)
 
 
+def test_a_number_of_numpy_will_do():
+    assert lane(traces.trace(), np.int64(2)).steps.tolist() == [0, 2, 4]
+
+
 def test_a_run_without_steps_is_refused():
     with pytest.raises(InputError, match="0 steps"):
         lane(replace(traces.trace(), steps=()))
@@ -181,6 +185,26 @@ def test_what_cannot_be_compared_is_nan():
     assert np.isnan(found.x0[0, 2]).all()
     assert (found.x_t[0, 2] == 0).all()
     assert np.isnan(found.x0[0, 3]).tolist() == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize("by", ["step", "karras_sigma", "network_calls"])
+def test_x_t_of_different_levels_is_not_compared(by):
+    runs = (traces.trace(10), traces.trace(5))
+    lanes = [lane(run) for run in runs]
+    alignment = align(lanes, by)
+    found = apart(runs, lanes, [alignment])[0]
+    ours, theirs = (one.karras_sigmas[at] for one, at in zip(lanes, alignment.shown, strict=True))
+    same = np.abs(ours / theirs - 1) < 1e-6
+    assert 0 < same.sum() < len(same)
+    for pair in (found.x_t[0, 1], found.x_t[1, 0]):
+        assert (np.isfinite(pair) == same).all()
+    assert np.isfinite(found.x0[0, 1]).all()
+
+
+def test_two_runs_from_pure_noise_are_at_one_level():
+    runs = (traces.trace(), traces.trace())
+    lanes = [replace(lane(run), karras_sigmas=np.array([np.inf, 4, 3, 2, 1])) for run in runs]
+    assert (apart(runs, lanes, [align(lanes, "step")])[0].x_t[0, 1] == 0).all()
 
 
 def test_distances_to_the_ends():

@@ -9,6 +9,7 @@ import lane_runs
 import numpy as np
 import pytest
 import traces
+from PIL import Image
 from test_views_race import picture, unpacked
 
 from diffusionlab.analysis.race import relative_distances
@@ -16,12 +17,18 @@ from diffusionlab.analysis.trajectories import parting
 from diffusionlab.errors import InputError
 from diffusionlab.images import to_pixels
 from diffusionlab.views import diff
+from diffusionlab.views.lanes import joined
 
 
 def pair():
     """A run and one whose x0-hats are larger by 0.3."""
     base = lane_runs.previewed(traces.trace())
     return base, lane_runs.moved(base, 0.3, seed=8)
+
+
+def sentences(view) -> list[str]:
+    """The sentences of the page as texts."""
+    return [joined(parts) for parts in view.data["sentences"]]
 
 
 # ---- numbers ----------------------------------------------------------------------------------
@@ -44,21 +51,22 @@ def test_a_wrong_number_would_be_found():
 
 def test_settings_that_differ_stand_in_the_table():
     a, b = pair()
-    data = diff(a, b, labels=("before", "after")).data
+    view = diff(a, b, labels=("before", "after"))
+    data = view.data
     assert data["differ"] == [["seed", "7", "8"]]
     assert ["number of steps", "5"] in data["same"]
     assert ["sampler", "ddim"] in data["same"]
-    assert data["sentences"][0] == "They differ in 1 setting: seed."
+    assert sentences(view)[0] == "They differ in 1 setting: seed."
     assert data["labels"] == ["before", "after"]
     both = replace(b, settings=replace(b.settings, num_steps=6, prompt="a cat"))
-    told = diff(a, both).data["sentences"][0]
+    told = sentences(diff(a, both))[0]
     assert told == "They differ in 3 settings: prompt, seed and number of steps."
 
 
 def test_equal_runs_say_so():
     view = diff(traces.trace(), traces.trace())
     assert view.data["differ"] == []
-    assert view.data["sentences"][0] == "A and B were asked for the same."
+    assert sentences(view)[0] == "A and B were asked for the same."
     assert "They start from the same noise." in view.alt
     assert "stay within 5% of each other at the 6 levels" in view.data["parted"]["told"]
     assert view.data["parted"]["step"] is None
@@ -74,13 +82,56 @@ def test_where_they_part_is_the_analysis():
     assert data["parted"]["told"].startswith("The runs differ by more than 5%")
 
 
+def test_runs_of_other_levels_part_at_a_level_that_both_visit():
+    a, b = traces.trace(10), lane_runs.moved(traces.trace(5), 0.3)
+    found, view = parting(a, b, 0.05), diff(a, b)
+    parted, (ours, theirs) = view.data["parted"], found.steps[found.at]
+    assert ours != theirs
+    assert f"{len(found.steps)} in common. The first of these" in parted["told"]
+    assert f"is karras_sigma {found.karras_sigmas[found.at]:.3g}, after" in parted["told"]
+    assert (parted["step"], parted["mark"]) == (ours, "x_t differ here")
+    for one in view.data["alignments"].values():
+        far = unpacked(one["distances"]["x_t"])[0, 1]
+        levels = [[run["steps"][i]["karras_sigma"] for i in at]
+                  for run, at in zip(view.data["runs"], one["shown"], strict=True)]  # fmt: skip
+        np.testing.assert_array_equal(np.isfinite(far), np.isclose(*levels, rtol=1e-6))
+    assert diff(a, lane_runs.moved(a, 0.3)).data["parted"]["mark"] == "they part"
+
+
+def test_labels_stand_apart_from_our_words():
+    a, b = pair()
+    view = diff(a, lane_runs.stopped_after(b, 3), labels=("ا", "ب"))
+    assert view.data["title"][:4] == ["Two runs, ", {"text": "ا"}, " and ", {"text": "ب"}]
+    assert view.title.startswith("Two runs, ا and ب · ")
+    assert view.data["sentences"][2] == [{"text": "ب"}, " stopped after 3 of 5 steps", "."]
+    same = diff(a, a, labels=("ا", "ب")).data["sentences"][0]
+    assert same == [{"text": "ا"}, " and ", {"text": "ب"}, " were asked for the same."]
+
+
+def test_pictures_and_steps_may_be_fewer():
+    run = traces.trace(frames=(Image.new("RGB", (512, 384), (9, 99, 199)),) * 5)
+    data = diff(run, run, size=np.int64(96), every=2).data
+    found = data["runs"][0]["reels"]["x0"]
+    assert (found["width"], found["height"], len(found["sources"])) == (96, 72, 3)
+    assert [step["index"] for step in data["runs"][1]["steps"]] == [0, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [({"size": 8}, "16 to 2048"), ({"size": 1.5}, "16 to 2048"), ({"every": 0}, "whole number")],
+)
+def test_bad_options_say_what_is_allowed(options, told):
+    with pytest.raises(InputError, match=told):
+        diff(*pair(), **options)
+
+
 def test_the_start_noise_is_told():
     a, _ = pair()
-    told = diff(a, lane_runs.moved(a, 5.0)).data["sentences"][1]
+    told = sentences(diff(a, lane_runs.moved(a, 5.0)))[1]
     assert told.startswith("They start from different noise, ")
-    told = diff(a, lane_runs.cropped(a)).data["sentences"][1]
+    told = sentences(diff(a, lane_runs.cropped(a)))[1]
     assert "different shapes" in told
-    assert "NaN" in diff(a, lane_runs.bad_from(a, 0)).data["sentences"][1]
+    assert "NaN" in sentences(diff(a, lane_runs.bad_from(a, 0)))[1]
 
 
 def test_runs_of_other_levels_are_aligned_by_level():
@@ -124,7 +175,7 @@ def gaps():
 def test_every_kind_of_gap_is_told(gap):
     a, b, words = gaps()[gap]
     view = diff(a, b)
-    assert words in " ".join([*view.data["sentences"], view.data["parted"]["told"]])
+    assert words in " ".join([*sentences(view), view.data["parted"]["told"]])
     json.loads(json.dumps(view.data, allow_nan=False))
     assert view.page
     assert len(view.pictures()) == 3

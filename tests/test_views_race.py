@@ -108,6 +108,19 @@ def test_large_frames_are_shrunk_to_the_size():
     assert (found["width"], found["height"], found["sharp"]) == (96, 72, False)
 
 
+def test_the_final_pictures_are_there():
+    base = traces.trace()
+    runs = (base, lane_runs.stopped_after(base, 3))
+    data = race(lane_runs.comparison(*runs)).data
+    ended, not_ended = (run["reels"]["picture"] for run in data["runs"])
+    np.testing.assert_array_equal(picture(ended["sources"][0]), np.asarray(base.image))
+    assert ended["alts"] == ["the final picture, after 5 steps"]
+    assert not_ended["sources"] == [None]
+    assert not_ended["alts"] == ["no final picture: stopped after 3 of 5 steps"]
+    assert data["ended"]
+    assert not race(lane_runs.comparison(*[runs[1]] * 2)).data["ended"]
+
+
 def test_every_second_step_is_left_out():
     data = race(lane_runs.three(), every=2).data
     for run in data["runs"]:
@@ -147,6 +160,22 @@ def test_longer_and_shorter_runs_say_so():
     assert [run["label"] for run in view.data["runs"]] == ["10 steps", "5 steps"]
     assert "longest run (10 steps)" in view.data["alignments"]["step"]["about"]
     assert view.data["alignments"]["step"]["told"][9] == "step 9 of 9 of the longest run"
+
+
+def test_one_step_is_not_one_steps():
+    run = traces.trace(1)
+    view = race(lane_runs.comparison(run, run, axis="num_steps", values=(1, 2)))
+    assert "1 step (1 step, 1 network call)" in view.alt
+    assert "1 steps" not in view.page
+    assert "1 network calls" not in view.page
+
+
+def test_a_users_texts_stand_apart_from_ours():
+    base = traces.trace(prompt="سيارة red")
+    view = race(lane_runs.comparison(base, base, axis="قيمة"))
+    assert view.data["title"] == ["Race of 2 runs over ", {"text": "قيمة"},
+                                  " · ", {"text": "سيارة red"}]  # fmt: skip
+    assert view.title == "Race of 2 runs over قيمة · سيارة red"
 
 
 @pytest.mark.parametrize(
@@ -234,6 +263,19 @@ def test_blind_hides_every_name_outside_the_data():
     assert any(name in race(record).alt for name in names)
 
 
+def test_blind_runs_are_measured_from_the_first_letter():
+    """The first value is what the class saw typed first: it would be known at once."""
+    records = [replace(lane_runs.three(), values=(f"{i}", "b", "c")) for i in range(6)]
+    assert {race(record).live["reference"] for record in records} == {0}
+    for record in records:
+        view = race(record, blind=True)
+        assert view.live["reference"] == view.data["order"][0]
+        assert not view.data["named"]
+        asked = race(record, blind=True, reference="b")
+        assert (asked.live["reference"], asked.data["named"]) == (1, True)
+    assert len({race(record, blind=True).live["reference"] for record in records}) > 1
+
+
 def test_the_blind_order_depends_on_the_content_only():
     record = lane_runs.three()
     assert sorted(blind_order(record)) == [0, 1, 2]
@@ -258,8 +300,9 @@ def test_two_to_nine_runs_are_allowed(count):
         ({"reference": -1}, "0 to 2"),
         ({"reference": True}, "True"),
         ({"reference": "heun"}, "'heun'"),
-        ({"size": 8}, "16 to 1024"),
-        ({"size": 99.5}, "16 to 1024"),
+        ({"size": 8}, "16 to 2048"),
+        ({"size": True}, "whole number of pixels"),
+        ({"size": 99.5}, "16 to 2048"),
         ({"every": 0}, "whole number from 1"),
     ],
 )
@@ -271,6 +314,12 @@ def test_bad_options_say_what_is_allowed(options, told):
 def test_other_things_are_no_comparison():
     with pytest.raises(InputError, match=r"compare\(…\)"):
         race([traces.trace(), traces.trace()])
+
+
+def test_numbers_of_numpy_will_do():
+    view = race(lane_runs.three(), size=np.int64(64), every=np.int32(2))
+    assert json.loads(json.dumps(view.data, allow_nan=False)) == view.data
+    assert len(view.data["runs"][0]["steps"]) == 3
 
 
 def test_a_reference_may_be_named():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class Lane:
 
 def lane(trace: Trace, every: int = 1) -> Lane:
     """The lane of a run. Raises InputError for a run of no step and for `every` below 1."""
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+    if isinstance(every, bool) or not isinstance(every, Integral) or every < 1:
         raise InputError(f"every is {shown(every)}; a whole number from 1 is allowed, e.g. 2")
     count = len(trace.steps)
     if not count:
@@ -137,7 +138,8 @@ class Apart:
     """How far runs are from one another, relative to the size of the reference's latent.
 
     `x0` and `x_t` (references, runs, places): |a − b| / |b| of the x0-hats, or latents, that both
-    show at a place. NaN where there is none: not finite, another shape, x0-hat not recorded.
+    show at a place. NaN where there is none: not finite, another shape, x0-hat not recorded; of x_t
+    also where the two are at different noise levels, for then the noise alone tells them apart.
     """
 
     x0: np.ndarray
@@ -149,7 +151,7 @@ def apart(
 ) -> list[Apart]:
     """The relative L2 distances of all pairs of runs at the places of each alignment."""
     x0 = _pairs([guesses_of(trace) for trace in traces], lanes, alignments)
-    x_t = _pairs([numbers(trace.latents) for trace in traces], lanes, alignments)
+    x_t = _pairs([numbers(trace.latents) for trace in traces], lanes, alignments, one_level=True)
     return [Apart(*found) for found in zip(x0, x_t, strict=True)]
 
 
@@ -159,12 +161,13 @@ def guesses_of(trace: Trace) -> np.ndarray | None:
 
 
 def _pairs(
-    arrays: list, lanes: Sequence[Lane], alignments: Sequence[Alignment]
+    arrays: list, lanes: Sequence[Lane], alignments: Sequence[Alignment], one_level: bool = False
 ) -> list[np.ndarray]:
     """One array (references, runs, places) for each alignment; each pair of steps is met once."""
     count, ends = len(arrays), np.cumsum([len(one.places) for one in alignments])[:-1]
-    steps = [one.steps[np.concatenate([a.shown[i] for a in alignments])]
-             for i, one in enumerate(lanes)]  # fmt: skip
+    seen = [np.concatenate([a.shown[i] for a in alignments]) for i in range(count)]
+    steps = [one.steps[at] for one, at in zip(lanes, seen, strict=True)]
+    levels = [one.karras_sigmas[at] for one, at in zip(lanes, seen, strict=True)]
     found = np.full((count, count, len(steps[0])), np.nan)
     sizes = [None if a is None else _lengths(a) for a in arrays]
     for i in range(count):
@@ -175,6 +178,9 @@ def _pairs(
                 off = _lengths(a[at_i] - b[at_j])[back.ravel()]
                 found[i, j] = _share(off, sizes[i][steps[i]])
                 found[j, i] = _share(off, sizes[j][steps[j]])
+            if one_level:
+                other = ~np.isclose(levels[i], levels[j], rtol=SAME_LEVEL, atol=0)  # ∞ is ∞
+                found[i, j, other] = found[j, i, other] = np.nan
     return np.split(found, ends, axis=2)
 
 

@@ -53,6 +53,7 @@ def lanes_data(traces: Sequence[Trace], labels: Sequence[str], size: int, every:
         "block": block,
         "near": NEAR,
         "known": decoded or any(has_x0(trace) for trace in traces),
+        "ended": any(trace.image is not None for trace in traces),
     }
 
 
@@ -75,6 +76,7 @@ def _run_data(
         "reels": {
             "x0": _guesses(trace, one, size, decoded),
             "x_t": _latents(trace, one, size),
+            "picture": reel("the final picture", [trace.image], [_end_alt(trace)], size, EXACT),
         },
     }
 
@@ -95,6 +97,12 @@ def _latents(trace: Trace, one: Lane, size: int) -> dict:
     return reel(f"x_t, {_how(trace)}", pictures, _alts("x_t", one, pictures), size)
 
 
+def _end_alt(trace: Trace) -> str:
+    if trace.image is not None:
+        return f"the final picture, after {counted(len(trace.steps), 'step')}"
+    return f"no final picture{': ' * bool(stopped(trace))}{stopped(trace)}"
+
+
 def _how(trace: Trace) -> str:
     return "preview" if trace.preview is not None else "mean of the channels (no preview map)"
 
@@ -106,6 +114,17 @@ def _alts(what: str, one: Lane, pictures: Sequence[Any]) -> list[str]:
         + ("" if picture is not None else ": it holds NaN or infinity, there is no picture")
         for i, s, picture in found
     ]
+
+
+# ---- words ------------------------------------------------------------------------------------
+def counted(count: int, what: str) -> str:
+    """ "1 step", "2 steps"."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def joined(parts: Sequence[Any]) -> str:
+    """The parts of a title or sentence, ours and {"text": a user's}, as one text."""
+    return "".join(part if isinstance(part, str) else part["text"] for part in parts)
 
 
 # ---- latents ----------------------------------------------------------------------------------
@@ -150,7 +169,7 @@ def place_told(alignment: Alignment, index: int, lanes: Sequence[Lane]) -> str:
         return f"step {place:.0f} of {alignment.places[-1]:.0f}{longest}"
     if alignment.by == "karras_sigma":
         return f"karras_sigma {plain(place) if not np.isfinite(place) else f'{place:.3g}'}"
-    return f"{place:.0f} network call{'' if place == 1 else 's'}"
+    return counted(int(place), "network call")
 
 
 def one_length(lanes: Sequence[Lane]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from diffusionlab.errors import InputError, NumericsError, shown
 from diffusionlab.images import Preview, enlarge, to_image, to_rgb
 
 SIZE, QUALITY = 256, 80  # width in pixels, and WebP's quality, of pictures that are not kept exact
+SIZES = (16, 2048)  # allowed widths
 SHARP = 128  # pictures up to this width are kept to the last bit
 
 
@@ -82,3 +84,14 @@ def latent_image(latent: Any, preview: Preview | None) -> Any:
         return to_image(mean / (2 * top) + 0.5)
     except NumericsError:
         return None
+
+
+def size_of(size: Any, usual: int = SIZE) -> int:
+    """A width of pictures that was asked for. Raises InputError for what is no such width."""
+    low, high = SIZES
+    if isinstance(size, bool) or not isinstance(size, Integral) or not low <= size <= high:
+        raise InputError(
+            f"size is {shown(size)}; a whole number of pixels from {low} to {high} is allowed, "
+            f"e.g. {usual}"
+        )
+    return int(size)

@@ -14,9 +14,9 @@ from diffusionlab.errors import InputError, shown
 from diffusionlab.images import blank
 from diffusionlab.levels import one_of
 from diffusionlab.trace import Comparison, Trace
-from diffusionlab.views.lanes import has_x0, lanes_data
+from diffusionlab.views.lanes import counted, has_x0, joined, lanes_data
 from diffusionlab.views.page import plain
-from diffusionlab.views.reels import latent_image
+from diffusionlab.views.reels import latent_image, size_of
 from diffusionlab.views.view import View
 
 FEWEST, MOST = 2, 9
@@ -31,36 +31,40 @@ def race(
     comparison: Comparison,
     *,
     align: str = "karras_sigma",
-    reference: int | str = 0,
+    reference: int | str | None = None,
     blind: bool = False,
     size: int = SIZE,
     every: int = 1,
 ) -> View:
     """Two to nine runs of a comparison side by side on one scrubber.
 
-    Each shows x0-hat (decoded where all runs recorded "frames", else by the preview map), x_t, or
-    how far its x0-hat is from that of the `reference` (a run's number or its value). `align` says
-    what a common place is: "step", "karras_sigma" or "network_calls"
-    (`analysis.race.align` defines them). Distances are |a − b| / |b|, b being the reference's.
-    `blind=True` hides the names until they are revealed. `size` is the width of decoded pictures in
-    pixels; `every=2` keeps every second step. Errors: InputError.
+    Each shows x0-hat (decoded where all runs recorded "frames", else by the preview map), x_t, the
+    final picture, or how far its x0-hat is from that of the `reference` (a run's number or its
+    value; the first run where none is named). `align` says what a common place is: "step",
+    "karras_sigma" or "network_calls" (`analysis.race.align` defines them). Distances are
+    |a − b| / |b|, b being the reference's; x_t is compared at equal noise levels only.
+    `blind=True` hides the names until they are revealed, and measures from "A" where no reference
+    is named. `size` is the width of decoded pictures in pixels; `every=2` keeps every second step.
+    Errors: InputError.
     """
-    _check(comparison, align, size)
+    _check(comparison, align)
     values = [str(value) for value in comparison.values]
     labels = [label_of(comparison.axis, value) for value in values]
-    chosen = _reference(reference, values)
     order = blind_order(comparison)
-    data = lanes_data(comparison.traces, labels, size, every)
+    first = order[0] if blind else 0
+    chosen = first if reference is None else _reference(reference, values)
+    data = lanes_data(comparison.traces, labels, size_of(size, SIZE), every)
     data |= {
         "axis": NAMES.get(comparison.axis, comparison.axis),
         "title": _title(comparison),
         "order": order,
+        "named": reference is not None,
         "start": start_told(comparison.traces),
     }
     places = max(len(one["places"]) for one in data["alignments"].values())
     return View(
         script="sampler_race",
-        title=data["title"],
+        title=joined(data["title"]),
         alt=_alt(comparison, data, chosen, blind),
         data=data,
         live={
@@ -81,11 +85,13 @@ def race(
 
 def label_of(axis: str, value: str) -> str:
     """What a run is called: a bare number says of what."""
+    if axis == "num_steps" and value == "1":
+        return "1 step"
     told = LABELS.get(axis)
     return told.replace("{}", value) if told else value or f"(empty {NAMES.get(axis, axis)})"
 
 
-def _check(comparison: Comparison, align: str, size: int) -> None:
+def _check(comparison: Comparison, align: str) -> None:
     if not isinstance(comparison, Comparison):
         raise InputError(
             f"comparison is {shown(comparison)}; a Comparison of {FEWEST} to {MOST} runs is "
@@ -97,8 +103,6 @@ def _check(comparison: Comparison, align: str, size: int) -> None:
             f"a comparison of {count} run{'' if count == 1 else 's'} was given; {FEWEST} to {MOST} "
             "stand side by side: compare fewer, or see one run with explore(trace)"
         )
-    if isinstance(size, bool) or not isinstance(size, int) or not 16 <= size <= 1024:
-        raise InputError(f"size is {shown(size)}; 16 to 1024 pixels are allowed, e.g. {SIZE}")
     one_of("align", align, ALIGNMENTS)
 
 
@@ -145,21 +149,26 @@ def _short(value: float) -> str:
     return number if isinstance(number, str) else f"{number:.2g}"
 
 
-def _title(comparison: Comparison) -> str:
-    prompts = {trace.settings.prompt for trace in comparison.traces}
+def _title(comparison: Comparison) -> list[Any]:
     axis = NAMES.get(comparison.axis, comparison.axis)
-    start = f"Race of {len(comparison.traces)} runs over {axis}"
-    return f"{start} · {prompts.pop()}" if len(prompts) == 1 else start
+    start = [f"Race of {len(comparison.traces)} runs over ", {"text": axis}]
+    return start + of_prompt(comparison.traces)
+
+
+def of_prompt(traces: Sequence[Trace]) -> list[Any]:
+    """The end of a title: the prompt, where all runs have the same."""
+    prompts = {trace.settings.prompt for trace in traces}
+    return [" · ", {"text": prompts.pop()}] if len(prompts) == 1 else []
 
 
 def _alt(comparison: Comparison, data: dict, reference: int, blind: bool) -> str:
-    count = len(comparison.traces)
+    count, title = len(comparison.traces), joined(data["title"])
     if blind:
-        return f"{data['title']}. {count} runs side by side, their names hidden. {data['start']}"
-    told = [f"{run['label']} ({run['count']} steps, {run['calls']} network calls)"
-            for run in data["runs"]]  # fmt: skip
+        return f"{title}. {count} runs side by side, their names hidden. {data['start']}"
+    told = [f"{run['label']} ({counted(run['count'], 'step')}, "
+            f"{counted(run['calls'], 'network call')})" for run in data["runs"]]  # fmt: skip
     name = data["runs"][reference]["label"]
-    return f"{data['title']}: {', '.join(told)}. Reference: {name}. {data['start']}"
+    return f"{title}: {', '.join(told)}. Reference: {name}. {data['start']}"
 
 
 # ---- the still --------------------------------------------------------------------------------

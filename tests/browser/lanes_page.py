@@ -107,3 +107,22 @@ def check_sizes(view, name: str, folder: Path) -> None:
         view.press("t")
         keep_screenshot(view, f"{name}_{width}_theme", folder)
         view.press("p")
+
+
+NAMES_SHOWN = """() => [...document.querySelectorAll(".lane-name bdi")].map((e) => {
+  const whole = e.cloneNode(true);
+  whole.style.cssText = "display: block; -webkit-line-clamp: none; position: absolute;"
+    + ` width: ${e.getBoundingClientRect().width + 0.5}px`;
+  e.parentNode.append(whole);
+  const cut = whole.offsetHeight > e.offsetHeight + 1 || e.scrollWidth > e.clientWidth + 1;
+  whole.remove();
+  return cut ? "cut off: " + e.textContent : "";
+}).filter(Boolean)"""
+PICTURES = """() => [...document.querySelectorAll(".lane .glass")].filter((e) => e.offsetWidth)
+  .map((e) => e.offsetWidth)"""
+
+
+def free_height(view) -> float:
+    """Pixels of the window below the last thing that present mode shows."""
+    return view.js("""() => innerHeight - Math.max(...[...document.querySelector(".body").children]
+      .filter((e) => !e.matches(".spoken")).map((e) => e.getBoundingClientRect().bottom))""")

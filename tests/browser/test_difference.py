@@ -129,6 +129,65 @@ def test_runs_of_other_levels_are_aligned_by_level(opened):
     assert scrubber(view).get_attribute("aria-valuetext") == "2 network calls"
 
 
+def test_runs_at_other_levels_say_so_and_x_t_is_not_compared(opened):
+    a, b = lane_runs.previewed(traces.trace(10)), lane_runs.moved(BASE, 0.3)
+    found = diff(a, b)
+    view = ready(opened(found))
+    view.press("ArrowRight")
+    place = f"At karras_sigma {a.karras_sigmas[1]:.3g}: x0-hat of B at karras_sigma"
+    told = text(view, ".sentence")
+    assert told.startswith(f"{place} {b.karras_sigmas[0]:.3g} is ")
+    assert "x_t" not in told
+    assert "where both are at one level" in text(view, ".legend")
+    assert view.frame.locator(".chart .mark + text").text_content() == "x_t differ here"
+    assert found.data["parted"]["told"] in text(view, ".body")
+    assert text(view, ".count") == f"karras_sigma {a.karras_sigmas[1]:.3g}"
+    view.press("Home")
+    assert "its x_t" in text(view, ".sentence")
+
+
+def test_the_mark_stands_at_its_step_when_steps_are_left_out(opened):
+    view = opened(diff(BASE, lane_runs.bad_from(BASE, 2), every=2))
+    view.press("ArrowRight")
+    mark, rule = (view.frame.locator(f".chart .{name}").get_attribute("x1")
+                  for name in ("mark", "rule"))  # fmt: skip
+    assert mark == rule
+    assert text(view, ".count") == "step 2 / 4"
+
+
+def test_the_final_pictures_lie_over_each_other(opened):
+    other = traces.trace()
+    other = replace(other, image=other.image.transpose(0))
+    view = opened(diff(traces.trace(), other))
+    view.frame.get_by_role("radio", name="final picture").click()
+    picture = ".lane .screen:nth-child(3) canvas:first-child"
+    until(view, lambda: pixels(view, picture, 0)[..., 3].all() and pixels(view, picture, 1).any())
+    for index, run in enumerate((other, traces.trace())):
+        np.testing.assert_array_equal(pixels(view, picture, index)[..., :3], np.asarray(run.image))
+    assert view.frame.locator(".heads.quiet").inner_text().split() == ["after", "5", "steps"] * 2
+
+
+def test_small_numbers_of_the_chart_are_in_sight(opened):
+    """Differences of 1e-6 have ticks such as 1.50e−6, which are wide."""
+    view = ready(opened(diff(BASE, lane_runs.moved(BASE, 3e-6))))
+    view.frame.locator(".chart").scroll_into_view_if_needed()
+    found = view.js("""() => [...document.querySelectorAll(".chart text")].map((e) =>
+      [e.textContent, e.getBoundingClientRect().left, e.getBoundingClientRect().right])""")
+    small = [left for words, left, _ in found if "e−" in words]
+    (title,) = [right for words, _, right in found if words == "relative distance"]
+    assert small
+    assert min(small) >= title
+
+
+def test_labels_have_a_direction_of_their_own(opened):
+    view = opened(diff(BASE, lane_runs.stopped_after(OTHER, 3), labels=("سيارة", "two")))
+    assert view.frame.locator("h2 bdi").all_inner_texts()[:2] == ["سيارة", "two"]
+    assert text(view, "h2").startswith("Two runs, سيارة and two · ")
+    (stopped,) = [one for one in view.frame.locator("p.extra").all()
+                  if "stopped after 3 of 5 steps." in one.inner_text()]  # fmt: skip
+    assert stopped.locator("bdi").all_inner_texts() == ["two"]
+
+
 def test_play_has_a_pause(opened):
     view = ready(opened(diff(BASE, OTHER)))
     view.press(" ")

@@ -11,9 +11,11 @@ import pytest
 import traces
 from hosts import HOSTS
 from lanes_page import difference, pixels, text, until, viridis
+from looking import rest
 
 from diffusionlab.analysis.race import align, apart, lane
 from diffusionlab.views import race
+from diffusionlab.views.sampler_race import blind_order
 
 RECORD = lane_runs.three()
 NAMES = [str(value) for value in RECORD.values]
@@ -112,7 +114,7 @@ def test_differences_to_the_reference_are_the_traces(opened, host):
         shown = pixels(view, ".lane .screen:first-child .overlay", run)[..., :3].astype(float)
         assert np.abs(shown - viridis(maps[run][2] / top)).max() <= 1
         far = expected("step")[1].x0[0, run, 2]
-        alt = view.frame.locator(".lane canvas").nth(4 * run).get_attribute("aria-label")
+        alt = view.frame.locator(".lane canvas").nth(6 * run).get_attribute("aria-label")
         assert f"x0-hat is {far:.2g} of its size from that of ddim" in alt
     assert f"0\n{top:.3g}" in text(view, ".scale-of")
     view.press("s")  # colours of this place alone
@@ -182,6 +184,100 @@ def test_present_mode_fits_and_nothing_scrolls_sideways(opened, tmp_path, count)
     lanes_page.check_sizes(view, f"race_{count}", tmp_path)
 
 
+SAMPLERS = ("ddim", "euler", "dpmpp_2m", "euler_ancestral", "heun", "dpmpp_2s", "dpmpp_2m_sde",
+            "unipc_2", "dpmpp_2s_ancestral")  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9])
+def test_present_mode_tells_who_is_who_in_pictures_as_large_as_the_window(opened, count):
+    base = traces.trace()
+    record = lane_runs.comparison(*[base] * count, values=SAMPLERS[:count])
+    view = ready(opened(race(record)))
+    view.press("p")
+    for width, height in lanes_page.SIZES:
+        view.page.set_viewport_size({"width": width, "height": height})
+        rest(view)
+        assert view.js(lanes_page.NAMES_SHOWN) == []
+        assert view.js("document.querySelector('.dl').scrollHeight <= innerHeight")
+        wide, columns = view.js(lanes_page.PICTURES), count if count < 9 else 5
+        assert len(set(wide)) == 1
+        if width > 1000:  # as wide as the window allows, or as high
+            assert wide[0] * columns > 0.85 * width or lanes_page.free_height(view) < 30
+    view.press("p")
+    assert view.js(lanes_page.NAMES_SHOWN) == []
+
+
+def test_the_check_of_names_can_fail(opened):
+    view = ready(opened(race(RECORD)))
+    view.js("() => { document.querySelector('.lane-name bdi').style.cssText = "
+            "'-webkit-line-clamp: 1; width: 1em'; }")  # fmt: skip
+    assert view.js(lanes_page.NAMES_SHOWN) == ["cut off: ddim"]
+
+
+def test_the_final_pictures_can_be_shown(opened):
+    runs = (traces.trace(), lane_runs.stopped_after(traces.trace(), 3))
+    view = ready(opened(race(lane_runs.comparison(*runs))))
+    view.frame.get_by_role("radio", name="final picture").click()
+    picture = ".lane .screen:nth-child(3) canvas:first-child"
+    until(view, lambda: pixels(view, picture, 0)[..., 3].all())
+    np.testing.assert_array_equal(pixels(view, picture, 0)[..., :3], np.asarray(runs[0].image))
+    lanes = view.frame.locator(".lane")
+    assert "after 5 steps, 5 calls" in lanes.nth(0).inner_text()
+    assert "no final picture: stopped after 3 of 5 steps" in lanes.nth(1).inner_text()
+    alt = view.frame.locator(picture).first.get_attribute("aria-label")
+    assert alt == "a: the final picture, after 5 steps"
+    bare = replace(traces.trace(), image=None)
+    view = ready(opened(race(lane_runs.comparison(bare, bare))))
+    assert view.frame.get_by_role("radio", name="final picture").is_disabled()
+    assert "No run has a final picture." in text(view, ".body")
+
+
+def test_runs_at_another_level_say_at_which(opened):
+    runs = [lane_runs.previewed(traces.trace(n)) for n in (10, 5, 2)]
+    record = lane_runs.comparison(*runs, axis="num_steps", values=(10, 5, 2))
+    view = ready(opened(race(record)))
+    view.press("ArrowRight")
+    first = runs[1].karras_sigmas[0]
+    assert f"5 steps at karras_sigma {first:.3g}" in text(view, ".sentence")
+    assert "10 steps at" not in text(view, ".sentence")
+    view.frame.get_by_role("radio", name="of the two x_t").click()
+    assert "2 of 2 runs have no distance here: they are at other noise levels." in text(
+        view, ".sentence")  # fmt: skip
+    slider(view).focus()
+    view.press("Home")
+    assert "other noise levels" not in text(view, ".sentence")
+
+
+def test_the_number_beside_the_slider_is_the_place(opened):
+    view = ready(opened(race(RECORD)))
+    view.press("ArrowRight")
+    sigma = RECORD.traces[0].karras_sigmas[1]
+    assert text(view, ".count") == f"karras_sigma {sigma:.3g}"
+    view.press("a")
+    assert text(view, ".count").endswith(" / 10")
+    assert text(view, ".count").startswith("call ")
+    view.press("a")
+    assert text(view, ".count") == "step 1 / 4"
+
+
+def test_blind_by_key_measures_from_the_first_letter(opened):
+    record = next(one for one in (replace(RECORD, values=(f"{i}", "b", "c")) for i in range(9))
+                  if blind_order(one)[0] != 0)  # fmt: skip
+    view = ready(opened(race(record)))
+    view.press("b")
+    tagged = view.frame.locator(".lane.reference .lane-name").inner_text()
+    assert tagged.strip() == "A"
+    assert "that of A" in text(view, ".sentence")
+
+
+def test_a_users_texts_have_a_direction_of_their_own(opened):
+    run = traces.trace(prompt="سيارة red")
+    view = opened(race(lane_runs.comparison(run, run, axis="قيمة")))
+    shown = view.frame.locator("h2 bdi").all_inner_texts()
+    assert shown == ["قيمة", "سيارة red"]
+    assert text(view, "h2") == "Race of 2 runs over قيمة · سيارة red"
+
+
 def test_the_keyboard_reaches_everything(opened):
     view = ready(opened(race(RECORD)))
     found = " | ".join(lanes_page.reached_by_tab(view))
@@ -191,7 +287,7 @@ def test_the_keyboard_reaches_everything(opened):
 
 
 def test_what_cannot_work_is_disabled_and_says_why(opened):
-    bare = lane_runs.unrecorded(traces.trace())
+    bare = replace(lane_runs.unrecorded(traces.trace()), image=None)
     view = ready_latent(opened(race(lane_runs.comparison(bare, bare))))
     assert view.frame.get_by_role("radio", name="x0-hat", exact=True).is_disabled()
     assert view.frame.get_by_role("radio", name="difference").is_disabled()
@@ -239,5 +335,6 @@ def test_hostile_texts_build_the_same_elements(opened):
         shown.press("r")
         found.append(sorted(shown.js(lanes_page.STRUCTURE)))
     assert found[:3] == found[3:]
-    names = shown.frame.locator(".lane-name bdi").all_text_contents()
+    names = [name.replace("\u200b", "") for name in
+             shown.frame.locator(".lane-name bdi").all_text_contents()]  # fmt: skip
     assert sorted(name.split(": ", 1)[1] for name in names) == sorted(traces.HOSTILE)

@@ -95,7 +95,7 @@ function chart({ tall = 220 } = {}) {
 function scales(el, { x, y, lines }, tall) {
   const size = parseFloat(getComputedStyle(el).fontSize) || 16, em = size / 16;
   const wide = Math.max(el.clientWidth || 640, 240), high = tall * em;
-  const edge = { left: 58 * em, right: wide - 14 * em, top: 12 * em, bottom: high - 50 * em };
+  const edge = { left: 0, right: wide - 14 * em, top: 12 * em, bottom: high - 50 * em };
   const along = (axis, values, from, to, room = 0) => {
     const [least, largest] = reach(values, axis.log);
     const low = axis.low ?? least, top = axis.high ?? largest + room * (largest - low);
@@ -107,20 +107,22 @@ function scales(el, { x, y, lines }, tall) {
     };
     return { place, low, high: end };
   };
-  const across = along(x, lines.flatMap((line) => line.xs), edge.left, edge.right);
   const up = along(y, lines.flatMap((line) => line.ys), edge.bottom, edge.top,
     y.log ? 0 : 0.06);
+  up.ticks = ticks(up.low, up.high, { log: y.log, most: 5 });
+  const longest = Math.max(...up.ticks.map((v) => told(v).length)); // "1.50e−6" needs its room
+  edge.left = Math.max(58, 26 + 8.6 * longest) * em;
+  const across = along(x, lines.flatMap((line) => line.xs), edge.left, edge.right);
   return { ...edge, wide, tall: high, size: 14 * em, x: across.place, y: up.place, across, up };
 }
 
 function axesOf(scale, { x, y }) {
   const { left, right, top, bottom, size } = scale, most = (right - left) / size / 5;
   const word = (text, at) => drawn("text", { "font-size": size, ...at }, text);
-  const upright = ticks(scale.up.low, scale.up.high, { log: y.log, most: 5 });
   const level = ticks(scale.across.low, scale.across.high, { log: x.log, most })
     .filter((v) => !x.whole || Number.isInteger(v));
   return [
-    ...upright.flatMap((v) => [
+    ...scale.up.ticks.flatMap((v) => [
       drawn("line", { x1: left, x2: right, y1: scale.y(v), y2: scale.y(v), class: "grid" }),
       word(told(v), { x: left - 0.5 * size, y: scale.y(v) + 0.35 * size, "text-anchor": "end" }),
     ]),
@@ -152,7 +154,7 @@ function lineOf(scale, line) {
   const paint = line.stroke ? { stroke: line.stroke } : look(line.index);
   return [
     drawn("path", { d: path || "M0 0", class: line.quiet ? "line quiet-line" : "line", ...paint }),
-    ...dots.map(([cx, cy]) => drawn("circle", { cx, cy, r: 3.5, fill: paint.stroke })),
+    ...dots.map(([cx, cy]) => drawn("circle", { cx, cy, r: 4.5, fill: paint.stroke })),
   ];
 }
 

@@ -1,7 +1,7 @@
 // with: kit.js, player.js, colours.js, curves.js, lanes.js, curves.css, lanes.css
 // Two runs: one picture over the other with a line that moves, their difference, their settings.
 
-const KINDS = ["x0", "x_t"];
+const KINDS = ["x0", "x_t", "picture"], KINDS_TOLD = ["x0-hat", "x_t", "final picture"];
 
 function render({ model, el }) {
   const data = model.get("data"), lanes = lanesOf(data);
@@ -9,9 +9,10 @@ function render({ model, el }) {
   const sign = () => (BY.includes(model.get("align")) ? model.get("align") : BY[0]);
   const by = () => lanes.alignments[sign()];
   const place = () => inside(model.get("place"), by().count);
-  const kind = () => (model.get("show") === "x_t" ? "x_t" : "x0");
+  const kind = () => (KINDS.includes(model.get("show")) ? model.get("show") : "x0");
   const scrub = player({ model, name: "place", count: by().count, label: "place in both runs",
-    say: (i) => by().told[inside(i, by().count)] });
+    say: (i) => by().told[inside(i, by().count)],
+    number: (i) => numbered(sign(), by(), i) });
   const setAlign = (to) => {
     if (to === sign()) return;
     const kept = lanes.moved(sign(), to, 0, place());
@@ -25,35 +26,39 @@ function render({ model, el }) {
       s: () => map.turn(),
       a: () => setAlign(BY[(BY.indexOf(sign()) + 1) % BY.length]) },
     help: "Keys: ← → place, PageUp, PageDown, Home, End, space plays, [ and ] move the line, "
-      + "x shows all of one or of the other, d x0-hat or x_t, s colours, a alignment, p present, t "
-      + "light or dark." });
+      + "x shows all of one or of the other, d x0-hat, x_t or final picture, s colours, a alignment, "
+      + "p present, t light or dark." });
   frame.root.classList.add("diff");
   const align = chooser({ label: "runs are aligned by", items: BY_TOLD,
     chosen: (i) => setAlign(BY[i]) });
-  const show = chooser({ label: "picture", items: ["x0-hat", "x_t"],
+  const show = chooser({ label: "picture", items: KINDS_TOLD,
     chosen: choose(model, "show", KINDS, () => show) });
   show.buttons[0].disabled = !data.known;
+  show.buttons[2].disabled = !data.ended;
   const map = differenceOf(model, data, lanes, a, b);
   const sentence = make("p", { class: "sentence" }), about = make("p", { class: "quiet extra" });
-  const lines = chart({ tall: 210 }), heard = spoken();
+  const lines = chart({ tall: 210 }), names = make("div", {}), heard = spoken();
   frame.body.append(
     make("div", { class: "controls extra" }, named("Aligned by", align.el),
       named("Show", show.el)),
     make("div", { class: "pair" }, cut.el, map.el),
     sentence, scrub.el, about,
-    make("p", { class: "extra" }, ...data.sentences.filter(Boolean).flatMap((text) =>
-      [bdi(text), " "]), data.parted.told),
+    make("p", { class: "extra" }, data.sentences.flatMap((one) => [...titled(one).nodes, " "]),
+      data.parted.told, data.ended ? null : " Neither run has a final picture."),
     settings(data, a, b),
     make("section", { class: "distances extra", "aria-label": "distances" },
       make("h3", {}, "How far ", bdi(b), " is from ", bdi(a)),
-      legend([[0, "their x0-hats"], [1, "their x_t"]]), lines.el), heard.el);
+      names, lines.el), heard.el);
 
   const settled = () => {
     scrub.recount(by().count);
     align.show(BY.indexOf(sign()));
     show.show(KINDS.indexOf(kind()));
     about.textContent = by().about;
-    lines.draw(curves(sign(), by(), lanes, data.parted.step));
+    const one = by().xs.every((_, i) => lanes.together(sign(), 0, 1, i));
+    names.replaceChildren(legend([[0, "their x0-hats"],
+      [1, `their x_t${one ? "" : ", where both are at one level"}`]]));
+    lines.draw(curves(sign(), by(), lanes, data.parted));
     moved();
   };
   const moved = () => {
@@ -116,6 +121,7 @@ function wipe(model, lanes, a, b) {
       canvas.setAttribute("aria-label", `${[a, b][run]}: ${canvas.getAttribute("aria-label")}`);
     });
     facts.replaceChildren(...lanes.runs.map((run, i) => {
+      if (kind === "picture") return make("p", {}, `after ${plural(run.count, "step")}`);
       const step = run.steps[lanes.step(by, i, place)];
       const state = !lanes.alignments[by].begun[i][place] ? " · begins lower"
         : lanes.alignments[by].over[i][place] ? ` · ${run.stopped || "at its end"}` : "";
@@ -178,27 +184,36 @@ function settings({ differ, same }, a, b) {
 
 function curves(sign, by, lanes, parted) {
   const levels = sign === "karras_sigma";
-  const at = parted === null ? -1 : by.shown[0].findIndex((step) => step >= parted);
+  const { steps } = lanes.runs[0];
+  const at = parted.step === null ? -1
+    : by.shown[0].findIndex((index) => steps[index].index >= parted.step);
   return {
     x: { label: BY_TOLD[BY.indexOf(sign)], log: levels, reverse: levels,
       whole: !levels },
     y: { label: "relative distance", low: 0 },
     lines: ["x0", "x_t"].map((what, index) => ({ index, xs: by.xs,
       ys: lanes.curve(what, sign, 0, 1) })),
-    marks: at < 0 ? [] : [{ x: by.xs[at], text: "they part" }],
+    marks: at < 0 ? [] : [{ x: by.xs[at], text: parted.mark }],
   };
 }
 
-// "At step 3 of 4: x0-hat of B is 0.3 from that of A, x_t 0.1, relative to their size."
+// "At step 3 of 4: x0-hat of B is 0.3 from that of A, its x_t 0.1, relative to their size." Runs at
+// two levels say at which; then x_t is not compared.
 function sayPair(by, sign, place, lanes, a, b) {
-  const far = ["x0", "x_t"].map((what) => lanes.distance(what, sign, 0, 1, place));
-  const start = `At ${by.told[place]}: `;
-  if (!far.some(Number.isFinite)) return [`${start}no distance between `, bdi(a), " and ", bdi(b),
-    " is known."];
-  if (far.every((v) => v < 1e-6)) return [start, bdi(a), " and ", bdi(b), " are the same."];
-  const [x0, latent] = far.map((v) => (Number.isFinite(v) ? told(v, 2) : "unknown"));
-  return [`${start}x0-hat of `, bdi(b), ` is ${x0} from that of `, bdi(a),
-    `, its x_t ${latent}, relative to their size.`];
+  const [x0, latent] = ["x0", "x_t"].map((what) => lanes.distance(what, sign, 0, 1, place));
+  const start = `At ${by.told[place]}: `, together = lanes.together(sign, 0, 1, place);
+  const common = sign === "karras_sigma" ? by.places[place] : null;
+  const at = (run) => {
+    const level = lanes.level(sign, run, place);
+    return together || sameLevel(level, common) ? "" : ` at karras_sigma ${told(level)}`;
+  };
+  const number = (v) => (Number.isFinite(v) ? told(v, 2) : "unknown");
+  if (!Number.isFinite(x0) && !Number.isFinite(latent)) return [`${start}no distance between `,
+    bdi(a), at(0), " and ", bdi(b), at(1), " is known."];
+  if (x0 < 1e-6 && latent < 1e-6) return [start, bdi(a), " and ", bdi(b), " are the same."];
+  return [`${start}x0-hat of `, bdi(b), `${at(1)} is ${number(x0)} from that of `, bdi(a),
+    `${at(0)}, ${together ? `its x_t ${number(latent)}, relative to their` : "relative to its"} `
+    + "size."];
 }
 
 export default { render };

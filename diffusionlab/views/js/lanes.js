@@ -17,6 +17,9 @@ function lanesOf(data) {
 
   // The step, counted in the run's list, that a run shows at a place.
   const step = (by, run, place) => alignments[by].shown[run][place];
+  // The level of that step, and whether two runs are at one: only then is x_t compared.
+  const level = (by, run, place) => runs[run].steps[step(by, run, place)].karras_sigma;
+  const together = (by, a, b, place) => sameLevel(level(by, a, place), level(by, b, place));
   // |a − b| / |b| at a place, b the reference's: of "x0", of "x_t", or of x0-hat to its "end".
   const distance = (what, by, reference, run, place) => {
     if (what === "end") return ends[reference][run]?.[step(by, run, place)] ?? NaN;
@@ -49,7 +52,18 @@ function lanesOf(data) {
     const found = alignments[to].shown[run].findIndex((index) => index >= wanted);
     return found < 0 ? alignments[to].count - 1 : found;
   };
-  return { runs, alignments, step, distance, curve, map, top, topHere, moved };
+  return { runs, alignments, step, level, together, distance, curve, map, top, topHere, moved };
+}
+
+function sameLevel(a, b) {
+  return a === b || Math.abs(a - b) <= 1e-6 * Math.abs(b); // "∞" is a text
+}
+
+// A place beside the scrubber.
+function numbered(by, one, index) {
+  const at = one.places[inside(index, one.count)];
+  return by === "karras_sigma" ? `karras_sigma ${told(at)}`
+    : `${by === "step" ? "step" : "call"} ${at} / ${one.places.at(-1)}`;
 }
 
 function mapOf(a, i, b, j) {
@@ -132,22 +146,33 @@ function brief(text, most = 28) {
   return letters.length > most ? letters.slice(0, most - 1).join("") + "…" : text;
 }
 
+function plural(count, what) {
+  return `${count} ${what}${count === 1 ? "" : "s"}`;
+}
+
 // Names in a sentence: "a, b and c", each in its own direction.
 function listed(names) {
   return names.flatMap((name, i) => [i === 0 ? "" : i === names.length - 1 ? " and " : ", ",
     bdi(name)]);
 }
 
-// One run's pictures of one kind or the other: { el, show(kind, index), caption, overlay(kind) }.
+// A name that may break after each "_": an empty letter there, since an element would make the
+// page's structure depend on a text.
+function broken(text) {
+  return text.replaceAll("_", "_\u200b");
+}
+
+// One run's pictures of each kind: { el, show(kind, index), caption, cover }. The final picture is
+// one and the same at every place.
 function pane(run) {
-  const kinds = { x0: screen(run.reels.x0), x_t: screen(run.reels.x_t) };
+  const kinds = Object.fromEntries(["x0", "x_t", "picture"].map((kind) =>
+    [kind, screen(run.reels[kind])]));
   for (const one of Object.values(kinds)) one.caption.remove();
   const caption = make("div", { class: "lane-caption" });
-  const el = make("div", { class: "lane" }, kinds.x0.el, kinds.x_t.el, caption);
+  const el = make("div", { class: "lane" }, Object.values(kinds).map((one) => one.el), caption);
   const show = (kind, index) => {
-    kinds.x0.el.hidden = kind === "x_t";
-    kinds.x_t.el.hidden = kind !== "x_t";
-    kinds[kind === "x_t" ? "x_t" : "x0"].show(index);
+    for (const [name, one] of Object.entries(kinds)) one.el.hidden = name !== kind;
+    kinds[kind].show(kind === "picture" ? 0 : index);
   };
   // Lays a map over the picture (null takes it off); `alt` is what both then show.
   const cover = (map, top, alt) => {
@@ -158,3 +183,43 @@ function pane(run) {
   };
   return { el, caption, kinds, show, cover };
 }
+
+// In present mode a grid of `count` pictures takes the columns and the width that make them as
+// large as the window allows. Returns { fit, again, destroy }; `again` fits only what overflows.
+function roomy(root, grid, count, columns) {
+  const body = root.querySelector(".body");
+  const over = () => Math.max(root.scrollHeight - root.clientHeight,
+    body.scrollHeight - body.clientHeight);
+  const set = (wanted, wide) => {
+    grid.style.setProperty("--columns", wanted);
+    grid.style.setProperty("--rows", Math.ceil(count / wanted));
+    grid.classList.toggle("many", count > wanted);
+    if (wide) grid.style.setProperty("--wide", `${wide}px`);
+    else grid.style.removeProperty("--wide");
+  };
+  const widest = (wanted) => {
+    const gap = parseFloat(getComputedStyle(grid).columnGap) || 0, rows = Math.ceil(count / wanted);
+    const shape = Number(getComputedStyle(grid).getPropertyValue("--shape")) || 1;
+    let wide = Math.floor((grid.clientWidth - gap * (wanted - 1)) / wanted);
+    set(wanted, wide);
+    for (let turn = 0; turn < 6 && over() > 0 && wide > NARROWEST; turn++) {
+      wide = Math.max(Math.floor(wide - (over() / rows) * shape), NARROWEST); // text below may wrap
+      set(wanted, wide);
+    }
+    return { wanted, wide: over() > 0 ? 0 : wide };
+  };
+  const fit = () => {
+    if (!root.classList.contains("present")) return set(columns, 0);
+    const tried = Array.from({ length: count }, (_, i) => i + 1)
+      .filter((n) => n === 1 || Math.ceil(count / (n - 1)) > Math.ceil(count / n)).map(widest);
+    const best = tried.reduce((a, b) => (b.wide > a.wide ? b : a));
+    return best.wide ? set(best.wanted, best.wide) : set(grid.clientWidth < 600 ? 3 : columns, 0);
+  };
+  const seen = new ResizeObserver(fit), turned = new MutationObserver(fit);
+  seen.observe(root);
+  turned.observe(root, { attributeFilter: ["class"] });
+  return { fit, again: () => root.classList.contains("present") && over() > 0 && fit(),
+    destroy: () => { seen.disconnect(); turned.disconnect(); } };
+}
+
+const NARROWEST = 80; // pixels; below it the page scrolls

@@ -1,8 +1,8 @@
 // with: kit.js, player.js, colours.js, curves.js, lanes.js, curves.css, lanes.css
 // The race: two to nine runs under one scrubber, at the same step, noise level or network call.
 
-const SHOWS = ["x0", "x_t", "difference"];
-const SHOWS_TOLD = ["x0-hat", "x_t", "difference"];
+const SHOWS = ["x0", "x_t", "difference", "picture"];
+const SHOWS_TOLD = ["x0-hat", "x_t", "difference", "final picture"];
 const APART = ["x0", "x_t", "end"];
 const APART_TOLD = ["of the two x0-hats", "of the two x_t", "of x0-hat to the end"];
 
@@ -11,8 +11,13 @@ function render({ model, el }) {
   const state = stateOf(model, lanes, data);
   const { by, sign, what: apart, place, reference, nameOf, short } = state;
   const scrub = player({ model, name: "place", count: by().count, label: "place of the race",
-    say: (i) => by().told[inside(i, by().count)] });
-  const hide = () => { put(model, "revealed", false); put(model, "blind", !model.get("blind")); };
+    say: (i) => by().told[inside(i, by().count)],
+    number: (i) => numbered(sign(), by(), i) });
+  const hide = () => {
+    put(model, "revealed", false);
+    put(model, "blind", !model.get("blind"));
+    if (model.get("blind") && !data.named) put(model, "reference", data.order[0]); // tells nothing
+  };
   const reveal = () => { if (model.get("blind")) put(model, "revealed", true); };
   const setAlign = (to) => {
     if (to === sign()) return;
@@ -25,11 +30,12 @@ function render({ model, el }) {
       s: () => colours.turn(),
       a: () => setAlign(BY[(BY.indexOf(sign()) + 1) % BY.length]) },
     help: "Keys: ← → place, PageUp, PageDown, Home, End, space plays, a alignment, "
-      + "d x0-hat, x_t or difference, s colours, b blind, r reveal, p present, t light or dark." });
+      + "d x0-hat, x_t, difference or final picture, s colours, b blind, r reveal, p present, "
+      + "t light or dark." });
   frame.root.classList.add("race");
   const panes = lanes.runs.map((run) => pane(run));
   const grid = make("div", { class: "lanes" });
-  gridOf(grid, count, lanes.runs[0].reels.x0);
+  const room = gridOf(frame.root, grid, count, lanes.runs[0].reels.x_t);
   const align = chooser({ label: "runs are aligned by", items: BY_TOLD,
     chosen: (i) => setAlign(BY[i]) });
   const show = chooser({ label: "picture of each run", items: SHOWS_TOLD,
@@ -40,6 +46,7 @@ function render({ model, el }) {
   show.buttons[0].disabled = !data.known;
   show.buttons[2].disabled = what.buttons[0].disabled = recorded < 2;
   what.buttons[2].disabled = recorded < 1;
+  show.buttons[3].disabled = !data.ended;
   const choice = make("select", { "data-lm-suppress-shortcuts": "true",
     onchange: () => put(model, "reference", Number(choice.value)) });
   const blind = make("button", { type: "button", class: "tool extra", onclick: hide });
@@ -57,7 +64,8 @@ function render({ model, el }) {
     grid, colours.el, sentence, scrub.el, about,
     make("section", { class: "distances extra", "aria-label": "distances" },
       named("Distance", what.el), names, lines.el, arrived),
-    make("p", { class: "quiet extra" }, data.start, ...missing(lanes.runs)), heard.el);
+    make("p", { class: "quiet extra" }, data.start, ...missing(lanes.runs),
+      data.ended ? null : " No run has a final picture."), heard.el);
 
   // what does not change with the place
   const settled = () => {
@@ -79,6 +87,7 @@ function render({ model, el }) {
     names.replaceChildren(legend(wanted.lines.map((line) => [line.index, line.name])));
     lines.draw(wanted);
     moved();
+    room.fit();
   };
   // what does
   const moved = () => {
@@ -87,6 +96,7 @@ function render({ model, el }) {
     const said = sayPlace(state, lanes);
     sentence.replaceChildren(...said);
     heard.say(sentence.textContent);
+    room.again();
     lines.at(by().xs[place()]);
     lines.alt(`Chart of distances (${APART_TOLD[APART.indexOf(apart())]}) over `
       + `${sign()}. ${sentence.textContent}`);
@@ -95,7 +105,8 @@ function render({ model, el }) {
     ["align", "show", "reference", "distance", "scale", "blind", "revealed"], settled);
   const still = follow(model, ["place"], moved);
   return () => {
-    quiet(); still(); scrub.destroy(); heard.destroy(); lines.destroy(); frame.destroy();
+    quiet(); still(); scrub.destroy(); heard.destroy(); lines.destroy(); room.destroy();
+    frame.destroy();
   };
 }
 
@@ -118,14 +129,12 @@ function stateOf(model, lanes, data) {
   return { model, by, sign, what, place, reference, hidden, order, spot, nameOf, short };
 }
 
-// As many columns as keep the pictures large: five in a row at most.
-function gridOf(grid, count, reel) {
+// On a page as many columns as keep the pictures large: five in a row at most.
+function gridOf(root, grid, count, reel) {
   const columns = count <= 5 ? count : Math.ceil(count / 2);
-  grid.style.setProperty("--columns", columns);
   grid.style.setProperty("--narrow", count <= 4 ? 2 : 3);
-  grid.style.setProperty("--rows", Math.ceil(count / columns));
   grid.style.setProperty("--shape", reel.width / reel.height);
-  grid.classList.toggle("many", count > columns);
+  return roomy(root, grid, count, columns);
 }
 
 // One run at the place: its picture, or its difference to the reference, and what stands below.
@@ -133,11 +142,12 @@ function paint(one, run, state, lanes, colours) {
   const { model, by, sign, place, reference, hidden, nameOf } = state;
   const index = lanes.step(sign(), run, place()), facts = lanes.runs[run].steps[index];
   const at = hidden() ? "" : `step ${facts.index}, karras_sigma ${told(facts.karras_sigma)}`;
-  const kind = model.get("show") === "x_t" ? "x_t" : "x0", name = nameOf(run);
+  const shown = model.get("show"), last = shown === "picture" && lanes.runs[run].count;
+  const kind = ["x_t", "picture"].includes(shown) ? shown : "x0", name = nameOf(run);
   one.show(kind, index);
   const canvas = one.kinds[kind].canvas;
   canvas.setAttribute("aria-label",
-    `${name}: ${hidden() ? kind.replace("x0", "x0-hat") : canvas.getAttribute("aria-label")}`);
+    `${name}: ${hidden() ? SHOWS_TOLD[SHOWS.indexOf(kind)] : canvas.getAttribute("aria-label")}`);
   const compared = model.get("show") === "difference" && run !== reference();
   const map = compared ? lanes.map(sign(), reference(), run, place()) : null;
   const far = lanes.distance("x0", sign(), reference(), run, place());
@@ -145,13 +155,14 @@ function paint(one, run, state, lanes, colours) {
     + `${told(far, 2)} of its size from that of ${state.short(reference())}${at && `, ${at}`}`);
   one.el.classList.toggle("reference", run === reference());
   const tags = [run === reference() && "reference",
-    !hidden() && !by().begun[run][place()] && "begins lower",
-    !hidden() && by().over[run][place()] && (lanes.runs[run].stopped || "at its end"),
+    !hidden() && !last && !by().begun[run][place()] && "begins lower",
+    !hidden() && !last && by().over[run][place()] && (lanes.runs[run].stopped || "at its end"),
     compared && (!map ? apartNot(lanes.runs[run], lanes.runs[reference()])
       : !Number.isFinite(far) && "no distance: not finite")];
   one.caption.replaceChildren(
-    make("p", { class: "lane-name" }, swatch(state.spot(run)), bdi(name)),
-    ...(hidden() ? [] : [
+    make("p", { class: "lane-name" }, swatch(state.spot(run)), bdi(broken(name))),
+    ...(hidden() ? [] : last ? [make("p", { class: "lane-facts" }, `after ${plural(last, "step")}`,
+      make("span", { class: "more" }, `, ${plural(lanes.runs[run].calls, "call")}`))] : [
       make("p", { class: "lane-facts" }, `step ${facts.index}`, make("span", { class: "more" },
         ` · call ${facts.call} of ${lanes.runs[run].calls}`)),
       make("p", { class: "lane-facts" }, `karras_sigma ${told(facts.karras_sigma)}`)]),
@@ -183,25 +194,37 @@ function curves({ by, sign, what, reference, order, spot, nameOf }, lanes) {
 }
 
 // "At karras_sigma 3.1: x0-hat nearest to that of ddim: heun (0.02); farthest: euler (0.6)."
-function sayPlace({ by, sign, what: apart, place, reference, short }, lanes) {
+// A run that is at another level says at which.
+function sayPlace({ by, sign, what: apart, place, reference, hidden, short }, lanes) {
   const what = apart(), start = `At ${by().told[place()]}: `;
   const far = lanes.runs.map((_, run) => ({ run,
     far: lanes.distance(what, sign(), reference(), run, place()) }))
     .filter((one) => one.run !== reference());
   const good = far.filter((one) => Number.isFinite(one.far)).sort((a, b) => a.far - b.far);
   const of = { x0: "x0-hat", x_t: "x_t", end: "x0-hat" }[what];
-  const to = [what === "end" ? "the end of " : "that of ", bdi(short(reference()))];
-  const lost = far.length - good.length;
-  const rest = lost ? ` ${lost} of ${far.length} runs have no distance here.` : "";
-  if (!good.length) return [`${start}no run has a distance to `, ...to, "."];
+  const level = (run) => lanes.level(sign(), run, place());
+  const common = sign() === "karras_sigma" ? by().places[place()] : level(reference());
+  const at = (run) => (hidden() || what === "x_t" || sameLevel(level(run), common) ? ""
+    : ` at karras_sigma ${told(level(run))}`);
+  const to = [what === "end" ? "the end of " : "that of ", bdi(short(reference())),
+    what === "end" ? "" : at(reference())];
+  const lost = far.filter((one) => !Number.isFinite(one.far));
+  const other = what === "x_t" && lost.every(({ run }) =>
+    !lanes.together(sign(), run, reference(), place()));
+  const rest = lost.length ? ` ${lost.length} of ${far.length} runs have no distance here`
+    + `${other ? ": they are at other noise levels" : ""}.` : "";
+  if (!good.length) return [`${start}no run has a distance to `, ...to, ".",
+    other ? rest : ""];
   const first = good[0], last = good.at(-1);
   if (last.far < 1e-6) return [`${start}${of} of every run equals `, ...to, ".", rest];
   if (good.length === 1) {
-    return [`${start}${of} of `, bdi(short(first.run)), ` is ${told(first.far, 2)} from `, ...to,
+    return [`${start}${of} of `, bdi(short(first.run)), `${at(first.run)} is `
+      + `${told(first.far, 2)} from `, ...to,
       ", relative to its size.", rest];
   }
   return [`${start}${of} nearest to `, ...to, " is ", bdi(short(first.run)),
-    ` (${told(first.far, 2)}), farthest `, bdi(short(last.run)), ` (${told(last.far, 2)}).`, rest];
+    `${at(first.run)} (${told(first.far, 2)}), farthest `, bdi(short(last.run)),
+    `${at(last.run)} (${told(last.far, 2)}).`, rest];
 }
 
 // When each run's x0-hat comes within a share of the reference's end and stays there.
