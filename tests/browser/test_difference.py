@@ -197,9 +197,9 @@ def test_play_has_a_pause(opened):
     assert text(view, ".play") == "▶ Play"
 
 
-def test_present_mode_fits_and_nothing_scrolls_sideways(opened, tmp_path):
+def test_present_mode_fits_and_nothing_scrolls_sideways(opened):
     view = ready(opened(diff(traces.trace(), OTHER)))
-    lanes_page.check_sizes(view, "diff", tmp_path)
+    lanes_page.check_sizes(view)
 
 
 def test_what_cannot_be_compared_says_why(opened):
