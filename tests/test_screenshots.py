@@ -7,6 +7,7 @@ import io
 import re
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -54,6 +55,17 @@ def test_the_readme_shows_three_of_them_and_all_are_small(tool):
     pictures = {path.stem: path.stat().st_size for path in tool.PLACE.glob("*.png")}
     assert set(pictures) <= set(tool.SHOTS)
     assert max(pictures.values()) <= tool.LARGEST
+
+
+def test_the_keys_are_pressed_after_the_click(tool):
+    """So that a view that takes the arrows from who clicked a word is seen at the wrong step."""
+    browser = MagicMock()
+    page = browser.new_page.return_value
+    page.screenshot.return_value = b"at rest"
+    shot = tool.Shot(lambda runs: MagicMock(), ["ArrowRight"], click="button")
+    assert tool.taken(browser, shot, None) == b"at rest"
+    calls = [name for name, *_ in page.mock_calls]
+    assert calls.index("locator().first.click") < calls.index("keyboard.press")
 
 
 def test_a_picture_that_looks_the_same_is_left_alone(tool, tmp_path, monkeypatch, capsys):

@@ -53,7 +53,7 @@ class Runs(Lab):
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture: the view, the keys pressed and the places clicked, in this order."""
+    """One picture: the view, the place clicked and the keys pressed, in this order."""
 
     view: Callable[[Runs], Any]
     keys: Sequence[str] = ()
@@ -108,7 +108,7 @@ def main(wanted: list[str]) -> None:
 
 
 def taken(browser: Any, shot: Shot, runs: Runs) -> bytes:
-    """The window as PNG, once it has come to rest after the keys."""
+    """The window as PNG, once it has come to rest after the click and, as in a class, the keys."""
     width, height = shot.size
     page = browser.new_page(
         viewport={"width": width, "height": height},
@@ -119,11 +119,11 @@ def taken(browser: Any, shot: Shot, runs: Runs) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         page.goto(shot.view(runs).save(Path(folder) / "view.html").as_uri())
         page.wait_for_selector(".dl")
-        for key in shot.keys:
-            page.keyboard.press(key)
         if shot.click:
             page.locator(shot.click).first.click()
             page.mouse.move(0, 0)
+        for key in shot.keys:
+            page.keyboard.press(key)
         data, before = page.screenshot(), b""
         while data != before:
             page.wait_for_timeout(200)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from pathlib import Path
@@ -67,45 +66,19 @@ def text(view, selector: str) -> str:
     return view.frame.locator(selector).first.inner_text()
 
 
-def reached_by_tab(view, most: int = 40) -> list[str]:
-    """What the Tab key reaches in the page, in order: labels or texts."""
-    found = []
-    for _ in range(most):
-        view.page.keyboard.press("Tab")
-        found.append(
-            view.js("""() => { const e = document.activeElement;
-          return e.getAttribute("aria-label") || e.textContent || e.tagName; }""")
-        )
-        if found[-1] == found[0] and len(found) > 1:
-            break
-    return found
-
-
-def keep_screenshot(view, name: str, folder: Path) -> None:
-    """Write what is seen into the test's folder, and where SCREENSHOTS says."""
-    places = [folder, *map(Path, filter(None, [os.environ.get("SCREENSHOTS")]))]
-    for place in places:
-        place.mkdir(parents=True, exist_ok=True)
-        view.page.screenshot(path=place / f"{name}.png")
-
-
-def check_sizes(view, name: str, folder: Path) -> None:
+def check_sizes(view) -> None:
     """At every size: nothing scrolls sideways, and in present mode the essential is in sight."""
     wide = "() => document.documentElement.scrollWidth <= innerWidth"
     for width, height in SIZES:
         view.page.set_viewport_size({"width": width, "height": height})
         assert view.js(wide), width
-        keep_screenshot(view, f"{name}_{width}", folder)
         view.press("p")
         assert view.js(wide), width
         assert not view.frame.locator(".chart").is_visible()
         assert view.frame.locator(".sentence").is_visible()
-        keep_screenshot(view, f"{name}_{width}_present", folder)
         fits = """() => { const e = document.querySelector(".dl");
           return e.scrollHeight <= innerHeight + 1; }"""
         assert width == 390 or view.js(fits), width
-        view.press("t")
-        keep_screenshot(view, f"{name}_{width}_theme", folder)
         view.press("p")
 
 

@@ -197,16 +197,9 @@ def test_play_has_a_pause(opened):
     assert text(view, ".play") == "▶ Play"
 
 
-def test_present_mode_fits_and_nothing_scrolls_sideways(opened, tmp_path):
+def test_present_mode_fits_and_nothing_scrolls_sideways(opened):
     view = ready(opened(diff(traces.trace(), OTHER)))
-    lanes_page.check_sizes(view, "diff", tmp_path)
-
-
-def test_the_keyboard_reaches_everything(opened):
-    found = " | ".join(lanes_page.reached_by_tab(ready(opened(diff(BASE, OTHER)))))
-    for word in ("Present (p)", "step", "x0-hat", "line between both pictures", "play",
-                 "place in both runs", "all places"):  # fmt: skip
-        assert word in found
+    lanes_page.check_sizes(view)
 
 
 def test_what_cannot_be_compared_says_why(opened):
@@ -220,17 +213,3 @@ def test_what_cannot_be_compared_says_why(opened):
     view = opened(diff(bare, bare))
     assert "No difference: x0-hat was not recorded in both runs." in text(view, ".body")
     assert view.frame.get_by_role("radio", name="x0-hat").is_disabled()
-
-
-def test_hostile_texts_build_the_same_elements(opened):
-    found = []
-    for first, second in (("a", "b"), traces.HOSTILE[:2], traces.HOSTILE[2:4]):
-        run = traces.trace(prompt=first)
-        other = replace(run, settings=replace(run.settings, negative_prompt=second, model=first,
-                                              sampler={"name": second, "options": {}}))  # fmt: skip
-        view = ready(opened(diff(run, other, labels=(first, second))))
-        view.press("ArrowRight")
-        view.press("x")
-        found.append(view.js(lanes_page.STRUCTURE))
-    assert found[0] == found[1] == found[2]
-    assert text(view, "thead th:nth-child(2)") == traces.HOSTILE[2]
