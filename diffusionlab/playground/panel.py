@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -96,7 +96,6 @@ class Playground:
     ):
         _check(run, most)
         self._run, self._view_of, self._preview = run, view, preview
-        self._more: Mapping[str, Any] = getattr(run, "keywords", None) or {}
         self.trace: Trace | None = None
         self.error = ""
         self._began, self._shown = 0.0, None
@@ -112,7 +111,7 @@ class Playground:
     @property
     def line(self) -> str:
         """The form as one line of code. Raises InputError while the form holds nonsense."""
-        return self.form.request().line(self._more)
+        return self.form.request().line(self._run)
 
     @property
     def runs(self) -> tuple[Trace, ...]:
