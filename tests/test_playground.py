@@ -146,6 +146,12 @@ def test_a_typed_seed_is_a_number_or_stays_a_text_that_is_refused():
 
 
 # ---- one run ------------------------------------------------------------------------------------
+def test_one_is_not_some(panel):
+    one = panel(num_steps=1).start().wait()
+    assert one.desk.widget.runs[0]["how"] == "ddim, 1 step, guidance 4, seed 0"
+    assert status(one)["text"].startswith("1 step, 1 network call, ")
+
+
 def test_a_run_is_shown_and_kept(panel):
     one = panel(preview=traces.preview()).start(prompt="a blue boat", seed=3).wait()
     assert one.trace.settings.prompt == "a blue boat" and one.trace.settings.seed == 3

@@ -15,7 +15,7 @@ from diffusionlab.errors import DiffusionLabError, InputError, shown
 from diffusionlab.images import Preview
 from diffusionlab.playground.desk import Desk
 from diffusionlab.playground.form import Form
-from diffusionlab.playground.kept import Kept, Shelf, compared, comparing
+from diffusionlab.playground.kept import Kept, Shelf, compared, comparing, counted
 from diffusionlab.playground.request import Request
 from diffusionlab.playground.shown import bundle_of, display_of, text_of
 from diffusionlab.playground.stage import Stage, close_all
@@ -314,7 +314,8 @@ def _ending(trace: Any, stopped: bool, seconds: float) -> str:
         return "stopped before the first step was done; nothing to keep" if stopped else ""
     if trace.image is None:
         return f"stopped after {steps} of {trace.settings.num_steps} steps; they are kept"
-    return f"{steps} steps, {trace.network_calls} network calls, {seconds:.1f} s"
+    calls = counted(trace.network_calls, "network call")
+    return f"{counted(steps, 'step')}, {calls}, {seconds:.1f} s"
 
 
 def _notes(trace: Trace) -> tuple[str, ...]:
