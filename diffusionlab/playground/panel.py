@@ -50,6 +50,8 @@ def playground(
     `samplers` and `spacings` are what the menus offer (None: all), `view` makes the view of a
     trace, `preview` (a model's) shows what the very first run believes while it runs. The last
     `most` runs are kept for comparing; older ones go. While it runs, let no cell use the model.
+    A run is ended by the panel's Stop (after the present step, its steps are kept) or `.stop()`.
+    The notebook's ■ interrupts cells, not the panel's run, unless a cell waits in `.wait()`.
     Errors: InputError.
     """
     start = Request(prompt, negative_prompt, seed, sampler, spacing, num_steps, guidance_scale)
