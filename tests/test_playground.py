@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -324,6 +326,22 @@ def test_a_closed_panel_drops_its_run_and_refuses_more(panel):
     assert not one.runs and len(_instances) == before
     with pytest.raises(InputError, match="this playground was closed; make a new one"):
         one.start()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a signal is sent as POSIX does")
+def test_after_ctrl_c_the_wait_lasts_until_the_steps_are_kept(panel):
+    """A real interrupt: Python 3.11's Thread.join would say that the thread has ended."""
+    run, gate = gated()
+    one = panel(run).start()
+    until_running(one, 1)
+    timers = [threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)),
+              threading.Timer(0.8, gate.release)]  # fmt: skip
+    for timer in timers:
+        timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        one.wait()
+    assert len(one.runs) == 1 and len(one.trace.steps) == 1
+    assert status(one)["text"].startswith("stopped after 1 of 5 steps")
 
 
 def test_ctrl_c_while_waiting_stops_the_run_and_keeps_its_steps(panel, monkeypatch):
