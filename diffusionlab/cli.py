@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffusionlab import __version__
+from diffusionlab.doctor import CHECKS
 from diffusionlab.errors import DiffusionLabError, InputError, shown
 
 FAILED, STOPPED = 2, 130  # exit status: our own error, Ctrl-C
@@ -261,84 +262,6 @@ def run_doctor(options: argparse.Namespace) -> int:
         amiss += bool(fix)
         print(f"{name:<10}{found}" + (f"  → {fix}" if fix else ""))
     return 1 if amiss else 0
-
-
-def check_python() -> tuple[str, str]:
-    """The interpreter: 3.11 or newer."""
-    found = ".".join(map(str, sys.version_info[:3]))
-    old = sys.version_info < (3, 11)
-    return f"{found} ({sys.executable})", "install Python 3.11 or newer" if old else ""
-
-
-def check_torch() -> tuple[str, str]:
-    """PyTorch's version: 2.10 or newer."""
-    try:
-        import torch
-    except ImportError as error:
-        return f"not usable ({shown(str(error))})", 'pip install "torch>=2.10"'
-    numbers = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    return torch.__version__, 'pip install -U "torch>=2.10"' if numbers < (2, 10) else ""
-
-
-def check_device() -> tuple[str, str]:
-    """Where models run: the accelerator if torch sees one."""
-    import shutil
-
-    try:
-        import torch
-    except ImportError:
-        return "unknown without torch", ""
-    if torch.accelerator.is_available():
-        device = torch.accelerator.current_accelerator()
-        name = torch.cuda.get_device_name(0) if device.type == "cuda" else device.type
-        return f"{device.type} ({name})", ""
-    cpu = f"cpu ({torch.get_num_threads()} threads)"
-    fix = "pip install torch, the CUDA build (this one has none)"
-    return cpu, fix if shutil.which("nvidia-smi") and not torch.version.cuda else ""
-
-
-def check_anywidget() -> tuple[str, str]:
-    """The widgets of the notebooks, in the kernel and in the server of this environment."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found, missing = [], []
-    for package in ("anywidget", "ipywidgets", "jupyterlab", "jupyterlab_widgets"):
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            missing.append(package)
-    fix = f"pip install {' '.join(missing)}, then restart JupyterLab" if missing else ""
-    return ", ".join(found) or "none", fix
-
-
-def check_cache() -> tuple[str, str]:
-    """The folder that downloaded checkpoints go to."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    folder = Path(HF_HUB_CACHE)
-    nearest = next(place for place in (folder, *folder.parents) if place.exists())
-    writable = os.access(nearest, os.W_OK)
-    fix = "" if writable else "set HF_HOME to a folder that you can write into"
-    return f"{folder}{'' if folder.exists() else ' (not there yet)'}", fix
-
-
-def check_offline() -> tuple[str, str]:
-    """Whether downloads are switched off; Toyland needs none."""
-    from huggingface_hub.constants import HF_HUB_OFFLINE
-
-    if HF_HUB_OFFLINE:
-        return "yes: only Toyland, folders and what is cached load (unset HF_HUB_OFFLINE)", ""
-    return "no: `--model <hub id>` may download", ""
-
-
-CHECKS: dict[str, Callable[[], tuple[str, str]]] = {
-    "Python": check_python,
-    "torch": check_torch,
-    "device": check_device,
-    "anywidget": check_anywidget,
-    "cache": check_cache,
-    "offline": check_offline,
-}
 
 
 if __name__ == "__main__":

@@ -69,6 +69,7 @@ PART_OF = {
     "prompts": "stages",
     "finite": "stages",
     "conditioning": "stages",
+    "doctor": "cli",
 }
 
 TORCH = {
@@ -102,6 +103,8 @@ HOMES: dict[str, set[str]] = {
     "accelerate": {"training"},
     "tokenizers": {"training"},
     "jupyterlab": {"cli"},
+    "jupyter_client": {"cli"},
+    "jupyter_core": {"cli"},
     "lazy_loader": {"__init__"},
 }
 RICH_REPRS = ("_repr_", "_ipython_display_")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from diffusionlab import cli
+from diffusionlab import cli, doctor
 from diffusionlab.errors import CheckpointError, InputError
 
 FILES = ["filmstrip.png", "image.png", "run.safetensors"]
@@ -385,10 +385,35 @@ def test_doctor_names_the_fix_and_fails(monkeypatch, capsys):
 
 def test_doctor_lives_without_torch(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    found, fix = cli.check_torch()
+    found, fix = doctor.check_torch()
     assert "not usable" in found
     assert "torch>=2.10" in fix
-    assert cli.check_device() == ("unknown without torch", "")
+    assert doctor.check_device() == ("unknown without torch", "")
+
+
+def test_doctor_asks_the_kernel_and_the_server(monkeypatch, tmp_path):
+    """Widgets have a side in Python and one in JupyterLab's pages; either may be missing."""
+    assert doctor.check_kernel()[0].startswith("anywidget ") and doctor.check_kernel()[1] == ""
+    found, fix = doctor.check_server()
+    assert found.startswith("jupyterlab ") and fix == ""
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: str(tmp_path / name))
+    assert "open this one by `diffusionlab lab`" in doctor.check_server()[0]
+    monkeypatch.setattr("jupyter_core.paths.jupyter_path", lambda *_: [str(tmp_path)])
+    (tmp_path / "@jupyter-widgets" / "jupyterlab-manager").mkdir(parents=True)
+    found, fix = doctor.check_server()
+    assert found.endswith("without the page's side of anywidget")
+    assert fix == "pip install --force-reinstall --no-deps anywidget"
+    monkeypatch.setattr(doctor, "_kernel_command", lambda: str(tmp_path / "python"))
+    found, fix = doctor.check_kernel()
+    assert f"notebooks start {tmp_path / 'python'}" in found and "ipykernel install" in fix
+
+
+def test_doctor_names_the_packages_that_are_missing(monkeypatch):
+    monkeypatch.setattr(doctor, "_installed", lambda *packages: ("none", list(packages)))
+    assert doctor.check_kernel()[1].startswith("pip install anywidget ipywidgets ipykernel, then")
+    assert doctor.check_server()[1].startswith("pip install jupyterlab jupyterlab_widgets, then")
+    monkeypatch.undo()
+    assert doctor._installed("numpy", "no-such-package")[1] == ["no-such-package"]
 
 
 @pytest.mark.parametrize(

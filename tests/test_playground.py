@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -20,7 +22,7 @@ import diffusionlab as dl
 from diffusionlab import views
 from diffusionlab.errors import InputError, NumericsError
 from diffusionlab.playground import Playground, Request, playground, shown
-from diffusionlab.playground.request import seed_of
+from diffusionlab.playground.request import code, seed_of
 from diffusionlab.playground.turns import ONE_RUN
 from diffusionlab.trace import Guidance
 
@@ -84,7 +86,7 @@ REQUESTS = [
 
 @pytest.mark.parametrize("request_", REQUESTS)
 def test_the_line_is_the_call_that_was_made(request_):
-    line = request_.line({"record": {"predictions"}, "num_steps": 99})
+    line = request_.line(functools.partial(dl.generate, None, record={"predictions"}, num_steps=99))
 
     class Said:
         Guidance, ddim = Guidance, dl.ddim
@@ -97,6 +99,24 @@ def test_the_line_is_the_call_that_was_made(request_):
     assert given == ("the model", request_.prompt)
     assert options == request_.options | {"record": {"predictions"}}
     assert line.isprintable() and "\n" not in line
+
+
+def test_the_line_names_the_function_that_runs():
+    """Only `generate` is written out: what another function has fixed stays inside it."""
+    gate = threading.Semaphore(0)
+    for run in (fake_runs.run, functools.partial(fake_runs.run, gate=gate)):
+        line = Request("a cat").line(run)
+        assert line.startswith("run('a cat', negative_prompt='', seed=0, ") and "gate" not in line
+    line = Request("a cat").line(functools.partial(dl.generate, model="m"))
+    assert line.startswith("dl.generate(model, 'a cat', ") and "model=" not in line
+
+
+def test_sets_are_written_in_order():
+    """Their own order changes from one process to the next."""
+    names = [f"name{number:02}" for number in range(40)]
+    assert code(set(names)) == code(frozenset(names)) == "{" + str(names)[1:-1] + "}"
+    assert repr(set(names)) != code(set(names)), "this check can fail"
+    assert code(set()) == "set()" and eval(code({1, "a"})) == {1, "a"}  # noqa: S307
 
 
 @pytest.mark.parametrize(
@@ -128,6 +148,12 @@ def test_a_typed_seed_is_a_number_or_stays_a_text_that_is_refused():
 
 
 # ---- one run ------------------------------------------------------------------------------------
+def test_one_is_not_some(panel):
+    one = panel(num_steps=1).start().wait()
+    assert one.desk.widget.runs[0]["how"] == "ddim, 1 step, guidance 4, seed 0"
+    assert status(one)["text"].startswith("1 step, 1 network call, ")
+
+
 def test_a_run_is_shown_and_kept(panel):
     one = panel(preview=traces.preview()).start(prompt="a blue boat", seed=3).wait()
     assert one.trace.settings.prompt == "a blue boat" and one.trace.settings.seed == 3
@@ -300,6 +326,22 @@ def test_a_closed_panel_drops_its_run_and_refuses_more(panel):
     assert not one.runs and len(_instances) == before
     with pytest.raises(InputError, match="this playground was closed; make a new one"):
         one.start()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a signal is sent as POSIX does")
+def test_after_ctrl_c_the_wait_lasts_until_the_steps_are_kept(panel):
+    """A real interrupt: Python 3.11's Thread.join would say that the thread has ended."""
+    run, gate = gated()
+    one = panel(run).start()
+    until_running(one, 1)
+    timers = [threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)),
+              threading.Timer(0.8, gate.release)]  # fmt: skip
+    for timer in timers:
+        timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        one.wait()
+    assert len(one.runs) == 1 and len(one.trace.steps) == 1
+    assert status(one)["text"].startswith("stopped after 1 of 5 steps")
 
 
 def test_ctrl_c_while_waiting_stops_the_run_and_keeps_its_steps(panel, monkeypatch):
@@ -541,7 +583,7 @@ def test_several_runs_are_kept_as_one_row_of_pictures(panel):
     one = panel().start(seed=1).wait().start(seed=2).wait()
     told = one._repr_mimebundle_()
     assert "differing in seed: 1, 2." in told["text/html"]
-    assert told["text/plain"].startswith("Playground, 2 runs kept; now: dl.generate(")
+    assert told["text/plain"].startswith("Playground, 2 runs kept; now: run(")
 
 
 def test_with_a_kernel_the_widget_stands_alone_after_a_folded_still(panel, monkeypatch):
@@ -549,7 +591,7 @@ def test_with_a_kernel_the_widget_stands_alone_after_a_folded_still(panel, monke
     monkeypatch.setattr(shown, "has_kernel", lambda: True)
     bundle = one._repr_mimebundle_()
     assert WIDGET in bundle and "text/html" not in bundle
-    assert bundle["text/plain"].startswith("Playground, 0 runs kept; now: dl.generate(model, ")
+    assert bundle["text/plain"].startswith("Playground, 0 runs kept; now: run(")
     monkeypatch.setattr("IPython.display.display", lambda data, raw: shown_.append(data))
     one._ipython_display_()
     assert [WIDGET in data for data in shown_] == [False, True]

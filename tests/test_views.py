@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -226,6 +227,16 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
             small().save(path)
     assert listed(tmp_path) == ["page.html"] and path.read_text("utf-8") == "before"
     assert small().save(path) == path and path.read_text("utf-8") == small().page
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
+def test_a_page_is_a_file_as_the_user_makes_files(tmp_path):
+    before = os.umask(0o027)
+    try:
+        path = small().save(tmp_path / "page.html")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 # ---- size ----------------------------------------------------------------------------------------

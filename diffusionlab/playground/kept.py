@@ -23,6 +23,11 @@ AXES = {
 }
 
 
+def counted(number: int, what: str) -> str:
+    """A number with what it counts."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 @dataclass(frozen=True, eq=False)
 class Kept:
     """One finished (or stopped) run under its number, its sampler as it was asked for."""
@@ -35,7 +40,7 @@ class Kept:
     def how(self) -> str:
         """One line without the prompt; a sampler's options only where they were chosen."""
         asked = self.trace.settings
-        told = f"{self.sampler}, {asked.num_steps} steps, guidance {asked.guidance}"
+        told = f"{self.sampler}, {counted(asked.num_steps, 'step')}, guidance {asked.guidance}"
         return f"{told}, seed {asked.seed}"
 
     def said(self, axis: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from diffusionlab.errors import DiffusionLabError, InputError, shown
 from diffusionlab.images import Preview
 from diffusionlab.playground.desk import Desk
 from diffusionlab.playground.form import Form
-from diffusionlab.playground.kept import Kept, Shelf, compared, comparing
+from diffusionlab.playground.kept import Kept, Shelf, compared, comparing, counted
 from diffusionlab.playground.request import Request
 from diffusionlab.playground.shown import bundle_of, display_of, text_of
 from diffusionlab.playground.stage import Stage, close_all
@@ -50,6 +50,8 @@ def playground(
     `samplers` and `spacings` are what the menus offer (None: all), `view` makes the view of a
     trace, `preview` (a model's) shows what the very first run believes while it runs. The last
     `most` runs are kept for comparing; older ones go. While it runs, let no cell use the model.
+    A run is ended by the panel's Stop (after the present step, its steps are kept) or `.stop()`.
+    The notebook's ■ interrupts cells, not the panel's run, unless a cell waits in `.wait()`.
     Errors: InputError.
     """
     start = Request(prompt, negative_prompt, seed, sampler, spacing, num_steps, guidance_scale)
@@ -96,7 +98,6 @@ class Playground:
     ):
         _check(run, most)
         self._run, self._view_of, self._preview = run, view, preview
-        self._more: Mapping[str, Any] = getattr(run, "keywords", None) or {}
         self.trace: Trace | None = None
         self.error = ""
         self._began, self._shown = 0.0, None
@@ -112,7 +113,7 @@ class Playground:
     @property
     def line(self) -> str:
         """The form as one line of code. Raises InputError while the form holds nonsense."""
-        return self.form.request().line(self._more)
+        return self.form.request().line(self._run)
 
     @property
     def runs(self) -> tuple[Trace, ...]:
@@ -315,7 +316,8 @@ def _ending(trace: Any, stopped: bool, seconds: float) -> str:
         return "stopped before the first step was done; nothing to keep" if stopped else ""
     if trace.image is None:
         return f"stopped after {steps} of {trace.settings.num_steps} steps; they are kept"
-    return f"{steps} steps, {trace.network_calls} network calls, {seconds:.1f} s"
+    calls = counted(trace.network_calls, "network call")
+    return f"{counted(steps, 'step')}, {calls}, {seconds:.1f} s"
 
 
 def _notes(trace: Trace) -> tuple[str, ...]:

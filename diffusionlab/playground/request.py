@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -44,17 +44,34 @@ class Request:
         names = [field.name for field in fields(self) if field.name != "prompt"]
         return {name: getattr(self, name) for name in names}
 
-    def line(self, more: Mapping[str, Any] = {}) -> str:
-        """The call of `generate` that makes this run; `more` are arguments beside the form's."""
+    def line(self, run: Callable[..., Any]) -> str:
+        """The call that makes this run: of `dl.generate` if `run` is that, else of `run` itself."""
+        start, more = opening(run)
         given = self.options | {name: v for name, v in more.items() if name not in self.options}
         options = ", ".join(f"{name}={code(value)}" for name, value in given.items())
-        return f"dl.generate(model, {code(self.prompt)}, {options})"
+        return f"{start}{code(self.prompt)}, {options})"
+
+
+def opening(run: Callable[..., Any]) -> tuple[str, Mapping[str, Any]]:
+    """How the call begins, and what it is given beside the form's values.
+
+    `partial(dl.generate, model, …)` is written out; another function keeps to itself what a
+    partial has fixed, and is called `run`, as it was handed over.
+    """
+    inner = getattr(run, "func", run)
+    named = getattr(inner, "__module__", None), getattr(inner, "__qualname__", None)
+    if named != ("diffusionlab.generate", "generate"):
+        return "run(", {}
+    fixed = getattr(run, "keywords", {})
+    return "dl.generate(model, ", {name: v for name, v in fixed.items() if name != "model"}
 
 
 def code(value: Any) -> str:
-    """A value as Python writes it, under `import diffusionlab as dl`."""
+    """A value as Python writes it, under `import diffusionlab as dl`; sets in order."""
     if isinstance(value, str):
         return repr(str(value))
+    if isinstance(value, (set, frozenset)):
+        return "{" + ", ".join(sorted(map(code, value))) + "}" if value else "set()"
     return f"dl.{value!r}" if isinstance(value, (Sampler, Guidance)) else repr(value)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from diffusionlab.display import escaped, html_of
 from diffusionlab.errors import InputError
+from diffusionlab.playground.kept import counted
 
 HINT = "Playground. It lives while its kernel does: if no panel follows below, run this cell again."
 
@@ -23,8 +24,7 @@ def text_of(panel: Any) -> str:
         line = panel.line
     except InputError as error:
         line = str(error)
-    count = len(panel.runs)
-    return f"Playground, {count} run{'' if count == 1 else 's'} kept; now: {line}"
+    return f"Playground, {counted(len(panel.runs), 'run')} kept; now: {line}"
 
 
 def still_of(panel: Any, folded: bool = False) -> dict[str, str]:

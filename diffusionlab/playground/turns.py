@@ -7,6 +7,7 @@ runs the same model meanwhile is not part of this: let the panel finish first.)
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -87,8 +88,8 @@ class Turns:
 
     def wait(self) -> None:
         """Until nothing runs and nothing waits."""
-        while (thread := self.thread) is not None and thread.is_alive():
-            thread.join(PATIENCE)  # in short turns, so that Ctrl-C comes through everywhere
+        while self.serving:  # not by join: Python 3.11 takes a join that Ctrl-C broke for the end
+            time.sleep(PATIENCE / 10)  # in short turns, so that Ctrl-C comes through everywhere
 
     def _serve(self) -> None:
         try:

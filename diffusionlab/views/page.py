@@ -9,9 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import json
-import os
 import re
-import tempfile
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from diffusionlab.errors import InputError, shown
+from diffusionlab.whole import replacing
 
 ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 POLICY = (
@@ -141,17 +140,9 @@ def packed(array: Any, kind: str = "float32") -> dict[str, Any]:
 
 
 def write_page(page: str, path: Path) -> Path:
-    """Write a page under another name beside it, then give it its own: never half a file."""
+    """Write a page as a whole or not at all; returns its path. Errors: InputError, OSError."""
     if path.is_dir() or path.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"path is {shown(str(path))}; a file that ends in .html is allowed")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".view-", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary:
+        temporary.write_bytes(page.encode("utf-8"))
     return path

@@ -18,7 +18,7 @@ from typing import Any
 from diffusionlab.errors import notice
 from diffusionlab.images import blank, filmstrip, to_webp
 from diffusionlab.trace.summary import size_text
-from diffusionlab.views.page import embedded, page_of, still_html
+from diffusionlab.views.page import embedded, page_of, still_html, write_page
 
 MOST = 8_000_000  # bytes of a page, above which it says so
 HEIGHT = 720  # of the frame in a notebook, in CSS pixels
@@ -71,8 +71,6 @@ class View:
 
         Errors: OSError for a place that cannot be written.
         """
-        from diffusionlab.views.page import write_page
-
         return write_page(self.page, Path(path))
 
     def widget(self) -> Any:

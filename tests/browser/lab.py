@@ -53,6 +53,7 @@ class Lab:
         page.set_default_timeout(1000 * PATIENCE)
         page.route("**/*", self._local_only)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", self._note)
         page.goto(f"{self.address}/doc/tree/{path.name}?token={self.token}")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell .cm-content")
         return Notebook(page, path)
@@ -67,6 +68,10 @@ class Lab:
         request.add_header("Authorization", f"token {self.token}")
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.read()
+
+    def _note(self, message: Any) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
 
     def _local_only(self, route: Any) -> None:
         if route.request.url.startswith((self.address, "data:", "blob:", "about:")):

@@ -7,6 +7,7 @@ import os
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from lab import Lab, server
+from views_cases import CASES
 
 VIEW = "import traces\nfrom diffusionlab.views import explore\nview = explore(traces.trace())\nview"
 SLIDER = "input[type=range][aria-label=step]"
@@ -79,6 +80,33 @@ def test_a_widget_keeps_its_keys_and_shares_its_step(lab):
     notebook.page.close()
 
 
+EVERY = """from views_cases import CASES
+lives = {name: make("plain").widget() for name, make in CASES.items()}
+before = {name: live.get_state() for name, live in lives.items()}"""
+MOVED = "print(sorted(name for name in lives if lives[name].get_state() != before[name]))"
+
+
+def test_every_view_is_a_widget_that_moves_by_key(lab):
+    names = sorted(CASES)
+    notebook = lab.open("every", [EVERY, *(f"lives[{name!r}]" for name in names), MOVED])
+    notebook.run(0)
+    for number, name in enumerate(names, 1):
+        notebook.run(number)
+        shown = notebook.output(number).locator(".dl")
+        slider = shown.locator("input[type=range]:enabled >> visible=true").last
+        before = slider.get_attribute("aria-valuetext")
+        slider.press("Home" if slider.evaluate("el => el.value === el.max") else "End")
+        assert slider.get_attribute("aria-valuetext") != before, name
+        assert notebook.active() == number, name
+        shown.first.press("t")
+        assert shown.first.get_attribute("data-theme") == "dark", name
+    notebook.run(len(names) + 1)
+    assert notebook.output(len(names) + 1).inner_text().strip() == str(names)
+    notebook.page.evaluate("console.error('heard')")
+    assert lab.errors.pop() == "heard", "the check of errors can fail"
+    notebook.page.close()
+
+
 PANEL = """import functools, threading, fake_runs, traces
 import diffusionlab as dl
 gate = threading.Semaphore(0)
@@ -123,6 +151,13 @@ def test_the_playground_runs_shows_keeps_and_stops(lab):
     for part in (".dl-form", ".dl.desk"):
         found = Axe().run(notebook.page, context=part).response["violations"]
         assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+    desk = panel.locator(".dl.desk")
+    desk.press("p")
+    box = desk.bounding_box()
+    assert box["x"] == box["y"] == 0 and box["width"] == 1280, "the desk fills the window"
+    assert panel.locator(".tile.shown img").bounding_box()["width"] > 400
+    desk.press("p")
+    assert notebook.active() == 0
     shots = os.environ.get("SCREENSHOTS")
     if shots:
         panel.screenshot(path=f"{shots}/playground-lab.png")

@@ -3,12 +3,12 @@
 // Python sets the values, this side only sends messages (so a thread and the page never collide).
 
 function render({ model, el }) {
-  const root = make("section", { class: "dl desk", "aria-label": "playground" });
-  root.dataset.theme = themeAround();
+  const frame = shell({ model, el, title: "Playground",
+    help: "Keys: p present (the run, large, and the kept ones beside it), t light or dark." });
+  frame.root.classList.add("desk");
   const parts = [progress(model), code(model), strip(model)];
-  root.append(...parts.map((part) => part.el));
-  el.append(root);
-  return () => { parts.forEach((part) => part.destroy()); root.remove(); };
+  frame.body.append(...parts.map((part) => part.el));
+  return () => { parts.forEach((part) => part.destroy()); frame.destroy(); };
 }
 
 // The bar, what the network believes meanwhile, and every message as text.
@@ -61,7 +61,7 @@ function code(model) {
     if (wrote) wrote.then(() => say(true), () => say(document.execCommand("copy")));
     else say(document.execCommand("copy"));
   } }, "Copy");
-  const el = make("div", { class: "code" }, area, make("div", {}, copy, copied));
+  const el = make("div", { class: "code extra" }, area, make("div", {}, copy, copied));
   const quiet = follow(model, ["line"], () => {
     area.value = model.get("line");
     copy.disabled = !area.value;
@@ -77,9 +77,9 @@ function strip(model) {
   const compare = make("button", { type: "button",
     onclick: () => model.send?.({ kind: "compare" }) });
   const told = make("p", { class: "quiet" });
-  const heading = make("h3", {}, "Runs");
+  const heading = make("h3", { class: "extra" }, "Runs");
   const el = make("div", { class: "strip" }, heading, list,
-    make("div", { class: "row" }, compare, told));
+    make("div", { class: "row extra" }, compare, told));
   const tick = () => model.send?.({ kind: "choose",
     value: [...tiles].filter(([, tile]) => tile.box.checked).map(([id]) => id) });
   const faced = () => {
@@ -93,6 +93,7 @@ function strip(model) {
       }
       const tile = tiles.get(run.id);
       tile.button.setAttribute("aria-pressed", String(run.id === shown));
+      tile.el.classList.toggle("shown", run.id === shown);
       tile.box.checked = chosen.includes(run.id);
     }
     el.hidden = runs.length === 0;
