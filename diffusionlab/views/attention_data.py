@@ -25,7 +25,6 @@ from diffusionlab.analysis.text import token_table
 from diffusionlab.errors import InputError
 from diffusionlab.trace import Trace
 from diffusionlab.trace.words import positions_of, word_names
-from diffusionlab.views.facts import piece_name
 from diffusionlab.views.page import packed, plain
 
 CELLS = 32  # along a side of a map; finer ones are averaged into so many
@@ -92,9 +91,7 @@ def _pieces(trace: Trace, groups: Sequence[Sequence[int]]) -> list[list[list[Any
     """[name, id] of the pieces of each group, equal neighbours (padding) once."""
     if trace.tokens is None:
         return [[] for _ in groups]
-    names = {
-        row.position: [piece_name(row), row.id] for row in token_table(trace.tokens) if row.kept
-    }
+    names = {row.position: [row.visible, row.id] for row in token_table(trace.tokens) if row.kept}
     found = [[names[i] for i in positions if i in names] for positions in groups]
     return [[one for i, one in enumerate(some) if not i or one != some[i - 1]] for some in found]
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from diffusionlab.analysis.text import TokenRow
 from diffusionlab.errors import InputError
 from diffusionlab.plan import Step, Update
 from diffusionlab.schedule import NoiseLevel
 from diffusionlab.trace import Guidance, Trace
 from diffusionlab.views.page import plain
 
-BOOKKEEPING = "will keep"  # how large a record is going to be
+BOOKKEEPING = "the record of this run will keep "
 MOST_CUT = 4  # words that are named of those that were cut off
 
 
@@ -72,20 +71,12 @@ def settings_facts(trace: Trace) -> dict[str, Any]:
     }
 
 
-def piece_name(row: TokenRow) -> str:
-    """A piece as it can be seen: invisible characters by their code points, bytes counted."""
-    text = " ".join(row.piece.split())
-    if not any(letter.isprintable() for letter in text):
-        text = " ".join(f"U+{ord(letter):04X}" for letter in row.piece) or "␣"
-    return f"{text} {row.byte[0]}/{row.byte[1]}" if row.byte else text
-
-
 def notices_of(trace: Trace) -> list[str]:
     """What was told of a run: the notices of its prompt (a cut, words it was never shown) first.
 
     How large the record would be is left out: it matters before a run, and on no page.
     """
-    own = [text for text in trace.settings.notices if BOOKKEEPING not in text]
+    own = [text for text in trace.settings.notices if not text.startswith(BOOKKEEPING)]
     return [*(trace.tokens.notices if trace.tokens else ()), *own]
 
 

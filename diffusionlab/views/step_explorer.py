@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -70,7 +71,7 @@ def explore(
             "step": (0, len(indexes) - 1),
             "word": ("", *data["attention"]["words"]),
             "panel": PANELS,
-            "guidance": (min(0.0, own), data["dial"]["top"]),
+            "guidance": (min(0.0, math.floor(own)), data["dial"]["top"]),
         },
         pictures=lambda: _still(trace, indexes, beliefs),
         height=HEIGHT,

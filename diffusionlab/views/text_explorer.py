@@ -15,7 +15,6 @@ from diffusionlab.errors import InputError, shown
 from diffusionlab.images import to_image
 from diffusionlab.trace import TextEmbedding, TextLayers, Tokens, Trace
 from diffusionlab.trace.words import word_names
-from diffusionlab.views.facts import piece_name
 from diffusionlab.views.page import packed, plain
 from diffusionlab.views.reels import reel
 from diffusionlab.views.view import View
@@ -147,7 +146,7 @@ def _names(parts: Parts) -> tuple[int, list[str]]:
     """How many positions are shown, all up to the first padding, and what they are called."""
     if parts.tokens is not None:
         count = len(parts.tokens.kinds) - max(parts.tokens.kinds.count("pad") - 1, 0)
-        return count, [piece_name(row) for row in token_table(parts.tokens) if row.kept][:count]
+        return count, [row.visible for row in token_table(parts.tokens) if row.kept][:count]
     count = 0 if parts.rows is None else len(parts.rows)
     return count, [f"row {i}" for i in range(count)]
 

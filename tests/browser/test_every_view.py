@@ -123,6 +123,19 @@ def test_keys_work_wherever_the_focus_is(opened, name):
 
 
 @every_view
+def test_after_a_click_on_a_chip_the_arrows_still_scrub(opened, name):
+    found = opened(view_of(name))
+    chips = found.frame.locator(".chooser button:enabled:visible")
+    place = found.frame.locator(".player:not(.deep) .slider")
+    for at in sorted({0, chips.count() - 1} - {-1}) if place.count() else ():
+        chips.nth(at).click()
+        found.page.keyboard.press("Home")
+        before = place.get_attribute("aria-valuetext")
+        found.page.keyboard.press("ArrowRight")
+        assert place.get_attribute("aria-valuetext") != before, chips.nth(at).text_content()
+
+
+@every_view
 def test_nothing_moves_by_itself_where_motion_is_not_wanted(opened, name):
     found = opened(view_of(name), clock=True, reduced_motion="reduce")
     rest_in = "() => [document.body.innerText, ...[...document.querySelectorAll('canvas')]"

@@ -8,7 +8,8 @@ function dial({ model, data, at }) {
   for (const [name, array] of Object.entries(data.arrays ?? {})) arrays[name] = unpack(array);
   const [, , tall, wide] = whole ? arrays.own.shape : [0, 0, 1, 1];
   const shown = plate({ wide, tall }), before = marked(plate({ wide, tall }));
-  const slider = make("input", { type: "range", min: 0, max: data.top, step: 0.1, class: "slider",
+  const slider = make("input", { type: "range", class: "slider", step: 0.1,
+    min: Math.min(0, Math.floor(data.own)), max: data.top,
     "aria-label": "guidance of this step alone", "data-lm-suppress-shortcuts": "true",
     oninput: () => put(model, "guidance", slider.valueAsNumber) });
   slider.addEventListener("keydown", (event) => { // its own arrows, not the step's
@@ -16,7 +17,8 @@ function dial({ model, data, at }) {
   });
   const value = make("output", { class: "count" });
   const stops = [...new Set([0, 1, data.own])].filter((g) => typeof g === "number")
-    .map((g) => make("button", { type: "button", onclick: (event) => { put(model, "guidance", g); handBack(event); } },
+    .map((g) => make("button", { type: "button",
+      onclick: (event) => { put(model, "guidance", g); handBack(event); } },
       g === data.own ? `${told(g)}, the run's` : told(g)));
   const el = make("div", { class: "dial" }, make("span", {}, "guidance"), slider, value, ...stops);
 

@@ -18,7 +18,8 @@ function whichCall(ago, calls) {
   return calls > 1 ? `call ${1 - ago}` : "";
 }
 
-// Nodes of the line; numbers have three digits; zero terms (and rests of rounding) other than x_t are left out.
+// Nodes of the line; numbers have three digits; terms other than x_t that are zero, or a rest of
+// rounding, are left out.
 function equation(name, update, calls) {
   const nodes = [make("span", { class: "made" }, name), " = "];
   const terms = termsOf(update, calls);

@@ -65,9 +65,9 @@ function half(bits) {
   return sign * (power ? 2 ** (power - 15) * (1 + rest / 1024) : 2 ** -14 * (rest / 1024));
 }
 
-// Parts of a title or sentence of Python's: ours as text, {text} of a user in a <bdi>; a bare string
+// Parts of a title or sentence of Python's: ours as text, {text} of a user in a <bdi>; a text alone
 // is a user's. Returns { nodes, name }.
-function worded(told) {
+function titled(told) {
   const parts = typeof told === "string" ? [{ text: told }] : told;
   const nodes = parts.map((part) => (typeof part === "string" ? part : bdi(part.text)));
   return { nodes, name: parts.map((part) => part.text ?? part).join("") };
@@ -77,7 +77,7 @@ function worded(told) {
 // Builds header, body and footer in `el`; `keys` maps a key to what it does and `help` tells them.
 // Returns { root, body, destroy }. Key p: present mode; t: light or dark.
 function shell({ model, el, title, keys = {}, help = "" }) {
-  const { nodes, name } = worded(title);
+  const { nodes, name } = titled(title);
   const root = make("section", { class: "dl", "aria-label": name, tabindex: "-1" });
   root.dataset.theme = themeAround();
   const present = make("button", { type: "button", class: "tool", "aria-pressed": "false" },
@@ -231,7 +231,8 @@ function screen(reel, { label = reel.label } = {}) {
 }
 
 // A radio group of buttons in one row: one tab stop, arrow keys move (not after a press by
-// pointer), a second press lets go where `loose`. `chosen(index)` is told −1 for none; `pointed(index)` is told hover and focus, −1 after.
+// pointer), a second press lets go where `loose`. `chosen(index)` is told −1 for none;
+// `pointed(index)` is told hover and focus, −1 after.
 function chooser({ label, items, chosen, pointed = () => {}, loose = false }) {
   const row = make("div", { role: loose ? "toolbar" : "radiogroup", class: "chooser",
     "aria-label": label });

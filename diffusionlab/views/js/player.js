@@ -1,6 +1,6 @@
 // The scrubber: a native slider with play, speed and a number, for the whole number `name` of the
 // model. Keys anywhere in the view: arrows ±1, PageUp and PageDown ±5, Home, End, space.
-// In present mode PageDown is the next one and PageUp the one before, as presenter remotes send them.
+// In present mode PageDown is the next one and PageUp the one before: so presenter remotes send it.
 
 const SPEEDS = [["slow", 1200], ["normal", 500], ["fast", 150]];
 

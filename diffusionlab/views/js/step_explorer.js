@@ -11,9 +11,9 @@ function render({ model, el }) {
   const scrub = player({ model, count, say: (i) => steps[i].said,
     number: (i) => `step ${steps[i].index} of ${steps[count - 1].index}` });
   const frame = shell({ model, el, title: data.title, keys: { ...scrub.keys, ...panelKeys(model) },
-    help: "Keys: ← → step, PageUp/Down 5, Home, End, space plays, 1–4 third picture, p present, "
-      + "t light or dark. Point at x0-hat, tap it, or Tab to it and use ← ↑ → ↓: the words of a "
-      + "place." });
+    help: "Keys: ← → step, PageUp/Down 5 (presenting: PageDown the next one), Home, End, space "
+      + "plays, 1–4 third picture, p present, t light or dark. Point at x0-hat, tap it, or Tab "
+      + "to it and use ← ↑ → ↓: the words of a place." });
   frame.root.classList.add("explorer");
   const held = marked(screen(data.reels.x_t)), belief = marked(screen(data.reels.x0));
   const third = thirdPicture({ model, data, at, belief });
@@ -114,7 +114,8 @@ function thumbnails(model, reel, steps, stop) {
   const places = Array.from({ length: most },
     (_, i) => Math.round(i * last / Math.max(most - 1, 1)));
   const buttons = places.map((place) => make("button", { type: "button", tabindex: -1,
-    "aria-label": steps[place].said, onclick: (event) => { stop(); put(model, "step", place); handBack(event); } },
+    "aria-label": steps[place].said,
+    onclick: (event) => { stop(); put(model, "step", place); handBack(event); } },
     reel.sources[place] ? make("img", { src: reel.sources[place], alt: "",
       class: reel.sharp ? "sharp" : null }) : "–"));
   const el = make("div", { class: "strip extra", role: "group", "aria-label": "x0-hat in small",
@@ -128,7 +129,7 @@ function thumbnails(model, reel, steps, stop) {
 }
 
 function note(data) {
-  const { nodes, name } = worded(data.note), warning = data.check.warning;
+  const { nodes, name } = titled(data.note), warning = data.check.warning;
   return warning || name ? make("p", { class: warning ? "warn" : "quiet" }, warning, " ", nodes)
     : null;
 }

@@ -151,7 +151,8 @@ function stateSlider(model, data) {
     oninput: () => put(model, "state", slider.valueAsNumber),
     onkeydown: (event) => { if (event.key.length > 1) event.stopPropagation(); } });
   const why = make("span", { class: "quiet" }, single ? data.states.why : "");
-  const el = make("div", { class: `player deep ${single ? "" : "several"}`, role: "group", "aria-label": "layer" },
+  const el = make("div", { class: "player deep" + (single ? "" : " several"),
+    role: "group", "aria-label": "layer" },
     make("span", { class: "name" }, "Layer"), slider, told, why);
   const show = ({ state }) => {
     slider.value = state;
