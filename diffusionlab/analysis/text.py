@@ -40,6 +40,14 @@ class TokenRow:
         """Whether the text encoder reads it."""
         return self.kind != "cut"
 
+    @property
+    def visible(self) -> str:
+        """The piece as it can be seen: invisible characters by code points, bytes counted."""
+        text = " ".join(self.piece.split())
+        if not any(letter.isprintable() for letter in text):
+            text = " ".join(f"U+{ord(letter):04X}" for letter in self.piece) or "␣"
+        return f"{text} {self.byte[0]}/{self.byte[1]}" if self.byte else text
+
 
 def token_table(tokens: Tokens) -> tuple[TokenRow, ...]:
     """Every position of the context in order, and the words that were cut before the end token."""

@@ -13,7 +13,7 @@ import numpy as np
 from diffusionlab.analysis.latents import numbers
 from diffusionlab.analysis.text import token_table
 from diffusionlab.trace import Tokens, Trace
-from diffusionlab.views.facts import notices_of, piece_name
+from diffusionlab.views.facts import notices_of
 from diffusionlab.views.page import packed
 
 MOST_WORDS = 12  # shown one by one; a visitor does not stay for more
@@ -43,7 +43,7 @@ def word_cards(trace: Trace) -> list[dict[str, Any]]:
 
 def _piece_names(tokens: Tokens) -> list[str]:
     """What each position's piece is called: a byte of a letter says which it is, of how many."""
-    return [shortened(piece_name(row)) for row in token_table(tokens) if row.kept]
+    return [shortened(row.visible) for row in token_table(tokens) if row.kept]
 
 
 def shortened(text: str, most: int = LONGEST) -> str:
