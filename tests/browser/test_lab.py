@@ -6,7 +6,7 @@ import os
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from lab import Lab, server
+from lab_server import Lab, server
 from views_cases import CASES
 
 VIEW = "import traces\nfrom diffusionlab.views import explore\nview = explore(traces.trace())\nview"

@@ -26,8 +26,8 @@ function render({ model, el }) {
       s: () => map.turn(),
       a: () => setAlign(BY[(BY.indexOf(sign()) + 1) % BY.length]) },
     help: "Keys: ← → place, PageUp, PageDown, Home, End, space plays, [ and ] move the line, "
-      + "x shows all of one or of the other, d x0-hat, x_t or final picture, s colours, a alignment, "
-      + "p present, t light or dark." });
+      + "x shows all of one or of the other, d x0-hat, x_t or final picture, s colours, "
+      + "a alignment, p present, t light or dark." });
   frame.root.classList.add("diff");
   const align = chooser({ label: "runs are aligned by", items: BY_TOLD,
     chosen: (i) => setAlign(BY[i]) });

@@ -70,7 +70,7 @@ function render({ model, el }) {
   return () => { quiet(); still(); clock.destroy(); voice.destroy(); frame.destroy(); };
 }
 
-// Whether the view is the whole window's, as on a museum's screen, and not one of a notebook's frames.
+// Whether the view is the whole window's, as on a museum's screen, and not in a notebook's frame.
 function alone(model) {
   const first = globalThis.top === globalThis || globalThis.location?.hash === "#present";
   return Boolean(model.standalone) && first;
