@@ -323,7 +323,7 @@ def test_a_trace_of_stable_diffusions_size_keeps_the_bound(capsys):
         ({"seconds": float("nan")}, r"seconds is nan; 0.2 to 3600"),
         ({"idle": "long"}, r"idle is 'long'; 0.2 to 3600"),
         ({"idle": True}, r"idle is True"),
-        ({"size": 8}, r"size is 8; 16 to 2048 pixels are allowed"),
+        ({"size": 8}, r"size is 8; a whole number of pixels from 16 to 2048"),
         ({"size": 99.5}, r"size is 99.5"),
     ],
 )

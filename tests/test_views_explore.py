@@ -432,7 +432,7 @@ def test_the_still_has_six_pictures_and_the_end():
         ({"every": 6}, "every is 6"),
         ({"every": 1.5}, "every is 1.5"),
         ({"every": True}, "every is True"),
-        ({"size": 8}, "size is 8; a whole number of pixels from 32 to 1024"),
+        ({"size": 8}, "size is 8; a whole number of pixels from 16 to 2048"),
         ({"size": "large"}, "size is 'large'"),
         ({"words": "blue"}, "'blue' is not in the prompt"),
         ({"words": []}, "words is empty"),

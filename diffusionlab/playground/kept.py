@@ -8,6 +8,7 @@ from typing import Any
 
 from diffusionlab.errors import InputError, shown
 from diffusionlab.trace import Comparison, Trace
+from diffusionlab.trace.summary import counted
 from diffusionlab.views import View
 from diffusionlab.views.reels import SHARP, latent_image, reel
 
@@ -21,11 +22,6 @@ AXES = {
     "num_steps": "num_steps",
     "guidance_scale": "guidance",
 }
-
-
-def counted(number: int, what: str) -> str:
-    """A number with what it counts."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,14 +15,16 @@ from diffusionlab.errors import DiffusionLabError, InputError, shown
 from diffusionlab.images import Preview
 from diffusionlab.playground.desk import Desk
 from diffusionlab.playground.form import Form
-from diffusionlab.playground.kept import Kept, Shelf, compared, comparing, counted
+from diffusionlab.playground.kept import Kept, Shelf, compared, comparing
 from diffusionlab.playground.request import Request
 from diffusionlab.playground.shown import bundle_of, display_of, text_of
 from diffusionlab.playground.stage import Stage, close_all
 from diffusionlab.playground.turns import Job, Turns
 from diffusionlab.samplers import Sampler
 from diffusionlab.trace import Comparison, Guidance, Trace
+from diffusionlab.trace.summary import counted
 from diffusionlab.views import View, explore
+from diffusionlab.views.facts import notices_of
 
 MOST_RUNS = 12
 
@@ -278,7 +280,7 @@ class Playground:
                 self._keep(Kept(job.number, trace, str(job.request.sampler)))
             newest = self._turns.waiting is None
             text = _ending(trace, stopped, time.monotonic() - self._began)
-            self.desk.end(text, told(error) if failed else "", _notes(trace) if steps else ())
+            self.desk.end(text, told(error) if failed else "", notices_of(trace) if steps else ())
         if steps and newest:
             self.show(job.number)
 
@@ -318,8 +320,3 @@ def _ending(trace: Any, stopped: bool, seconds: float) -> str:
         return f"stopped after {steps} of {trace.settings.num_steps} steps; they are kept"
     calls = counted(trace.network_calls, "network call")
     return f"{counted(steps, 'step')}, {calls}, {seconds:.1f} s"
-
-
-def _notes(trace: Trace) -> tuple[str, ...]:
-    """The notices of a run and of its prompt."""
-    return (*trace.settings.notices, *(trace.tokens.notices if trace.tokens else ()))

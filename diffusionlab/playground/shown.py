@@ -6,7 +6,7 @@ from typing import Any
 
 from diffusionlab.display import escaped, html_of
 from diffusionlab.errors import InputError
-from diffusionlab.playground.kept import counted
+from diffusionlab.trace.summary import counted
 
 HINT = "Playground. It lives while its kernel does: if no panel follows below, run this cell again."
 

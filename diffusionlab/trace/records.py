@@ -13,7 +13,7 @@ from diffusionlab.errors import InputError, shown
 from diffusionlab.images import Preview
 from diffusionlab.schedule import NoiseLevel, to_eps, to_v, to_x0
 from diffusionlab.trace.guidance import Guidance
-from diffusionlab.trace.summary import CONVENTION, Shown, describe, describe_level, lines
+from diffusionlab.trace.summary import CONVENTION, Shown, counted, describe, describe_level, lines
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Settings(Shown):
     @property
     def summary(self) -> str:
         """One line without the prompt: sampler, steps, guidance, seed."""
-        steps = f"{self.num_steps} step{'s' * (self.num_steps != 1)}"
+        steps = counted(self.num_steps, "step")
         return f"{self.sampler_text}, {steps}, guidance {self.guidance}, seed {self.seed}"
 
     def __repr__(self) -> str:

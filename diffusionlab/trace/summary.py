@@ -78,6 +78,11 @@ def lines(title: str, *rest: str) -> str:
     return "\n".join([title, *(f"  {line}" for line in rest if line)])
 
 
+def counted(count: int, what: str) -> str:
+    """A number with what it counts: "1 step", "20 steps"."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def byte_count(value: Any, seen: set[int] | None = None) -> int:
     """Bytes of all arrays in a record, each array counted once; images count 3 bytes a pixel."""
     seen = set() if seen is None else seen

@@ -12,7 +12,8 @@ from diffusionlab.analysis.trajectories import parting, stopped
 from diffusionlab.errors import InputError, shown
 from diffusionlab.images import blank, to_image, to_pixels
 from diffusionlab.trace import Trace
-from diffusionlab.views.lanes import counted, joined, lanes_data
+from diffusionlab.trace.summary import counted
+from diffusionlab.views.lanes import joined, lanes_data
 from diffusionlab.views.page import plain
 from diffusionlab.views.reels import SIZE, size_of
 from diffusionlab.views.sampler_race import NAMES, caption, end_picture, of_prompt

@@ -17,7 +17,8 @@ from diffusionlab.views.exhibit_run import (
     seen_of,
 )
 from diffusionlab.views.exhibit_text import embedding_panel, prompt_panel, word_cards
-from diffusionlab.views.reels import SIZE
+from diffusionlab.views.facts import titled
+from diffusionlab.views.reels import SIZE, size_of
 from diffusionlab.views.view import View
 
 
@@ -40,8 +41,7 @@ def exhibit(
     without its tools. Errors: InputError for a run of no step, for seconds that are none.
     """
     seconds, idle = _seconds("seconds", seconds), _seconds("idle", idle)
-    if isinstance(size, bool) or not isinstance(size, int) or not 16 <= size <= 2048:
-        raise InputError(f"size is {shown(size)}; 16 to 2048 pixels are allowed: say one width")
+    size = size_of(size)
     seen = seen_of(_begun(trace), decode)
     panels = [
         prompt_panel(trace),
@@ -50,7 +50,7 @@ def exhibit(
         decoding_panel(seen),
         picture_panel(trace, seen),
     ]
-    title = _title(trace)
+    title = titled(trace)
     best = panels[2]["attention"].get("best", 0)
     places = sum(len(panel["said"]) for panel in panels)
     words = word_cards(trace)
@@ -72,14 +72,6 @@ def exhibit(
         pictures=lambda: _still(trace, seen),
         lighter="Show smaller pictures: exhibit(trace, size=128); or record fewer steps.",
     )
-
-
-def _title(trace: Trace) -> list[Any]:
-    """The prompt and how it was drawn: our texts, and a user's as {"text": …}."""
-    settings, count = trace.settings, trace.settings.num_steps
-    steps = f"{count} step{'s' * (count != 1)}"
-    how = f", {steps}, guidance {settings.guidance}, seed {settings.seed}"
-    return [{"text": settings.prompt}, " · ", {"text": str(settings.sampler.get("name"))}, how]
 
 
 def _begun(trace: Any) -> Trace:

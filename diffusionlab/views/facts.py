@@ -8,6 +8,7 @@ from diffusionlab.errors import InputError
 from diffusionlab.plan import Step, Update
 from diffusionlab.schedule import NoiseLevel
 from diffusionlab.trace import Guidance, Trace
+from diffusionlab.trace.summary import counted
 from diffusionlab.views.page import plain
 
 BOOKKEEPING = "the record of this run will keep "
@@ -69,6 +70,17 @@ def settings_facts(trace: Trace) -> dict[str, Any]:
         "done": len(trace.steps),
         "network_calls": trace.network_calls,
     }
+
+
+def titled(trace: Trace) -> list[Any]:
+    """A run's title: its prompt, and how it was drawn without the options of the sampler.
+
+    Texts of ours are strings, a user's stand as {"text": …}: the page keeps them apart.
+    """
+    settings, name = trace.settings, str(trace.settings.sampler.get("name"))
+    steps = counted(settings.num_steps, "step")
+    how = f", {steps}, guidance {settings.guidance}, seed {settings.seed}"
+    return [{"text": settings.prompt}, " · ", {"text": name}, how]
 
 
 def notices_of(trace: Trace) -> list[str]:

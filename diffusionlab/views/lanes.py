@@ -22,6 +22,7 @@ from diffusionlab.analysis.race import (
 )
 from diffusionlab.analysis.trajectories import stopped
 from diffusionlab.trace import Trace
+from diffusionlab.trace.summary import counted
 from diffusionlab.views.page import packed, plain
 from diffusionlab.views.reels import latent_image, reel
 
@@ -117,11 +118,6 @@ def _alts(what: str, one: Lane, pictures: Sequence[Any]) -> list[str]:
 
 
 # ---- words ------------------------------------------------------------------------------------
-def counted(count: int, what: str) -> str:
-    """ "1 step", "2 steps"."""
-    return f"{count} {what}{'s' * (count != 1)}"
-
-
 def joined(parts: Sequence[Any]) -> str:
     """The parts of a title or sentence, ours and {"text": a user's}, as one text."""
     return "".join(part if isinstance(part, str) else part["text"] for part in parts)

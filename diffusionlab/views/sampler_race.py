@@ -14,7 +14,8 @@ from diffusionlab.errors import InputError, shown
 from diffusionlab.images import blank
 from diffusionlab.levels import one_of
 from diffusionlab.trace import Comparison, Trace
-from diffusionlab.views.lanes import counted, has_x0, joined, lanes_data
+from diffusionlab.trace.summary import counted
+from diffusionlab.views.lanes import has_x0, joined, lanes_data
 from diffusionlab.views.page import plain
 from diffusionlab.views.reels import latent_image, size_of
 from diffusionlab.views.view import View

@@ -12,14 +12,14 @@ from diffusionlab.errors import InputError, shown
 from diffusionlab.images import blank, spread
 from diffusionlab.plan import Step
 from diffusionlab.trace import Trace, statistics, step_caption
+from diffusionlab.trace.summary import counted
 from diffusionlab.views.attention_data import attention_data
 from diffusionlab.views.dial_data import dial_data, difference_data
 from diffusionlab.views.equation import call_facts, check_facts
-from diffusionlab.views.facts import cut_of, settings_facts, step_facts
-from diffusionlab.views.reels import SIZE, decoded, latent_image, reel
+from diffusionlab.views.facts import cut_of, settings_facts, step_facts, titled
+from diffusionlab.views.reels import SIZE, decoded, latent_image, reel, size_of
 from diffusionlab.views.view import View
 
-SIZES = (32, 1024)  # pixels of a picture's width
 PANELS = ("end", "eps", "difference", "dial")
 HEIGHT = 780  # of the frame in a notebook: all of it at 900 pixels of width
 NOT_FINITE = "NaN or infinity in this latent: there is nothing to show."
@@ -46,9 +46,9 @@ def explore(
     if not isinstance(trace, Trace):
         raise InputError(f"trace is {shown(trace)}; a Trace is needed: generate or Trace.load it")
     facts, indexes = step_facts(trace), chosen_steps(trace, every)
-    _checked_size(size)
+    size = size_of(size)
     beliefs, made = _beliefs(trace, indexes, decode)
-    title, own = _title(trace), trace.settings.guidance_scale
+    title, own = titled(trace), trace.settings.guidance_scale
     data = {
         "title": title,
         "settings": settings_facts(trace),
@@ -89,15 +89,6 @@ def chosen_steps(trace: Trace, every: Any) -> list[int]:
             "2 shows every second step"
         )
     return sorted({*range(0, count, int(every)), count - 1})
-
-
-def _checked_size(size: Any) -> None:
-    whole = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
-    if not whole or not SIZES[0] <= size <= SIZES[1]:
-        raise InputError(
-            f"size is {shown(size)}; a whole number of pixels from {SIZES[0]} to {SIZES[1]} is "
-            "allowed: 256 is usual"
-        )
 
 
 # ---- pictures ----------------------------------------------------------------------------------
@@ -172,7 +163,7 @@ def _end_alt(trace: Trace) -> str:
         return f"The final picture of {shown(trace.settings.prompt)}, {width} × {height} pixels."
     done, asked = len(trace.steps), trace.settings.num_steps
     if done < asked:
-        return f"No final picture: the run was stopped after {done} of {_counted(asked)}."
+        return f"No final picture: the run was stopped after {done} of {counted(asked, 'step')}."
     return "No final picture is in this record."
 
 
@@ -185,21 +176,12 @@ def _said(trace: Trace, index: int) -> str:
     )
 
 
-def _title(trace: Trace) -> list[Any]:
-    """The prompt, and how it was drawn, without the options of the sampler: texts and ours."""
-    settings, name = trace.settings, trace.settings.sampler.get("name")
-    rest = f", {_counted(settings.num_steps)}, guidance {settings.guidance}, seed {settings.seed}"
-    return [{"text": settings.prompt}, " · ", {"text": str(name)}, rest]
-
-
-def _counted(steps: int) -> str:
-    return f"{steps} step{'s' * (steps != 1)}"
-
-
 def _note(trace: Trace, indexes: Sequence[int]) -> list[Any]:
     """What is not there: steps that were not made, or are not shown; words that were cut off."""
     done, asked = len(trace.steps), trace.settings.num_steps
-    told = [f"The run was stopped after {done} of {_counted(asked)}."] if done < asked else []
+    told = (
+        [f"The run was stopped after {done} of {counted(asked, 'step')}."] if done < asked else []
+    )
     if len(indexes) < done:
         told.append(f"{len(indexes)} of {done} steps are shown.")
     return [" ".join(told), " " * bool(told), *cut_of(trace)]
@@ -211,7 +193,7 @@ def _alt(trace: Trace, made: str, attention: dict[str, Any]) -> str:
         f", attention of {attention['kinds'].count('word')} words" if attention["choices"] else ""
     )
     return (
-        f"Step explorer of {shown(settings.prompt)}: {_counted(len(trace.steps))} of "
+        f"Step explorer of {shown(settings.prompt)}: {counted(len(trace.steps), 'step')} of "
         f"{settings.sampler_text} from karras_sigma {sigmas[0]:.3g} to {sigmas[-1]:.3g}, guidance "
         f"{settings.guidance}; x0-hat {made}{words}."
     )
