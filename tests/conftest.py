@@ -27,6 +27,7 @@ settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50
 settings.register_profile("nightly", deadline=None, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
+
 def pytest_runtest_setup(item):
     """Tests marked `gpu` are skipped where there is no accelerator."""
     if item.get_closest_marker("gpu"):

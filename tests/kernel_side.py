@@ -13,7 +13,7 @@ from functools import wraps
 import offline
 
 CALLS: list[tuple] = []  # (predicted, measured, question, the other keywords)
-OTHER_KINDS = ([1, 2], None, {"a": 1}, object(), 1 + 2j, "a word", 12.5, True, float("nan"))
+OTHER_KINDS = ([1, 2], None, {"a": 1}, object(), 1 + 2j, "a word", 12.5, True)
 
 
 def begin() -> None:
@@ -61,8 +61,8 @@ def about_answer(check, given, measured, question, others, right) -> str:
         return f"{given!r} raised {type(error).__name__}: {error}"
     if right is not None and said is not right:
         return f"{given!r} counts as {said}, not as {right}: {text}"
-    if right is None and (said or "allowed" not in page):
-        return f"{given!r} is not told what is allowed: {text}"
+    if right is None and (said is not None or "the answer is" not in page):
+        return f"{given!r} is not told what kind of answer is wanted: {text}"
     if len(page) < len(question) or len(text.split()) < 5:
         return f"{given!r} gets hardly an answer: {text}"
     return ""
@@ -72,13 +72,15 @@ def wrong(measured):
     """A prediction of the right kind that no tolerance lets pass."""
     if isinstance(measured, bool):
         return not measured
-    return measured + " or not" if isinstance(measured, str) else measured + 10 * (1 + abs(measured))
+    return (
+        measured + " or not" if isinstance(measured, str) else measured + 10 * (1 + abs(measured))
+    )
 
 
 def alike(one, other) -> bool:
     """Whether both are of one kind: two bools, two numbers, two texts."""
     kinds = {bool: bool, int: float, float: float, str: str}
-    return one == one and kinds.get(type(one)) is kinds.get(type(other), "none")
+    return kinds.get(type(one)) is kinds.get(type(other), "none")
 
 
 def about_threads() -> list[str]:

@@ -28,7 +28,7 @@ import kernel_side as _side
 sys.path.remove({str(TESTS)!r})
 _side.begin()"""
 REPORT = "print(_side.report())"
-# What the cell tagged `parameters` holds (papermill's convention), and what is enough to see it run.
+# What a cell tagged `parameters` (papermill's convention) may hold, and enough to see it run.
 QUICK = {"minutes": 0.02, "samples": 1}
 
 

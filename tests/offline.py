@@ -11,14 +11,14 @@ class NetworkBlocked(RuntimeError):
     """Something tried to leave this machine."""
 
 
-def block(setattr=setattr) -> None:
-    """From now on nothing connects elsewhere and no name is looked up; `setattr` does the patching.
+def block(patch=setattr) -> None:
+    """From now on nothing connects elsewhere and no name is looked up; `patch` sets the attribute.
 
     Loopback and Unix sockets stay, by which a kernel speaks with its notebook.
     """
     for name in ("connect", "connect_ex", "sendto"):
-        setattr(socket.socket, name, _guarded(getattr(socket.socket, name)))
-    setattr(socket, "getaddrinfo", _local_names_only(socket.getaddrinfo))  # noqa: B010
+        patch(socket.socket, name, _guarded(getattr(socket.socket, name)))
+    patch(socket, "getaddrinfo", _local_names_only(socket.getaddrinfo))
 
 
 def _guarded(method):

@@ -7,13 +7,16 @@ solutions. In the kernel `kernel_side.py` blocks the network and asks every `che
 from __future__ import annotations
 
 import os
+import socket
 
+import httpx
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from notebook_course import about_course, about_number
 from notebook_lint import LARGEST, about_cells, about_code, about_outputs, code_cells
 from notebook_runs import NOTEBOOKS, load_refresh, quick, quick_source, ran, read
+from offline import NetworkBlocked
 
 from diffusionlab.toyland import checkpoint
 
@@ -84,22 +87,33 @@ def of(*sources: str):
     return new_notebook(cells=[new_code_cell(source) for source in sources])
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "import socket\nsocket.create_connection(('192.0.2.1', 80), timeout=5)",
-        "import socket\nsocket.getaddrinfo('example.org', 443)",
-        "import urllib.request\nurllib.request.urlopen('http://192.0.2.1/', timeout=5)",
-        "import socket\nsocket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('192.0.2.1', 53))",
-        "import httpx\nhttpx.get('http://192.0.2.1/', timeout=5)",
-    ],
-    ids=["address", "name", "urllib", "datagram", "httpx"],
-)
-def test_the_kernel_reaches_no_network(source, tmp_path):
+def test_the_kernel_reaches_no_network_and_a_failing_cell_is_shown(tmp_path):
+    source = "import urllib.request\nurllib.request.urlopen('http://192.0.2.1/', timeout=5)"
     with pytest.raises(pytest.fail.Exception, match="tests run offline") as found:
-        ran(of(source), tmp_path, "a notebook")
-    assert found.value.msg.startswith("a notebook, cell 0:") and source in found.value.msg
-    assert "\x1b" not in found.value.msg
+        ran(of("1 + 1", source), tmp_path, "a notebook")
+    assert found.value.msg.startswith("a notebook, cell 1:") and source in found.value.msg
+    assert "NetworkBlocked" in found.value.msg and "\x1b" not in found.value.msg
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda: socket.create_connection(("192.0.2.1", 80), timeout=5),
+        lambda: socket.getaddrinfo("example.org", 443),
+        lambda: send_datagram(("192.0.2.1", 53)),
+        lambda: httpx.get("http://192.0.2.1/", timeout=5),
+    ],
+    ids=["address", "name", "datagram", "httpx"],
+)
+def test_every_way_out_is_blocked(leave):
+    """Kernels and tests are blocked by the same function."""
+    with pytest.raises(NetworkBlocked, match="tests run offline"):
+        leave()
+
+
+def send_datagram(address) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as one:
+        one.sendto(b"x", address)
 
 
 ASK = "from diffusionlab.course import check\n"
