@@ -14,8 +14,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from notebook_course import about_course, about_number
-from notebook_lint import LARGEST, about_cells, about_code, about_outputs, code_cells
-from notebook_runs import NOTEBOOKS, load_refresh, quick, quick_source, ran, read
+from notebook_lint import LARGEST, about_cells, about_code, about_outputs, code_cells, tags
+from notebook_runs import NOTEBOOKS, load_refresh, load_tool, quick, quick_source, ran, read
 from offline import NetworkBlocked
 
 from diffusionlab.toyland import checkpoint
@@ -76,9 +76,15 @@ def check_parts_are_the_whole(notebook) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
-def test_it_runs_on_a_tiny_model(path, tiny_folder, monkeypatch):
+def test_the_student_version_runs_on_a_tiny_model_and_so_do_the_solutions(
+    path, tiny_folder, monkeypatch
+):
     monkeypatch.setenv("DIFFUSIONLAB_MODEL", str(tiny_folder))
-    told = about_outputs(ran(quick(read(path)), path.parent, path.stem).notebook)
+    notebook = quick(read(path))
+    solved = [cell for cell in notebook.cells if "exercise" in tags(cell)]
+    bare = load_tool("student").student_version(notebook)
+    assert "SOLUTION" not in str(bare)
+    told = about_outputs(ran(bare, path.parent, path.stem, afterwards=solved).notebook)
     assert not told, "\n".join(told)
 
 
