@@ -59,6 +59,9 @@ lab: demo   ## the same, then JupyterLab on the notebooks
 student: $(VENV)/.lab   ## the notebooks without solutions, into student/
 	$(BIN)/python tools/student.py $(ARGS)
 
+site: $(VENV)/.lab   ## run the course into site/, pages for a browser: make site ARGS=--no-run
+	$(BIN)/python tools/pages $(ARGS)
+
 # ---- checks -----------------------------------------------------------------------------------
 
 lint: $(VENV)/.test

@@ -242,8 +242,8 @@ def client_of(notebook, folder: Path):
     )
 
 
-def cleaned(notebook):
-    """No widget state, frames, times, progress bars, paths of this machine or kernel's name."""
+def cleaned(notebook, frames: bool = False):
+    """No widget state, times, progress bars, paths of this machine, kernel's name, or frames."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -251,7 +251,8 @@ def cleaned(notebook):
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            kept = [without_frames(output) for output in cell.outputs if keeps(output)]
+            kept = [output for output in cell.outputs if keeps(output)]
+            kept = kept if frames else [without_frames(output) for output in kept]
             cell.outputs = [without_paths(output) for output in kept if shows(output)]
     return notebook
 
