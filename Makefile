@@ -62,6 +62,9 @@ student: $(VENV)/.lab   ## the notebooks without solutions, into student/
 site: $(VENV)/.lab   ## run the course into site/, pages for a browser: make site ARGS=--no-run
 	$(BIN)/python tools/pages $(ARGS)
 
+badges: $(VENV)/.lab   ## Colab and Binder badges: make badges REPO=owner/name
+	@$(BIN)/python tools/badges.py $(REPO)
+
 # ---- checks -----------------------------------------------------------------------------------
 
 lint: $(VENV)/.test

@@ -145,7 +145,7 @@ class Site:
         """The first page: every notebook with its question."""
         rows = "".join(f"<li>{card_html(card)}</li>" for card in cards)
         body = (
-            "<h1>How a text-to-image model works</h1><p>Ten notebooks around a small model that is "
+            f"<h1>How a text-to-image model works</h1><p>{len(cards)} notebooks around a small model that is "
             "real: every picture on these pages was made by it, every number was measured on it. "
             "The pages need no network. To change a cell and run it, install the package.</p>"
             f'<ol class="cards">{rows}</ol>'
