@@ -145,9 +145,10 @@ class Site:
         """The first page: every notebook with its question."""
         rows = "".join(f"<li>{card_html(card)}</li>" for card in cards)
         body = (
-            f"<h1>How a text-to-image model works</h1><p>{len(cards)} notebooks around a small model that is "
-            "real: every picture on these pages was made by it, every number was measured on it. "
-            "The pages need no network. To change a cell and run it, install the package.</p>"
+            f"<h1>How a text-to-image model works</h1><p>{len(cards)} notebooks around a small "
+            "model that is real: every picture on these pages was made by it, every number was "
+            "measured on it. The pages need no network. To change a cell and run it, install the "
+            "package.</p>"
             f'<ol class="cards">{rows}</ol>'
         )
         self.put("index.html", "diffusionlab: the course", body, "", "")
