@@ -64,7 +64,7 @@ def _paths(panel: Axes, record: SmallSteps, times: list[int]) -> None:
     panel.plot([], [], color=colour("blue"), linewidth=2, label="some of the walkers")
     for t, (_, shade) in zip(times, LOOKED_AT, strict=True):
         panel.axvline(t, color=colour(shade), linewidth=LINE, linestyle=":")
-    panel.legend(fontsize=SMALL, frameon=False, loc="lower left")
+    panel.legend(fontsize=SMALL, edgecolor="none", loc="lower left")
     panel.grid(alpha=0.3)
     named(panel, "one number on its way", "small steps taken", "value")
 
