@@ -23,8 +23,8 @@ from diffusionlab.plots.figure import (
 from diffusionlab.plots.panel import logarithmic, named
 from diffusionlab.trace import Noising
 
-WALKERS = 5  # whose paths are drawn one by one
-LOOKED_AT = ((0.15, "sky"), (0.4, "orange"), (1.0, "vermilion"))  # share of the way, colour
+WALKERS, PLACES = 3, 125  # whose paths are drawn one by one, and at how many steps of them
+LOOKED_AT = ((0.15, "green"), (0.4, "orange"), (1.0, "vermilion"))  # share of the way, colour
 
 
 # ---- small steps --------------------------------------------------------------------------------
@@ -34,8 +34,8 @@ def plot_small_steps(record: SmallSteps, *, ax: Axes | None = None) -> Figure | 
     Left: some paths; the line and the band are the jump's mean and two spreads to either side.
     Right: where all walkers are at three timesteps, and the bell that the jump has there.
     """
-    axes = canvas(ax, (16, 6))
-    walk, ends = panels(axes, [(0.06, 0.14, 0.44, 0.78), (0.57, 0.14, 0.42, 0.78)])
+    axes = canvas(ax, (13, 5.4))
+    walk, ends = panels(axes, [(0.07, 0.15, 0.43, 0.76), (0.575, 0.15, 0.42, 0.76)])
     last = len(record.paths) - 1
     times = [max(1, round(share * last)) for share, _ in LOOKED_AT]
     _paths(walk, record, times)
@@ -57,11 +57,12 @@ def _paths(panel: Axes, record: SmallSteps, times: list[int]) -> None:
     steps = np.arange(len(record.paths))
     middle, reach = record.alphas * record.start, 2 * record.sigmas
     panel.fill_between(steps, middle - reach, middle + reach, color="#e6e6e6", linewidth=0)
+    some = slice(None, None, max(1, len(steps) // PLACES))
     for walker in record.paths.T[:WALKERS]:
-        panel.plot(steps, walker, color=colour("blue"), linewidth=2.5, alpha=0.5)
+        panel.plot(steps[some], walker[some], color=colour("sky"), linewidth=2.5)
     panel.plot(steps, middle, color=INK, linewidth=LINE, label="jump: alpha · x0")
     panel.fill_between([], [], [], color="#e6e6e6", label="jump: ± 2 sigma")
-    panel.plot([], [], color=colour("blue"), linewidth=2, label="some of the walkers")
+    panel.plot([], [], color=colour("sky"), linewidth=LINE, label="some of the walkers")
     for t, (_, shade) in zip(times, LOOKED_AT, strict=True):
         panel.axvline(t, color=colour(shade), linewidth=LINE, linestyle=":")
     panel.legend(fontsize=SMALL, edgecolor="none", loc="lower left")
@@ -96,8 +97,8 @@ def plot_noising_spectrum(record: Noising, *, ax: Axes | None = None) -> Figure 
     frequency up to which all of them stand above a line.
     """
     found = noising_spectrum(record)
-    axes = canvas(ax, (16, 6.4))
-    left, right = panels(axes, [(0.06, 0.14, 0.4, 0.77), (0.55, 0.14, 0.4, 0.77)])
+    axes = canvas(ax, (13, 5.6))
+    left, right = panels(axes, [(0.07, 0.15, 0.38, 0.75), (0.56, 0.15, 0.37, 0.75)])
     _waters(left, found.pixels, found.timesteps, "the picture's pixels", "power (noise of 1: 1)")
     _waters(right, found.latent, found.timesteps, "its latent", "")
     bad = not_finite([found.pixels.power, found.latent.power], "in the picture or its latent")
