@@ -35,7 +35,7 @@ def plot_image_text(record: ImageText, *, ax: Axes | None = None) -> Figure | Ax
     """
     count = len(record.matrix)
     values = record.matrix.T  # (captions, images)
-    axes = canvas(ax, (max(0.95 * count, 6.0) + 6.0, 0.78 * count + 2.9))
+    axes = canvas(ax, (max(0.95 * count, 3.0) + 6.0, 0.78 * count + 2.9))
     scale = signed(values)
     picture = axes.imshow(values, aspect="auto", interpolation="nearest", **scale)
     if count <= PRINTED:
