@@ -56,6 +56,8 @@ lab: demo   ## the same, then JupyterLab on the notebooks
 
 # ---- the course -------------------------------------------------------------------------------
 
+.PHONY: student site badges
+
 student: $(VENV)/.lab   ## the notebooks without solutions, into student/
 	$(BIN)/python tools/student.py $(ARGS)
 

@@ -66,7 +66,8 @@ def _title(record: ImageText) -> str:
     count = len(record.matrix)
     shares = (record.images_right, record.captions_right)
     seen, said = (f"{share * count:.3g} of {count}" for share in shares)
-    return f"captions found: {seen}, images found: {said} (chance: 1 of {count})"
+    found = f"image finds caption: {seen}, caption finds image: {said}"
+    return f"{found}\n(chance: 1 of {count})"
 
 
 def _wrapped(caption: str) -> str:
