@@ -19,6 +19,7 @@ from diffusionlab.plots.figure import (
     heading,
     label,
 )
+from diffusionlab.plots.text_space import short
 from diffusionlab.trace import Merges
 from diffusionlab.trace.summary import counted
 
@@ -43,13 +44,13 @@ def plot_merges(record: Merges, *, ax: Axes | None = None) -> Figure | Axes:
     for number, (pieces, made, told) in enumerate(rows):
         _row(axes, -number, pieces, made)
         label(axes, len(record.letters) + 0.4, -number, drawable(told), ha="left", fontsize=TEXT,
-              color=QUIET if not made else INK)  # fmt: skip
+              color=QUIET if not made else INK, in_layout=False)  # fmt: skip
     axes.set_xlim(-0.1, units)
     axes.set_ylim(-len(rows) + 0.4, 0.6)
     axes.axis("off")
     more = f", first {hidden} rows left out" if hidden else ""
     letters = counted(len(record.letters), record.unit[:-1])
-    title = f"{record.word}: {letters}, {counted(len(record.pieces), 'piece')}{more}"
+    title = f"{short(record.word, 40)}: {letters}, {counted(len(record.pieces), 'piece')}{more}"
     heading(axes, title)
     told = "; ".join(row[2] for row in rows[1:] if row[1])
     return finish(ax, axes, f"{title}: {' | '.join(map(_plain, record.pieces))}. {told}.")
@@ -66,7 +67,7 @@ def _row(axes: Axes, y: float, pieces: tuple[str, ...], made: str) -> None:
             facecolor=colour("yellow") if new else "white", edgecolor=INK,
             linewidth=2.5 if new else 1.5, label="new" if new else "piece",
         ))  # fmt: skip
-        label(axes, (left + end) / 2, y, drawable(_plain(piece)), fontsize=TEXT)
+        label(axes, (left + end) / 2, y, drawable(_plain(piece)), fontsize=TEXT, in_layout=False)
         if piece.endswith(" "):
             axes.plot([end - 0.12] * 2, [y - 0.3, y + 0.3], color=INK, linewidth=5)
 
