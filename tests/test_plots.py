@@ -328,6 +328,18 @@ def test_a_schedule_with_zero_terminal_snr_is_drawn():
     assert "inf" in figure.alt and figure.to_png()
 
 
+def test_split_words_side_by_side_do_not_write_over_each_other():
+    words = replace(
+        RUN.tokens, words=("cyberpunk", "cityscape"), kept=4, dropped=0, dropped_words=(),
+        pieces=("<start>", "cyber", "punk", "city", "scape", "<end>", *["<pad>"] * 6),
+        kinds=("start", *["word"] * 4, "end", *["pad"] * 6),
+        word_of=(None, 0, 0, 1, 1, *[None] * 7),
+    )  # fmt: skip
+    figure = plots.plot_tokens(words)
+    told = [t for t in figure.axes[0].texts if t.get_text() in words.words]
+    assert len(told) == 2 and "one word" not in "".join(t.get_text() for t in figure.axes[0].texts)
+
+
 def test_tokens_show_kinds_ids_words_and_the_cut():
     figure = plots.plot_tokens(RUN.tokens)
     shapes = [p for p in figure.axes[0].patches if isinstance(p, FancyBboxPatch)]

@@ -35,6 +35,7 @@ PLACES = {
     "plot_latent": "latents",
     "plot_latent_edits": "autoencoder",
     "plot_latent_histogram": "latents",
+    "plot_merges": "merges",
     "plot_noising": "noising",
     "plot_noising_curve": "noising",
     "plot_noising_spectrum": "forward",
