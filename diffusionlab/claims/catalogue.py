@@ -22,6 +22,7 @@ CHAPTERS = (
     "steps",
     "samplers",
     "guidance",
+    "sharpened",
     "symptoms",
 )
 
