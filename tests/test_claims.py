@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import math
 import sys
@@ -14,7 +15,18 @@ import pytest
 import torch
 
 from diffusionlab import claims
-from diffusionlab.claims import CLAIMS, Bench, Claim, Finding, Part, catalogue, examine, find
+from diffusionlab.claims import (
+    CLAIMS,
+    Bench,
+    Board,
+    Claim,
+    Finding,
+    Part,
+    board,
+    catalogue,
+    examine,
+    find,
+)
 from diffusionlab.claims.claim import SOURCES, Measured
 from diffusionlab.claims.intervals import exact, mean, share
 from diffusionlab.claims.untrained import redrawn, untrained
@@ -204,9 +216,8 @@ def test_claims_marked_as_sampled_are_those_that_sample(tiny_model):
     for name, held in CLAIMS.items():
         if name[0] not in "ABC":  # the others have files of their own
             continue
-        try:
-            found = examine(bench, name)
-        except InputError:
+        found = examine(bench, name)
+        if found.refused:
             assert held.sampled, f"{name} needs Toyland and does not sample"
             continue
         wrong += [name] * (bool(found.samples) != held.sampled)
@@ -335,3 +346,38 @@ def test_a_claim_that_cannot_be_asked_stands_in_the_page_with_its_reason(tool, t
 
 def test_the_package_hands_out_what_notebooks_need():
     assert {"CLAIMS", "Bench", "examine", "find"} <= set(claims.__all__)
+
+
+# ---- the board -------------------------------------------------------------------------------
+def test_a_board_holds_all_claims_of_a_notebook_and_shares_runs(tiny_model):
+    bench = Bench(tiny_model, 2)
+    found = board(bench, 2)
+    assert [f.claim.id for f in found.findings] == [
+        claim.id for claim in CLAIMS.values() if claim.notebook == 2
+    ]
+    assert board(bench, ["A12", "A5"]).findings[1].claim.id == "A5"
+    text, page = repr(found), found._repr_html_()
+    verdicts = [f.verdict for f in found.findings]
+    assert f"{verdicts.count('false')} false" in text and f"{len(verdicts)} claims" in text
+    assert page.count("<details>") == len(verdicts) == text.count(" · ") / 2
+    assert "not asked" in verdicts and "–" in text  # the judges are Toyland's
+
+
+def test_a_model_that_cannot_be_asked_gets_the_reason(tiny_model):
+    found = examine(Bench(tiny_model, 2), "A23")
+    assert found.verdict == "not asked" and not found.parts and found.samples == 0
+    assert found.refused in repr(found) and html.escape(found.refused) in found._repr_html_()
+
+
+@pytest.mark.parametrize("of", [0, 99, "2", [], None, 2.5])
+def test_a_board_of_nothing_says_what_there_is(tiny_model, of):
+    with pytest.raises(InputError, match=r"the number of a notebook \(1, 2, 3,.*\) or names"):
+        board(tiny_model, of)
+    with pytest.raises(InputError, match="claim 'A55' is not known"):
+        board(tiny_model, ["A55"])
+
+
+def test_a_board_keeps_hostile_names_as_text(tiny_model):
+    name = "<img src=x onerror=alert(1)>"
+    found = replace(examine(tiny_model, "A12"), model=name)
+    assert name not in Board((found,))._repr_html_() and name in repr(Board((found,)))

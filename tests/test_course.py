@@ -46,12 +46,41 @@ def test_bools_and_texts():
 
 
 @pytest.mark.parametrize(
-    ("predicted", "measured"),
-    [("8", 8), (True, 1), (1, True), (8, math.nan), (8, np.ones(2)), (None, 8), ([8], 8)],
+    ("predicted", "measured", "told"),
+    [
+        ("8", 8, "a number, e.g. 3 or 0.5"),
+        (True, 1, "a number"),
+        (1, True, "True or False"),
+        (None, 8, "a number"),
+        ([8], 8, "a number"),
+        (np.ones(3), 8, "a number"),
+        (8, "x0", "a text in quotation marks"),
+        (print, True, "True or False"),
+    ],
 )
-def test_other_kinds_are_refused(predicted, measured):
-    with pytest.raises(InputError, match="is allowed"):
-        check(predicted, measured, "How many?")
+def test_a_prediction_of_another_kind_is_answered_with_what_is_asked(predicted, measured, told):
+    asked = check(predicted, measured, "How many?")
+    assert asked.right is None and told in repr(asked) and "Try again" in repr(asked)
+    page = asked._repr_html_()
+    assert page.index("Try again") < page.index("</summary>") < page.index("This run says")
+
+
+@pytest.mark.parametrize("measured", [math.nan, math.inf, np.ones(2), None, ...])
+def test_a_measured_value_that_is_none_is_refused(measured):
+    with pytest.raises(InputError, match="reduce an array to one number first"):
+        check(..., measured, "How many?")
+
+
+def test_why_is_told_with_the_answer_and_not_before():
+    asked = check(..., 32, "How many?", because="The context has 32 places <all of them>.")
+    page = asked._repr_html_()
+    assert page.index("</summary>") < page.index("The context has 32 places &lt;all")
+    assert repr(check(32, 32, "?", because="So it is.")).endswith("right. So it is.")
+    assert "So it is" not in repr(check("a", 32, "?", because="So it is."))
+
+
+def test_the_case_of_a_text_does_not_count():
+    assert check(" X0", "x0", "Which?").right and check("x", "x0", "Which?").right is False
 
 
 def test_a_negative_tolerance_is_refused():

@@ -1,4 +1,4 @@
-"""Claims about cross-attention and about the whole pipeline (notebooks 6 and 7).
+"""Claims about cross-attention and about the whole pipeline (notebooks 9, 1 and 10).
 
 Where a word looks is asked on drawn scenes, whose masks are exact; what a word does is asked by
 taking it away, or by another in its place.
@@ -313,22 +313,22 @@ def _triple(verdict: Verdict, prompt: Prompt) -> bool:
 
 
 CLAIMS = (
-    Claim("H1", "Cross-attention connects the prompt to the picture.", "article", 6,
+    Claim("H1", "Cross-attention connects the prompt to the picture.", "article", 9,
           text_enters_by_cross_attention),
-    Claim("H2", "Cross-attention works at 8×8, 16×16, 32×32 and 64×64.", "article", 6, four_sizes),
-    Claim("H3", "A word's attention lies on what the word names.", "article", 6,
+    Claim("H2", "Cross-attention works at 8×8, 16×16, 32×32 and 64×64.", "article", 9, four_sizes),
+    Claim("H3", "A word's attention lies on what the word names.", "article", 9,
           words_find_their_place, True),
-    Claim("H4", "Each region attends to the text in its own way.", "article", 6,
+    Claim("H4", "Each region attends to the text in its own way.", "article", 9,
           places_attend_differently, True),
-    Claim("H5", "Attention is computed locally.", "article", 6, attention_is_local),
-    Claim("H6", "Colours bleed from one thing to another.", "article", 6, colours_bleed, True),
-    Claim("H7", "Coarse layers compose, fine layers give texture.", "article", 6,
+    Claim("H5", "Attention is computed locally.", "article", 9, attention_is_local),
+    Claim("H6", "Colours bleed from one thing to another.", "article", 9, colours_bleed, True),
+    Claim("H7", "Coarse layers compose, fine layers give texture.", "article", 9,
           coarse_layers_compose, True),
-    Claim("H10", "The prompt is a constant guide throughout.", "exhibit page", 6,
+    Claim("H10", "The prompt is a constant guide throughout.", "exhibit page", 9,
           prompt_is_a_constant_guide, True),
-    Claim("I9", "The picture is built pixel by pixel.", "exhibit page", 7, pixel_by_pixel),
-    Claim("I12", "Diffusion needs text encoder, U-Net and VAE.", "essay", 7,
+    Claim("I9", "The picture is built pixel by pixel.", "exhibit page", 1, pixel_by_pixel),
+    Claim("I12", "Diffusion needs text encoder, U-Net and VAE.", "essay", 1,
           three_parts_are_needed),
-    Claim("I15", "It makes what its training never showed.", "article", 7,
+    Claim("I15", "It makes what its training never showed.", "article", 10,
           makes_what_it_never_saw, True),
 )  # fmt: skip

@@ -9,7 +9,7 @@ from io import StringIO
 
 from diffusionlab.claims.bench import FEW, Bench
 from diffusionlab.claims.claim import Claim, Finding
-from diffusionlab.errors import InputError, close_matches, shown
+from diffusionlab.errors import DiffusionLabError, InputError, close_matches, shown
 from diffusionlab.pipeline import LatentDiffusion
 
 CHAPTERS = (
@@ -59,10 +59,13 @@ def examine(model: LatentDiffusion | Bench, name: str, samples: int = FEW) -> Fi
 
     Hand the same `Bench` to several claims and they share their runs; then `samples` is the
     bench's. Notices are not printed: the prompts are the experiment's own, and some are too long on
-    purpose. Errors: InputError for an unknown name, and where this model cannot be asked.
+    purpose. A model that cannot be asked (no judges for its pictures, …) gets the verdict "not
+    asked" with the reason. Errors: InputError for an unknown name.
     """
     claim = find(name)
     bench = model if isinstance(model, Bench) else Bench(model, samples)
     with redirect_stderr(StringIO()):
-        parts = claim.ask(bench)
-    return Finding(claim, parts, bench.model.name)
+        try:
+            return Finding(claim, claim.ask(bench), bench.model.name)
+        except DiffusionLabError as error:
+            return Finding(claim, (), bench.model.name, refused=str(error))

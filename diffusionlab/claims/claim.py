@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from diffusionlab.errors import InputError, shown
 
 VERDICTS = ("true", "partly", "false", "open")
+UNASKED = "not asked"  # where a model cannot be asked
 SOURCES = ("exhibit page", "essay", "guide", "article", "tutorial", "textbook")
 SENSES = {"above": "more than", "below": "less than", "equals": "exactly", "near": "within"}
 
@@ -81,18 +82,24 @@ def _decided(yes: bool, no: bool) -> bool | None:
 
 @dataclass(frozen=True, repr=False)
 class Finding:
-    """A claim held against one model: the parts as they were measured, and the verdict."""
+    """A claim held against one model: the parts as they were measured, and the verdict.
+
+    `refused` says why this model could not be asked; then there are no parts.
+    """
 
     claim: Claim
     parts: tuple[Part, ...]
     model: str = ""
+    refused: str = ""
 
     @property
     def verdict(self) -> str:
         """True if every part holds, false if none does, partly if some hold and some do not.
 
-        Open where a part is, and where it could still change that.
+        Open where a part is, and where it could still change that; "not asked" if refused.
         """
+        if self.refused:
+            return UNASKED
         held = {part.holds for part in self.parts}
         if held >= {True, False}:
             return "partly"
@@ -103,19 +110,27 @@ class Finding:
         """The sample size of the smallest sampled part; 0 if nothing was sampled."""
         return min((p.measured.count for p in self.parts if p.measured.count), default=0)
 
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What was measured, a sentence for each part; or why nothing was."""
+        return (self.refused,) if self.refused else tuple(part.sentence for part in self.parts)
+
     def __repr__(self) -> str:
         lines = [f"{self.claim.id} {self.verdict}: {self.claim.says}"]
-        return "\n".join([*lines, *(f"  {part.sentence}" for part in self.parts)])
+        return "\n".join([*lines, *(f"  {sentence}" for sentence in self.sentences)])
 
     def _repr_html_(self) -> str:
-        told = [html.escape(part.sentence, quote=True) for part in self.parts]
-        items = "".join(f"<li>{text}</li>" for text in told)
-        says, kind = html.escape(self.claim.says), html.escape(self.claim.source)
         style = "border-left:6px solid #5a5a5a;padding:0.3em 1em;margin:0.5em 0"
-        return (
-            f'<div style="{style}"><p><b>Claim {html.escape(self.claim.id)}</b> ({kind}): {says}'
-            f"</p><ul>{items}</ul><p><b>Verdict on this model: {self.verdict}</b></p></div>"
-        )
+        head = f"<p><b>Claim {html.escape(self.claim.id)}</b> ({html.escape(self.claim.source)}): "
+        said = f"{head}{html.escape(self.claim.says)}</p>"
+        verdict = f"<p><b>Verdict on this model: {self.verdict}</b></p>"
+        return f'<div style="{style}">{said}{self.items_html}{verdict}</div>'
+
+    @property
+    def items_html(self) -> str:
+        """The sentences as a list in HTML."""
+        told = (html.escape(sentence, quote=True) for sentence in self.sentences)
+        return f"<ul>{''.join(f'<li>{text}</li>' for text in told)}</ul>"
 
 
 @dataclass(frozen=True)

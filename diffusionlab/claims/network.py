@@ -1,4 +1,4 @@
-"""Claims about training, about memory and about the U-Net (notebooks 4 and 5).
+"""Claims about training, about memory and about the U-Net (notebook 5).
 
 Most experiments noise pictures of which all is known and ask the network about them, once
 (`known_pictures`). The bar of a difference is 0: what a network would give that knows nothing.
@@ -295,21 +295,21 @@ def _of_band(values: np.ndarray, band: np.ndarray) -> np.ndarray:
 
 
 CLAIMS = (
-    Claim("D1", "In training only the U-Net learns.", "essay", 4, only_the_unet_learns),
-    Claim("D2", "Training denoises step by step, then decodes.", "essay", 4,
+    Claim("D1", "In training only the U-Net learns.", "essay", 5, only_the_unet_learns),
+    Claim("D2", "Training denoises step by step, then decodes.", "essay", 5,
           training_denoises_and_decodes),
-    Claim("D4", "The network predicts the clean picture.", "guide", 4, predicts_the_clean_picture,
+    Claim("D4", "The network predicts the clean picture.", "guide", 5, predicts_the_clean_picture,
           True),
-    Claim("D5", "The network predicts how much noise was added.", "tutorial", 4,
+    Claim("D5", "The network predicts how much noise was added.", "tutorial", 5,
           predicts_how_much_noise, True),
-    Claim("D6", "It predicts the noise that the current timestep added.", "article", 4,
+    Claim("D6", "It predicts the noise that the current timestep added.", "article", 5,
           predicts_the_last_increment, True),
-    Claim("D7", "It learned noise patterns, at every timestep.", "article", 4,
+    Claim("D7", "It learned noise patterns, at every timestep.", "article", 5,
           learned_noise_patterns, True),
-    Claim("D8", "It learned to repair damaged pictures.", "guide", 4, learned_to_repair, True),
-    Claim("D9", "It learned how texts belong to what is seen.", "guide", 4,
+    Claim("D8", "It learned to repair damaged pictures.", "guide", 5, learned_to_repair, True),
+    Claim("D9", "It learned how texts belong to what is seen.", "guide", 5,
           learned_what_texts_mean, True),
-    Claim("D10", "No training picture is memorised.", "guide", 4, nothing_is_memorised, True),
+    Claim("D10", "No training picture is memorised.", "guide", 5, nothing_is_memorised, True),
     Claim("D13", "The U-Net compresses its input, then expands it.", "essay", 5,
           compresses_and_expands),
     Claim("D14", "A U-Net is simply a convolutional network.", "essay", 5, simply_convolutional),
