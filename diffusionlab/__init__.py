@@ -92,7 +92,16 @@ NAMES = {
         "Tokens",
         "Trace",
     ],
-    "views": ["View", "diff", "exhibit", "explore", "explore_schedule", "explore_text", "race"],
+    "views": [
+        "View",
+        "diff",
+        "exhibit",
+        "explore",
+        "explore_schedule",
+        "explore_text",
+        "quiz",
+        "race",
+    ],
 }
 
 _listed, _list, __all__ = lazy_loader.attach(__name__, SUBMODULES, NAMES)

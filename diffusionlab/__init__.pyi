@@ -118,6 +118,7 @@ from .views import (
     explore as explore,
     explore_schedule as explore_schedule,
     explore_text as explore_text,
+    quiz as quiz,
     race as race,
 )
 

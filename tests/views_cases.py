@@ -69,6 +69,12 @@ def pair(run: Trace) -> View:
     return views.diff(traces.trace(), run)
 
 
+def questions_of(text: str = HARMLESS) -> list[dict]:
+    """Five questions whose every text is the given one; the first choice is right."""
+    choices = [f"{number} {text}" for number in range(3)]
+    return [{"asks": text, "choices": choices, "right": 0, "because": text}] * 5
+
+
 CASES: dict[str, Callable[[str], View]] = {
     "diff": lambda text: views.diff(
         run_of(text), replace(traces.trace(4), versions={text: text}), labels=(text, f"{text} 2")
@@ -79,8 +85,10 @@ CASES: dict[str, Callable[[str], View]] = {
         replace(traces.schedule(), name=text), noising=replace(noising(), prompt=text)
     ),
     "explore_text": lambda text: views.explore_text(layers_of(text)),
+    "quiz": lambda text: views.quiz(questions_of(text), title=text),
     "race": lambda text: views.race(comparison_of(text)),
 }
+WORDS_ONLY = {"quiz"}  # without a picture, and without a slider over steps
 OF_A_RUN: dict[str, Callable[[Trace], View]] = {
     "diff": pair,
     "exhibit": lambda run: views.exhibit(run, seconds=600),

@@ -1,9 +1,19 @@
-"""What notebooks need beside the package: self-checks, sources, pictures with captions."""
+"""What notebooks need beside the package: checks, self-checks, sources, captioned pictures."""
 
 from __future__ import annotations
 
 from diffusionlab.course.checks import Check, check
 from diffusionlab.course.pictures import Pictures, show_pictures
+from diffusionlab.course.self_checks import SelfCheck, self_check
 from diffusionlab.course.sources import Source, show_source
 
-__all__ = ["Check", "Pictures", "Source", "check", "show_pictures", "show_source"]
+__all__ = [
+    "Check",
+    "Pictures",
+    "SelfCheck",
+    "Source",
+    "check",
+    "self_check",
+    "show_pictures",
+    "show_source",
+]

@@ -15,6 +15,7 @@ PLACES = {
     "explore": "step_explorer",
     "explore_schedule": "schedule_explorer",
     "explore_text": "text_explorer",
+    "quiz": "questions",
     "race": "sampler_race",
 }
 __all__ = list(PLACES)

@@ -79,12 +79,19 @@ def still_html(picture: bytes, alt: str, page: str, title: str, height: int) -> 
 
     Where frames are not shown (GitHub, a notebook that is not trusted) the figure stays.
     """
-    told, name = escaped(alt), escaped(title)
+    told = escaped(alt)
     data = base64.b64encode(picture).decode("ascii")
     return (
         f'<figure style="margin:0"><img alt="{told}" src="data:image/webp;base64,{data}" '
         f'style="max-width:100%;height:auto;background:#fff"><figcaption>{told} {HINT}</figcaption>'
-        f'</figure><iframe sandbox="allow-scripts" allow="fullscreen" title="{name}" '
+        f"</figure>{frame_of(page, title, height)}"
+    )
+
+
+def frame_of(page: str, title: str, height: int) -> str:
+    """A page in a frame that may run its script and nothing else."""
+    return (
+        f'<iframe sandbox="allow-scripts" allow="fullscreen" title="{escaped(title)}" '
         f'style="width:100%;height:{height:d}px;border:0" '
         f'srcdoc="{html.escape(page, quote=True)}"></iframe>'
     )

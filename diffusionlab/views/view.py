@@ -18,7 +18,7 @@ from typing import Any
 from diffusionlab.errors import notice
 from diffusionlab.images import blank, filmstrip, to_webp
 from diffusionlab.trace.summary import size_text
-from diffusionlab.views.page import embedded, page_of, still_html, write_page
+from diffusionlab.views.page import embedded, frame_of, page_of, still_html, write_page
 
 MOST = 8_000_000  # bytes of a page, above which it says so
 HEIGHT = 720  # of the frame in a notebook, in CSS pixels
@@ -109,6 +109,11 @@ class View:
         """A figure that needs no script, then the page in a frame that may not leave itself."""
         still = still_html(to_webp(self.still(), 80), self.alt, self.page, self.title, self.height)
         return {"text/html": still, "text/plain": repr(self)}
+
+    @property
+    def frame(self) -> str:
+        """The page in a sandboxed frame, without the still."""
+        return frame_of(self.page, self.title, self.height)
 
     def __repr__(self) -> str:
         return f"View {self.script}: {self.alt} .save(path) writes it as one page."
