@@ -105,7 +105,7 @@ def test_maps_on_their_things_hold_and_maps_beside_them_do_not(
     cells = masks.reshape(8, 8, 8, 8, 8).mean(axis=(2, 4))
     maps = np.roll(cells, shift, axis=2) + 0.01
     found = dict.fromkeys(("object", "colour"), (maps, masks))
-    monkeypatch.setattr(attention, "_maps_and_masks", lambda bench: found)
+    monkeypatch.setattr(attention, "maps_and_masks", lambda bench: found)
     assert held("H3", bench).verdict == words and held("H4", bench).verdict == places
 
 
