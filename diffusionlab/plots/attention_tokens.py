@@ -153,8 +153,8 @@ def plot_pixel_words(
     """
     options = {"layers": layers, "resolution": resolution, "heads": heads}
     found = words_at(record, pixel, words, **options)
-    axes = canvas(ax, (16, 6.4))
-    left, right = panels(axes, [(0.0, 0.02, 0.36, 0.92), (0.45, 0.14, 0.39, 0.74)])
+    axes = canvas(ax, (14, 5))
+    left, right = panels(axes, [(0.0, 0.02, 0.33, 0.9), (0.43, 0.17, 0.4, 0.66)])
     _marked(left, record, found.cell, found.size)
     count = min(MOST_LINES, len(found.words))
     means = found.probabilities.mean(axis=0)
