@@ -236,13 +236,19 @@ def prompt_is_a_constant_guide(bench: Bench) -> tuple[Part, ...]:
     others = [_of_another_kind(prompts, i) for i in range(len(prompts))]
     parts = []
     for name, first in (("a quarter", quarter), ("three quarters", 3 * quarter)):
-        pairs = enumerate(zip(prompts, others, strict=True))
-        images = [_switched(bench, a.text, b.text, first, SEED + i) for i, (a, b) in pairs]
+        images = bench.kept(
+            ("switched", first), lambda first=first: _all_switched(bench, prompts, others, first)
+        )
         seen = zip(bench.judged(images), others, strict=True)
         turned = [prompt.kinds[0] in verdict.kinds for verdict, prompt in seen]
         told = f"pictures that show the object of a prompt put in after {name} of the steps"
         parts.append(Part(told, share(turned), "above", HALF))
     return tuple(parts)
+
+
+def _all_switched(bench: Bench, prompts: list, others: list, first: int) -> list:
+    pairs = enumerate(zip(prompts, others, strict=True))
+    return [_switched(bench, a.text, b.text, first, SEED + i) for i, (a, b) in pairs]
 
 
 def _switched(bench: Bench, prompt: str, later: str, first: int, seed: int) -> Any:
