@@ -137,6 +137,7 @@ def test_a_page_of_photographs_is_webp_and_one_of_lines_is_png():
     assert photographs.encoded()[1] == "image/webp" and lines.encoded()[1] == "image/png"
     assert photographs.encoded(most=10**9)[1] == "image/png"
     assert photographs.to_png()[:4] == b"\x89PNG" and photographs.dpi == Figure().dpi
+    assert len(lines._repr_html_()) < 4 / 3 * len(lines.encoded()[0])  # as lossless WebP
 
 
 def test_a_sheet_places_names_captions_notes_and_gaps():

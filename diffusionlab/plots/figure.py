@@ -23,7 +23,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator
 
-from diffusionlab.images import Preview, to_array, to_image, to_png, to_webp
+from diffusionlab.images import Preview, same_webp, to_array, to_image, to_png, to_webp
 from diffusionlab.trace import Trace
 
 TITLE, TEXT, SMALL, LINE = 20, 16, 14, 3.0
@@ -77,6 +77,8 @@ class Figure(MatplotlibFigure):
 
     def _repr_html_(self) -> str:
         data, kind = self.encoded()  # in the page base64 adds a third
+        if kind == "image/png":  # the same pixels, a fifth fewer bytes
+            data, kind = min((data, kind), (same_webp(data), "image/webp"), key=lambda x: len(x[0]))
         return picture_html(data, self.alt, kind)
 
 
