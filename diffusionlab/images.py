@@ -173,6 +173,14 @@ def to_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def lossless_webp(png: bytes) -> bytes:
+    """The pixels of a PNG file as a lossless WebP file."""
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+        to_rgb(image).save(buffer, "WEBP", lossless=True, quality=80)
+    return buffer.getvalue()
+
+
 def smaller_png(data: bytes) -> bytes:
     """A PNG file again, as `to_png` makes it."""
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
