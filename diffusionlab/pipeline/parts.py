@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..errors import CheckpointError, shown
+from ..errors import CheckpointError, notice, shown
 from ..models import (
     TINY,
     VAE,
@@ -58,11 +58,13 @@ def filled(
     device: torch.device,
     dtype: torch.dtype,
     beside: Callable[[], Any] = lambda: None,
+    allow_nonfinite: bool = False,
 ) -> Any:
     """Give the parts their weights, strictly; eval mode, no gradients. Returns what `beside` does.
 
     Every header is checked first, then the weights are read by a thread that casts and checks
-    them; `beside` is called meanwhile. Errors: CheckpointError, that of `beside` first.
+    them; `beside` is called meanwhile. allow_nonfinite: weights that are not finite are told in a
+    notice. Errors: CheckpointError, that of `beside` first.
     """
     readers = {name: part.match() for name, part in parts.items()}
     thread = ThreadPoolExecutor(1, thread_name_prefix="diffusionlab-weights")
@@ -77,8 +79,10 @@ def filled(
                 place_positions(module, device)
             module.eval()
         result = beside()
-        for done in settled:
-            done.result()
+        for error in filter(None, (done.exception() for done in settled)):
+            if not (allow_nonfinite and isinstance(error, CheckpointError)):
+                raise error
+            notice(str(error))
     finally:
         thread.shutdown(cancel_futures=True)
     for part in parts.values():
