@@ -15,7 +15,7 @@ from test_text import layers
 
 from diffusionlab.display import TABLE, escaped, html_of
 from diffusionlab.plan import PlannedStep
-from diffusionlab.trace import Comparison, Latent
+from diffusionlab.trace import Comparison, Latent, Merge, Merges
 
 RUN = traces.trace(3)
 
@@ -47,6 +47,7 @@ def records(prompt: str = "a red sky scraper") -> list:
         replace(noising(), prompt=prompt),
         replace(layers(), tokens=replace(layers().tokens, prompt=prompt)),
         replace(anatomy(), model=prompt),
+        Merges(prompt, (prompt,), (Merge(prompt, prompt, 1, (prompt,)),), 1),
     ]
 
 

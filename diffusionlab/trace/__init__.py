@@ -8,7 +8,7 @@ from diffusionlab.plan import Step
 from diffusionlab.trace.estimate import Estimate, StageCost
 from diffusionlab.trace.filmstrip import filmstrip_of, step_caption
 from diffusionlab.trace.guidance import Guidance, as_guidance
-from diffusionlab.trace.inside import Anatomy, Block, Noising, Skip, TextLayers
+from diffusionlab.trace.inside import Anatomy, Block, Merge, Merges, Noising, Skip, TextLayers
 from diffusionlab.trace.records import Latent, Prediction, Settings, TextEmbedding, Tokens
 from diffusionlab.trace.run import Comparison, Trace
 from diffusionlab.trace.summary import Statistics, byte_count, statistics, to_numpy
@@ -20,6 +20,8 @@ __all__ = [
     "Estimate",
     "Guidance",
     "Latent",
+    "Merge",
+    "Merges",
     "Noising",
     "Prediction",
     "Settings",
