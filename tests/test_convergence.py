@@ -101,6 +101,14 @@ def test_a_power_law_has_its_slope_everywhere(order):
         assert wrong.fitted == pytest.approx(order, **NEAR)
 
 
+def test_the_calls_from_which_on_a_sampler_is_near():
+    found = Convergence("a", "its own", (5, 10, 20, 40), (9, 19, 39, 79), (0.1, 0.3, 0.05, 0.01))
+    assert [found.calls_within(error) for error in (0.3, 0.1, 0.05, 0.001)] == [9, 39, 39, None]
+    lost = replace(found, errors=(0.1, 0.01, math.nan, 0.01))
+    assert lost.calls_within(0.2) == 79
+    assert replace(found, errors=(math.nan,) * 4).calls_within(1) is None
+
+
 def test_the_fit_is_least_squares_and_rounding_is_left_out():
     errors = (1e-1, 3e-3, 2e-4, 1e-13)
     found = Convergence("x", "uniform", (4, 8, 16, 32), (4, 8, 16, 32), errors)

@@ -102,6 +102,15 @@ class Convergence:
         n, e = n - n.mean(), e - e.mean()
         return float(-(n @ e) / (n @ n))
 
+    def calls_within(self, error: float) -> int | None:
+        """The network calls from which on every run is at most `error` off; None if none is."""
+        found = None
+        for calls, off in zip(self.network_calls[::-1], self.errors[::-1], strict=True):
+            if not off <= error:
+                break
+            found = calls
+        return found
+
     def __str__(self) -> str:
         ends = f"{self.errors[0]:.2g} to {self.errors[-1]:.2g}"
         steps = f"{self.num_steps[0]} to {self.num_steps[-1]} steps"
