@@ -1,8 +1,9 @@
-"""What notebooks need beside the package: checks, self-checks, sources, captioned pictures."""
+"""What notebooks need beside the package: checks, self-checks, sources, pictures, live records."""
 
 from __future__ import annotations
 
 from diffusionlab.course.checks import Check, check
+from diffusionlab.course.live import watch
 from diffusionlab.course.pictures import Pictures, show_pictures
 from diffusionlab.course.self_checks import SelfCheck, self_check
 from diffusionlab.course.sources import Source, show_source
@@ -16,4 +17,5 @@ __all__ = [
     "self_check",
     "show_pictures",
     "show_source",
+    "watch",
 ]
