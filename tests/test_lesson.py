@@ -149,7 +149,7 @@ def test_a_second_lesson_goes_on(tiny_model):
 def test_time_ends_a_lesson_and_records_come_in_between(tiny_model):
     records = list(Lesson(tiny_model, seed=1).learn(0.5, every=0.01))
     steps = [record.steps for record in records]
-    assert steps == sorted(steps) and steps[0] == 0 and 1 <= steps[-1]
+    assert steps == sorted(steps) and steps[0] == 0 and steps[-1] >= 1
     assert records[0].moments and not records[-1].stopped
 
 

@@ -1,4 +1,4 @@
-"""A network while it learns: what it draws, its loss over time, and its loss at each noise level."""
+"""A network while it learns: what it draws, its loss over time, and at each noise level."""
 
 from __future__ import annotations
 

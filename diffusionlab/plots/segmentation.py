@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 
 from diffusionlab.analysis.segmentation import ious, share_right
 from diffusionlab.images import to_array
-from diffusionlab.plots.figure import TEXT, Figure, canvas, colour, finish, heading, label
+from diffusionlab.plots.figure import TEXT, Figure, colour, finish, heading, label
 from diffusionlab.plots.sheets import Cell, Sheet
 from diffusionlab.trace import Segmentation
 
@@ -52,8 +52,8 @@ def _names(axes: Axes, record: Segmentation, classes: np.ndarray, column: int) -
             continue
         x = column * 1.06 + (np.median(across) + 0.5) / columns
         top = -(np.median(down) + 0.5) / rows
-        label(axes, x, top, record.names[place], fontsize=TEXT, weight="bold",
-              bbox={"facecolor": "white", "edgecolor": "none", "pad": 2, "alpha": 0.85})  # fmt: skip
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 2, "alpha": 0.85}
+        label(axes, x, top, record.names[place], fontsize=TEXT, weight="bold", bbox=box)
 
 
 def _alt(record: Segmentation, scores: dict[str, float]) -> str:
