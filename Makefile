@@ -19,8 +19,8 @@ TORCH_FROM := $(if $(TORCH_WHEELS),--extra-index-url $(TORCH_WHEELS) --retries 2
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lab demo test lint format pytest slow gpu chromium refresh gallery screenshots \
-	claims hooks clean
+.PHONY: help install lab demo student site badges test lint format pytest slow gpu chromium refresh \
+	gallery screenshots claims hooks clean
 
 help:   ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
@@ -53,6 +53,17 @@ demo: $(VENV)/.lab   ## one picture, its filmstrip and its record in demo/
 
 lab: demo   ## the same, then JupyterLab on the notebooks
 	$(BIN)/diffusionlab lab
+
+# ---- the course -------------------------------------------------------------------------------
+
+student: $(VENV)/.lab   ## the notebooks without solutions, into student/
+	$(BIN)/python tools/student.py $(ARGS)
+
+site: $(VENV)/.lab   ## run the course into site/, pages for a browser: make site ARGS=--no-run
+	$(BIN)/python tools/pages $(ARGS)
+
+badges: $(VENV)/.lab   ## Colab and Binder badges: make badges REPO=owner/name
+	@$(BIN)/python tools/badges.py $(REPO)
 
 # ---- checks -----------------------------------------------------------------------------------
 
@@ -99,5 +110,5 @@ hooks: $(VENV)/.test   ## check before every commit (asks pre-commit to be insta
 	$(BIN)/pre-commit install
 
 clean:   ## remove the environment and everything that can be made again
-	rm -rf $(VENV) demo dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo dist site .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,7 +8,6 @@ latents (4, 8, 8), the text context is 32 tokens.
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
 # One torch thread per worker, no downloads, no windows. Set before anything imports torch.
@@ -27,12 +26,6 @@ from hypothesis import settings
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50)
 settings.register_profile("nightly", deadline=None, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
-
-LOCAL = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "", None}
-
-
-class NetworkBlocked(RuntimeError):
-    """A test tried to leave this machine."""
 
 
 def pytest_runtest_setup(item):
@@ -59,29 +52,11 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture(autouse=True, scope="session")
 def no_network():
     """Sockets reach this machine only (loopback and Unix sockets)."""
+    import offline
+
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("connect", "connect_ex"):
-            patch.setattr(socket.socket, name, _guarded(getattr(socket.socket, name)))
-        patch.setattr(socket, "getaddrinfo", _local_names_only(socket.getaddrinfo))
+        offline.block(patch.setattr)
         yield
-
-
-def _guarded(method):
-    def connect(self, address):
-        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in LOCAL:
-            raise NetworkBlocked(f"a test tried to connect to {address[0]!r}; tests run offline")
-        return method(self, address)
-
-    return connect
-
-
-def _local_names_only(function):
-    def getaddrinfo(host, *args, **kwargs):
-        if host not in LOCAL:
-            raise NetworkBlocked(f"a test tried to look up {host!r}; tests run offline")
-        return function(host, *args, **kwargs)
-
-    return getaddrinfo
 
 
 @pytest.fixture(scope="session")

@@ -418,3 +418,20 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot write"):
         write_json(tmp_path / "file" / "config.json", {})
+
+
+def test_weights_are_given_frozen_and_uncopied_and_each_has_its_place(tiny_model):
+    from diffusionlab.pipeline.parts import empty_module, give
+
+    config = tiny_model.config["unet"]
+    state = {name: t.clone() for name, t in tiny_model.unet.state_dict().items()}
+    module = empty_module("unet", config)
+    give(module, state)
+    own = dict(module.named_parameters())
+    assert {n: p.data_ptr() for n, p in own.items()} == {n: state[n].data_ptr() for n in own}
+    assert not any(p.requires_grad for p in own.values())
+    assert set(module.state_dict()) == set(state)
+    with pytest.raises(KeyError, match="conv_in.weight"):
+        give(empty_module("unet", config), {n: t for n, t in state.items() if n[:7] != "conv_in"})
+    with pytest.raises(ValueError, match=r"without a place: \['strange'\]"):
+        give(empty_module("unet", config), state | {"strange": state["conv_in.bias"]})

@@ -450,8 +450,18 @@ def test_weights_that_do_not_fit_are_named(folder):
 
 def test_c08_weights_that_are_not_finite_are_named(folder):
     rewrite(folder, UNET, lambda w: w | {"conv_in.bias": torch.full((32,), torch.nan)})
-    with pytest.raises(CheckpointError, match="not finite in float32: 'conv_in.bias'"):
+    with pytest.raises(CheckpointError, match="not finite in float32: 'conv_in.bias'.*see where"):
         load(folder, device="cpu")
+
+
+def test_c08_weights_that_are_not_finite_load_with_a_notice_where_they_are_allowed(folder, capsys):
+    rewrite(folder, UNET, lambda w: w | {"conv_in.bias": torch.full((32,), torch.nan)})
+    model = load(folder, device="cpu", allow_nonfinite=True)
+    assert "not finite in float32: 'conv_in.bias'" in capsys.readouterr().err
+    assert model.unet.conv_in.bias.isnan().all() and model.unet.conv_in.weight.isfinite().all()
+    rewrite(folder, UNET, lambda w: {n: t for n, t in w.items() if n != "conv_in.bias"})
+    with pytest.raises(CheckpointError, match="lack 'conv_in.bias'"):  # nothing else is allowed
+        load(folder, device="cpu", allow_nonfinite=True)
 
 
 def test_s2_code_in_a_folder_is_never_imported(folder):

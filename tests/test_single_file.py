@@ -254,6 +254,14 @@ def test_files_that_do_not_fit_are_refused_by_name(first, tmp_path, fault):
         from_file(tmp_path / "model.safetensors", folder)
 
 
+def test_numbers_that_are_not_finite_are_told_where_they_are_allowed(first, tmp_path, capsys):
+    folder, path = first
+    save_file(not_finite(load_file(path)), tmp_path / "model.safetensors")
+    model = from_file(tmp_path / "model.safetensors", folder, allow_nonfinite=True)
+    assert "'model.diffusion_model.out.2.bias'" in capsys.readouterr().err
+    assert not model.unet.conv_out.bias.isfinite().all()
+
+
 def test_headers_are_checked_as_in_a_folder(first, tmp_path):
     folder, path = first
     content = path.read_bytes()

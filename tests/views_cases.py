@@ -88,6 +88,7 @@ CASES: dict[str, Callable[[str], View]] = {
     "quiz": lambda text: views.quiz(questions_of(text), title=text),
     "race": lambda text: views.race(comparison_of(text)),
 }
+WORDS_ONLY = {"quiz"}  # without a picture, and without a slider over steps
 OF_A_RUN: dict[str, Callable[[Trace], View]] = {
     "diff": pair,
     "exhibit": lambda run: views.exhibit(run, seconds=600),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -37,6 +38,8 @@ LARGEST = dict.fromkeys(
     ("gallery.png", "filmstrip.png", "world.png", "third_order.png"), 300_000
 )  # bytes
 LARGEST[".ipynb"] = 400_000
+FRAME = re.compile(r"<iframe\b.*?</iframe>", re.S | re.I)  # a page inside is escaped: no tag of it
+STILL_HINT = "Run this cell to make this interactive."
 
 
 # ---- pictures --------------------------------------------------------------------------------
@@ -223,20 +226,24 @@ def notebooks() -> None:
 
 def executed(notebook, folder: Path):
     """The notebook with the outputs of one run in a fresh kernel, started in `folder`."""
+    return client_of(notebook, folder).execute()
+
+
+def client_of(notebook, folder: Path):
+    """What runs the cells of a notebook in a fresh kernel that is started in `folder`."""
     from nbclient import NotebookClient
 
-    client = NotebookClient(
+    return NotebookClient(
         notebook,
         timeout=300,
         kernel_name="python3",
         record_timing=False,
         resources={"metadata": {"path": folder}},
     )
-    return client.execute()
 
 
-def cleaned(notebook):
-    """No widget state, no times, no progress bars, no path of this machine, no kernel's name."""
+def cleaned(notebook, frames: bool = False):
+    """No widget state, times, progress bars, paths of this machine, kernel's name, or frames."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -244,7 +251,9 @@ def cleaned(notebook):
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [without_paths(output) for output in cell.outputs if keeps(output)]
+            kept = [output for output in cell.outputs if keeps(output)]
+            kept = kept if frames else [without_frames(output) for output in kept]
+            cell.outputs = [without_paths(output) for output in kept if shows(output)]
     return notebook
 
 
@@ -253,6 +262,21 @@ def keeps(output) -> bool:
     widget = any("widget" in kind for kind in output.get("data", {}))
     noise = output.get("name") == "stderr" and not output["text"].startswith("diffusionlab: ")
     return not widget and not noise
+
+
+def without_frames(output):
+    """Of a view its still alone, and no word of a frame that is not there to be trusted."""
+    from diffusionlab.views.page import HINT
+
+    page = output.get("data", {}).get("text/html")
+    if page is not None:
+        output["data"]["text/html"] = FRAME.sub("", page).replace(HINT, STILL_HINT)
+    return output
+
+
+def shows(output) -> bool:
+    """Whether there is anything left of a page."""
+    return bool(output.get("data", {}).get("text/html", "page").strip())
 
 
 def without_paths(output):

@@ -70,6 +70,20 @@ def exhibition(runs: Runs) -> Any:
     return dl.exhibit(runs.trace)
 
 
+def questions(runs: Runs) -> Any:
+    """Two questions whose numbers are the run's."""
+    rows, width = runs.trace.text_embedding.hidden[0].shape[-2:]
+    pixels, numbers = np.asarray(runs.trace.image).size, runs.trace.latents[-1].size
+    return dl.quiz([
+        dict(asks="What does the U-Net read of the prompt?", right=1,
+             choices=["one vector", f"{rows} rows, one for each token", "the words themselves"],
+             because=f"The text encoder writes {rows} rows of {width} numbers each."),
+        dict(asks="How many times fewer numbers has the latent than the picture?", right=2,
+             choices=["8", "64", f"{pixels / numbers:g}"],
+             because=f"The picture has {pixels} numbers, the latent {numbers}."),
+    ])  # fmt: skip
+
+
 SHOTS: dict[str, Shot] = {
     "explore": Shot(explorer, ["ArrowRight"] * 7, click=".chooser button:has-text('car')"),
     "race": Shot(lambda runs: dl.race(runs.comparison), ["ArrowRight"] * 5, size=(1280, 1000)),
@@ -79,6 +93,8 @@ SHOTS: dict[str, Shot] = {
     "diff": Shot(lambda runs: dl.diff(*runs.comparison.traces[:2], labels=SAMPLERS[:2]),
                  ["ArrowRight"] * 5),
     "schedule": Shot(lambda runs: dl.explore_schedule(runs.model.schedule, num_steps=10)),
+    "quiz": Shot(questions, ["Tab", "Tab", "Tab", " ", "ArrowDown", "Tab", " ", "m"],
+                 size=(1024, 560)),
     "text": Shot(lambda runs: dl.explore_text(dl.embed(runs.model, runs.tokens))),
 }  # fmt: skip
 

@@ -34,6 +34,7 @@ def read_folder(
     others: Mapping[str, Part],
     tokenizer_folder: Path | None = None,
     prediction_type: str | None = None,
+    allow_nonfinite: bool = False,
 ) -> LatentDiffusion:
     """The model in a folder; `others` are parts that take the place of the folder's own."""
     configs = read_configs(folder)
@@ -56,7 +57,9 @@ def read_folder(
     preview = read_preview(folder, parts["unet"].module.config.in_channels)
     _tell_unread(configs["model_index"])
     configs |= {part: other.config for part, other in others.items()} | {"name": name}
-    return assembled(parts, tokenizers, schedule, preview, configs, folder, device, dtype)
+    return assembled(
+        parts, tokenizers, schedule, preview, configs, folder, device, dtype, allow_nonfinite
+    )
 
 
 def read_schedule(config: Mapping[str, Any], prediction_type: str | None = None) -> NoiseSchedule:
@@ -93,13 +96,14 @@ def assembled(
     path: Path,
     device: torch.device,
     dtype: torch.dtype | None,
+    allow_nonfinite: bool = False,
 ) -> LatentDiffusion:
     """The bundle, after the weights of all parts were read, and the vocabulary meanwhile.
 
     dtype None is what fits the U-Net to the device.
     """
     dtype = dtype or best_dtype(device, parts["unet"].module)
-    first, *rest = filled(parts, device, dtype, beside=tokenizers)
+    first, *rest = filled(parts, device, dtype, beside=tokenizers, allow_nonfinite=allow_nonfinite)
     unet, vae = parts["unet"].module, parts["vae"].module
     return LatentDiffusion(
         first, encoders_of(parts), unet, vae, schedule, preview, configs, path, *rest

@@ -44,6 +44,7 @@ def load(
     text_encoder_2: str | os.PathLike | None = None,
     tokenizer: str | os.PathLike | None = None,
     prediction_type: str | None = None,
+    allow_nonfinite: bool = False,
     graphs: bool = False,
     compile: bool = False,  # noqa: A002
 ) -> LatentDiffusion:
@@ -60,6 +61,8 @@ def load(
     vae, unet, text_encoder, text_encoder_2: another such part, as a folder, a hub id or a name of
     `checkpoints()`; "taesd" is a tiny VAE. tokenizer: where its vocabulary lies. prediction_type
     ("eps", "v" or "x0") overrules the checkpoint's; a single file does not say it.
+    allow_nonfinite: weights with NaN or infinity are told in a notice instead of refused, to see
+    where they lead.
 
     graphs: replay each call of the U-Net from a CUDA graph, which is faster where the device waits
     for Python. compile: torch.compile its blocks. Where either cannot be, a notice says so.
@@ -84,6 +87,7 @@ def load(
         revision, asked = revision or entry.revision, entry.parts | asked
     others = {name: other_part(name, given, variant, hub) for name, given in asked.items()}
     options = dict(device=where, dtype=kind, others=others, prediction_type=prediction_type)
+    options["allow_nonfinite"] = allow_nonfinite
     options["tokenizer_folder"] = _tokenizer_folder(tokenizer, hub)
     model = _read(source, entry.repo if entry else source, revision, variant, hub, options)
     return replace(model, unet=quickened(model.unet, graphs=graphs, compile=compile))

@@ -23,7 +23,7 @@ from .files import foreign, inside, place
 from .folder import assembled, encoders_of, fit, read_schedule, read_tokenizers, refuse_strangers
 from .hub import download_tokenizer
 from .parts import Part, Reader, State, empty_module, reading, shapes_of
-from .tensors import Weights, read_tensors
+from .tensors import Weights, open_tensors
 from .text import rename_text_keys
 from .weights import Entry, compare_shapes, declared, read_header, some, torch_dtype
 
@@ -42,6 +42,7 @@ def read_single_file(
     others: Mapping[str, Part],
     tokenizer_folder: Path | None,
     prediction_type: str | None,
+    allow_nonfinite: bool = False,
     hub: Mapping[str, Any],
 ) -> LatentDiffusion:
     """The model in a single file; `others` are parts that take the place of the file's own."""
@@ -66,7 +67,9 @@ def read_single_file(
     configs |= {part: other.config for part, other in others.items()}
     configs |= _paddings(family) | {"name": path.stem}
     tokenizers = partial(read_tokenizers, folder, dict(configs), encoders_of(parts))
-    return assembled(parts, tokenizers, schedule, None, configs, path, device, dtype)
+    return assembled(
+        parts, tokenizers, schedule, None, configs, path, device, dtype, allow_nonfinite
+    )
 
 
 def _prediction_type(family: Family, names: Mapping[str, Entry]) -> str:
@@ -135,10 +138,19 @@ class _Share:
         return converted(self.part, self.prefix, state, self.config, self.module)
 
     def read(self, device: torch.device, dtype: torch.dtype) -> Weights:
-        """The part's tensors in the wanted dtype, all of them finite, then renamed."""
-        state = read_tensors(self.entries, device=device, dtype=dtype)
-        renamed = self.converted(state)
-        return Weights({name: t.contiguous() for name, t in renamed.items()}, lambda: None)
+        """The part's tensors in the wanted dtype, renamed; `settle` says if some are not finite."""
+        weights, wrong = open_tensors(self.entries, device=device, dtype=dtype), []
+        try:
+            weights.settle()
+        except CheckpointError as error:
+            wrong.append(error)
+        renamed = self.converted(weights.tensors)
+
+        def settle() -> None:
+            if wrong:
+                raise wrong[0]
+
+        return Weights({name: t.contiguous() for name, t in renamed.items()}, settle)
 
 
 def _open(

@@ -154,5 +154,6 @@ class _Settling:
         if wrong:
             raise CheckpointError(
                 f"{next(iter(wrong.values()))}: not finite in {self.dtype}: {some(wrong)}; weights "
-                "are finite numbers; download again, or load with a wider dtype"
+                "are finite numbers; download again, load with a wider dtype, or see where they "
+                "lead with load(…, allow_nonfinite=True)"
             )

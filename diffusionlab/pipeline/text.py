@@ -144,16 +144,19 @@ def _vocabulary(folder: Path, part: str) -> tuple[dict[str, int], list[tuple[str
             merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
         except (TypeError, KeyError, AttributeError) as error:
             raise _bad_vocabulary(whole, error) from None
+        if set(map(type, chain.from_iterable(merges))) - {str}:
+            raise _bad_vocabulary(whole, "a merge is not two pieces")
     else:
         whole = inside(folder, f"{part}/vocab.json")
         vocab = read_json(whole)
-        lines = read_text(inside(folder, f"{part}/merges.txt")).split("\n")
+        text = read_text(inside(folder, f"{part}/merges.txt"))
+        lines = text.split("\n")[text.startswith("#version") :]
         # tuples: Python's collector, which lists keep busy for half a second, leaves them alone
-        merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
-    ids = set(vocab.values()) if all(type(i) is int for i in vocab.values()) else set()
-    if ids != set(range(len(vocab))):
+        merges = list(map(tuple, map(str.split, filter(None, lines))))
+    whole_numbers = set(map(type, vocab.values())) == {int}
+    if not whole_numbers or set(vocab.values()) != set(range(len(vocab))):
         raise _bad_vocabulary(whole, f"the ids are not 0 … {len(vocab) - 1}")
-    if set(map(len, merges)) - {2} or set(map(type, chain.from_iterable(merges))) - {str}:
+    if set(map(len, merges)) - {2}:
         raise _bad_vocabulary(whole, "a merge is not two pieces")
     return vocab, merges
 

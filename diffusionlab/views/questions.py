@@ -107,7 +107,7 @@ def _figure(title: str, asked: Sequence[Question]) -> Any:
             lines += textwrap.wrap(
                 f"{letter}) {choice}", WIDE, initial_indent="    ", subsequent_indent="        "
             )
-    figure = Figure(figsize=(9, 0.6 + 0.3 * len(lines)))
+    figure = Figure(figsize=(9, 0.4 + 0.237 * len(lines)))
     figure.text(0.02, 0.99, drawable("\n".join(lines)), va="top", fontsize=SMALL, parse_math=False)
     figure.alt = f"{title}, {counted(len(asked), 'question')} on paper: " + " ".join(
         f"{number}. {one.asks}" for number, one in enumerate(asked, 1)

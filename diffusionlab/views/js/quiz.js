@@ -16,7 +16,7 @@ function render({ model, el }) {
   const anew = make("button", { type: "button", hidden: true, onclick: () => again() },
     "Start again (r)");
   const score = make("p", { class: "score", role: "status" });
-  body.append(make("ol", { class: "questions" }, asked.map((one) => one.el)),
+  body.append(make("ul", { class: "questions" }, asked.map((one) => one.el)),
     make("div", { class: "row ending" }, marking, anew, score));
 
   const chosen = () => asked.filter((one) => one.chosen() >= 0).length;
@@ -55,7 +55,7 @@ function oneQuestion(question, index, changed) {
   const rows = question.choices.map((choice, i) => make("label", { class: "option" }, boxes[i],
     make("span", {}, bdi(choice))));
   const el = make("li", {}, make("fieldset", {},
-    make("legend", {}, bdi(question.asks)), rows, verdict));
+    make("legend", {}, `${index + 1}. `, bdi(question.asks)), rows, verdict));
   const chosen = () => boxes.findIndex((box) => box.checked);
   const hush = () => {
     verdict.hidden = true;
