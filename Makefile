@@ -19,8 +19,8 @@ TORCH_FROM := $(if $(TORCH_WHEELS),--extra-index-url $(TORCH_WHEELS) --retries 2
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lab demo student site badges test lint format pytest slow gpu chromium refresh \
-	gallery screenshots claims hooks clean
+.PHONY: help install lab demo test lint format pytest slow gpu chromium refresh gallery screenshots \
+	claims hooks clean
 
 help:   ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
@@ -55,6 +55,8 @@ lab: demo   ## the same, then JupyterLab on the notebooks
 	$(BIN)/diffusionlab lab
 
 # ---- the course -------------------------------------------------------------------------------
+
+.PHONY: student site badges
 
 student: $(VENV)/.lab   ## the notebooks without solutions, into student/
 	$(BIN)/python tools/student.py $(ARGS)

@@ -110,10 +110,10 @@ def about_exercises(notebook) -> list[str]:
     if len(set(ids)) < len(ids):
         told.append("two exercises share their nbgrader grade_id")
     for number, place in enumerate(places, 1):
-        before, cell = notebook.cells[place - 1], notebook.cells[place]
-        if f"**Exercise {number}.**" not in before.source:
-            told.append(f"no **Exercise {number}.** right before that exercise")
-        told += [f"exercise {number}: {t}" for t in about_exercise(cell)]
+        talk = [cell for cell in notebook.cells[:place] if cell.cell_type == "markdown"]
+        if not talk or f"**Exercise {number}.**" not in talk[-1].source:
+            told.append(f"no **Exercise {number}.** in the text before that exercise")
+        told += [f"exercise {number}: {t}" for t in about_exercise(notebook.cells[place])]
     return told
 
 
@@ -134,9 +134,12 @@ def about_exercise(cell) -> list[str]:
 
 
 def stored(source: str) -> set[str]:
-    """The names that a piece of code gives a value."""
-    nodes = ast.walk(ast.parse(source))
-    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    """The names that a piece of code gives a value, without those inside a comprehension."""
+    nodes = list(ast.walk(ast.parse(source)))
+    inner = {id(name) for node in nodes if isinstance(node, ast.comprehension)
+             for name in ast.walk(node.target)}  # fmt: skip
+    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+            and id(n) not in inner}  # fmt: skip
 
 
 # ---- links -----------------------------------------------------------------------------------
@@ -174,6 +177,7 @@ NOT_PROSE = re.compile(
     |</?[a-zA-Z][^>]*>                                   # tags and their attributes
     |(?i:arxiv)[:\s]*\d{4}\.\d{4,5}                      # where a formula stands
     |(?i:\beqs?\.|\bequations?|\bsections?|\bfigures?)\s+\(?\d[\d.]*
+    |\bet\ al\.,?\s+\(?\d{4}|\((?:19|20)\d\d\)            # who wrote when
     |\b(?:Stable\ Diffusion|SDXL|SD|Python|version)\s+\d[\w.]*""",
     re.X | re.M | re.S,
 )

@@ -169,9 +169,8 @@ def test_package_data_is_inside_the_package_and_not_ignored():
     assert {"diffusionlab/py.typed", "diffusionlab/__init__.pyi"} <= set(files)
     here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "diffusionlab").rglob("*")}
     assert {"diffusionlab/views/js/kit.js", "diffusionlab/views/js/view.css"} <= here
-    data = {
-        name for name in here if name.endswith((".safetensors", ".json", ".js", ".css", ".txt"))
-    }
+    kinds = (".safetensors", ".json", ".js", ".css", ".txt", ".toml")
+    data = {name for name in here if name.endswith(kinds)}
     assert not data - set(files), "ignored by git, so missing from the wheel"
 
 

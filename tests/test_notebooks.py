@@ -157,7 +157,7 @@ def test_one_thread_is_seen_to(tmp_path, monkeypatch):
 
 
 def test_parameters_become_quick():
-    assert quick_source("minutes = 3\nseed = 11  # any") == "minutes = 0.02\nseed = 11"
+    assert quick_source("seconds = 45\nseed = 11  # any") == "seconds = 2\nseed = 11"
     notebook = of("minutes = 3", "minutes")
     assert quick(notebook) == notebook
     notebook.cells[0].metadata.tags = ["parameters"]

@@ -30,8 +30,8 @@ import sys
 if "google.colab" in sys.modules:
     source = "git+https://github.com/{repo}@{branch}"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)"""
-NONE = """badges: where does this repository lie? No address was given, and `git remote get-url origin`
-names none on GitHub. Say it: make badges REPO=owner/name"""
+NONE = """badges: where does this repository lie? No address was given, and none on GitHub is named
+by `git remote get-url origin`. Say it: make badges REPO=owner/name"""
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> None:

@@ -100,6 +100,6 @@ def _item(one: Mapping[str, Any]) -> str:
     choices = "".join(f"<li>{html.escape(choice)}</li>" for choice in one["choices"])
     right = html.escape(one["choices"][one["right"]])
     return (
-        f'{asks}<ul>{choices}</ul><details><summary>Answer</summary><p>"{right}". {because}'
+        f"{asks}<ul>{choices}</ul><details><summary>Answer</summary><p><b>{right}</b><br>{because}"
         "</p></details>"
     )

@@ -54,6 +54,7 @@ DOCUMENTS = {  # in the head of every page, where they are there
 }
 LINK = re.compile(r'\b(href|src)="(?!https?:|mailto:|data:|#)([^"#]*)((?:#[^"]*)?)"')
 PICTURE = re.compile(r'<img alt="([^"]*)" src="data:image/\w+;base64,([^"]+)"')
+TOLD = (r"^# (.+)", r"^\*\*(.+?\?)\*\*", r"^\*\*Time and hardware\.\*\* ([^.;]+)")  # first cells
 THUMB = 480  # pixels
 MARK = "WRITTEN_BY_MAKE_SITE.txt"
 
@@ -87,8 +88,8 @@ def write_course(notebooks: Mapping[Path, Any], to: Path, root: Path) -> list[st
         site.document(name)
     while site.waiting:
         site.document(site.waiting.pop())
-    site.index([card_of(path.stem, notebook) for path, notebook in notebooks.items()])
-    return site.dead
+    site.index(cards_of(notebooks))
+    return list(dict.fromkeys(site.dead))
 
 
 class Site:
@@ -145,9 +146,10 @@ class Site:
         """The first page: every notebook with its question."""
         rows = "".join(f"<li>{card_html(card)}</li>" for card in cards)
         body = (
-            f"<h1>How a text-to-image model works</h1><p>{len(cards)} notebooks around a small model that is "
-            "real: every picture on these pages was made by it, every number was measured on it. "
-            "The pages need no network. To change a cell and run it, install the package.</p>"
+            f"<h1>How a text-to-image model works</h1><p>{len(cards)} notebooks around a small "
+            "model that is real: every picture on these pages was made by it, every number was "
+            "measured on it. The pages need no network. To change a cell and run it, install the "
+            "package.</p>"
             f'<ol class="cards">{rows}</ol>'
         )
         self.put("index.html", "diffusionlab: the course", body, "", "")
@@ -191,31 +193,44 @@ def said(name: str) -> str:
     return name.replace("_", " ")
 
 
-def card_of(name: str, notebook: Any) -> Card:
-    """What a notebook's first cell says, and a picture out of its outputs."""
-    start = notebook.cells[0].source
-    title, question, time = (
-        (re.search(pattern, start, re.M) or ["", ""])[1].strip()
-        for pattern in (r"^# (.+)", r"^\*\*(.+?\?)\*\*", r"^\*\*Time and hardware\.\*\* ([^.;]+)")
-    )
-    return Card(name, title, question, time, picture_of(notebook))
+def cards_of(notebooks: Mapping[Path, Any]) -> list[Card]:
+    """What the first cells say, and a picture out of each notebook that no other one has."""
+    cards, shown = [], set()
+    for path, notebook in notebooks.items():
+        title, question, time = (
+            (re.search(pattern, notebook.cells[0].source, re.M) or ["", ""])[1].strip()
+            for pattern in TOLD
+        )
+        picture = picture_of(notebook, shown)
+        shown.add(picture)
+        cards.append(Card(path.stem, title, question, time, picture))
+    return cards
 
 
-def picture_of(notebook: Any) -> str:
-    """The first picture that is not much wider than high, else the first one; small."""
+def picture_of(notebook: Any, shown: set[str]) -> str:
+    """A picture that was not shown yet, small: what the model made rather than a plot."""
     pages = [out.get("data", {}).get("text/html", "") for cell in notebook.cells
              for out in cell.get("outputs", ())]  # fmt: skip
-    found = [(alt, thumb) for page in pages for alt, data in PICTURE.findall(page)
-             if (thumb := opened(data)).height > 64]  # fmt: skip
-    found.sort(key=lambda one: one[1].width > 2.5 * one[1].height)
-    if not found:
-        return ""
-    alt, image = found[0]
+    found = [(alt, opened(data)) for page in pages for alt, data in PICTURE.findall(page)]
+    for alt, image in sorted(found, key=unlike_a_card):
+        text = f'<img alt="{alt}" src="data:image/webp;base64,{thumb(image)}">'
+        if image.height > 64 and text not in shown:
+            return text
+    return ""
+
+
+def unlike_a_card(one: tuple[str, Image.Image]) -> tuple[bool, bool]:
+    """Plots, and what is much wider than high, come last."""
+    alt, image = one
+    return image.width > 3 * image.height, not alt.startswith(("Side by side", "A picture"))
+
+
+def thumb(image: Image.Image) -> str:
+    """A small copy as base64."""
     image.thumbnail((THUMB, THUMB))
     buffer = io.BytesIO()
     image.save(buffer, format="webp", quality=80)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f'<img alt="{alt}" src="data:image/webp;base64,{data}">'
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def opened(data: str) -> Image.Image:
