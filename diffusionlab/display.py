@@ -70,6 +70,16 @@ def _plot(name: str) -> Callable[[Any], str]:
     return draw
 
 
+def _learning(record: Learning) -> str:
+    """The plot, packed tightly: it is drawn anew every few seconds."""
+    from diffusionlab.plots import plot_learning
+    from diffusionlab.plots.figure import picture_html
+
+    figure = plot_learning(record)
+    data, kind = figure.encoded(dpi=68, most=42_000)
+    return picture_html(data, figure.alt, kind)
+
+
 def _image_html(image: Any, alt: str) -> str:
     from diffusionlab.plots.figure import picture_html
 
@@ -120,7 +130,7 @@ TABLE: dict[type, Callable[[Any], str]] = {
     Anatomy: _plot("plot_hourglass"),
     Comparison: _comparison,
     Latent: _plot("plot_latent"),
-    Learning: _plot("plot_learning"),
+    Learning: _learning,
     NoiseSchedule: _plot("plot_schedule"),
     Noising: _plot("plot_noising"),
     PlannedStep: _plot("plot_update"),

@@ -332,3 +332,13 @@ def test_the_shipped_segmenter_names_what_it_was_shown():
         blind.classes.weight.zero_()
         blind.classes.bias.zero_()
     assert overlaps(shown).mean() > 0.5 and overlaps(shown, blind).mean() == 0
+
+
+def test_the_examples_show_what_their_captions_say(taught):
+    shown = taught.lesson.examples
+    assert tuple(shown) == lessons.PROMPTS
+    light = {text: np.asarray(image).mean() for text, image in shown.items()}
+    day = min(value for text, value in light.items() if "day" in text)
+    assert day > 1.5 * max(value for text, value in light.items() if "night" in text)
+    red, blue = (np.asarray(shown[p]).mean(axis=(0, 1)) for p in lessons.PROMPTS[:2])
+    assert red[0] - red[2] > blue[0] - blue[2]

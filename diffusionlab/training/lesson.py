@@ -44,6 +44,7 @@ BATCH, DROPPED, RATE, WARMUP = 32, 0.1, 3e-3, 50
 LEVELS, LOOKS = 8, (0.0, 0.04, 0.15, 0.4)  # noise levels of a look; shares of the time, and the end
 SHOWN_STEPS, GUIDANCE = 10, 2.0  # of the pictures of a look
 CHUNK = 16  # pictures encoded at once
+REST = 6.0  # times as long as a record was looked at, before the next one comes
 
 
 def captions() -> list[tuple[str, dict[str, str]]]:
@@ -136,8 +137,10 @@ class Lesson:
     ) -> Iterator[Learning]:
         """Teach for so many seconds, or steps if fewer, and yield the record now and then.
 
-        A record comes every `every` seconds, at each look, and at the end. Ctrl-C (a notebook's
-        "interrupt") ends the lesson early with its record. Called again, it goes on learning.
+        The seconds are those of the steps: looking at the network and drawing it do not count.
+        A record comes every `every` seconds (less often where drawing it is slow), at each look,
+        and at the end. Ctrl-C (a notebook's "interrupt") ends the lesson early with its record.
+        Called again, it goes on learning.
         Errors: InputError for a time or a number of steps that is not above 0.
         """
         for name, value in (("seconds", seconds), ("steps", 1 if steps is None else steps)):
@@ -146,29 +149,28 @@ class Lesson:
         return self._lesson(float(seconds), steps or math.inf, every)
 
     def _lesson(self, seconds: float, steps: float, every: float) -> Iterator[Learning]:
-        began, stopped, told, looks = time.monotonic(), False, 0.0, list(LOOKS)
         before = self._seconds[-1] if self._seconds else 0.0
-        done = 0
+        spent, done, stopped, looks = 0.0, 0, False, list(LOOKS)
+        shown, rest = time.monotonic(), every
         try:
-            while True:
-                passed = time.monotonic() - began
-                share = max(passed / seconds, done / steps)
+            while (share := max(spent / seconds, done / steps)) < 1 or not done:
                 if looks and share >= looks[0]:
                     looks = [at for at in looks if at > share]
-                    self._look(before + passed)
+                    self._look(before + spent)
+                    shown -= rest  # its pictures are shown at once
+                if time.monotonic() - shown >= rest:
+                    began = time.monotonic()
                     yield self.record()
-                if share >= 1 and done:
-                    break
+                    shown = time.monotonic()
+                    rest = max(every, REST * (shown - began))
+                began = time.monotonic()
                 self._step(share)
-                done += 1
-                self._seconds.append(before + time.monotonic() - began)
-                if passed - told > every:
-                    told = passed
-                    yield self.record()
+                spent, done = spent + time.monotonic() - began, done + 1
+                self._seconds.append(before + spent)
         except KeyboardInterrupt:
             stopped = True
             notice("the lesson was stopped; its record so far is kept")
-        self._look(before + time.monotonic() - began)
+        self._look(before + spent)
         yield self.record(stopped)
 
     def _step(self, share: float) -> None:
@@ -256,7 +258,8 @@ class Lesson:
     @property
     def examples(self) -> dict[str, Image.Image]:
         """One drawn picture of each of the prompts that the looks draw, by its caption."""
-        return {p: Image.fromarray(self.drawn[told_at(p)]) for p in PROMPTS}
+        first = {p: int((self._rows == told_at(p)).argmax()) for p in PROMPTS}
+        return {prompt: Image.fromarray(self.drawn[at]) for prompt, at in first.items()}
 
     # ---- what takes part ----------------------------------------------------------------------
     def _parts(self) -> dict[str, tuple[nn.Module, ...]]:
