@@ -33,7 +33,7 @@ def picture(shade: int) -> Image.Image:
 def learning(steps: int = 4, looks: int = 3) -> Learning:
     """A record made by hand: the loss of step i is 1 / (i + 1), that of look j at level k j / k."""
     moments = tuple(
-        Moment(10.0 * j, j, np.array([4.0, 2.0, 1.0]) / (j + 1), (picture(40 * j), picture(9)))
+        Moment(10.0 * j, j, np.array([4.0, 2.0, 1.0]) / (j + 1), (picture(20 * j), picture(9)))
         for j in range(looks)
     )
     return Learning(
@@ -174,9 +174,9 @@ def test_each_kind_of_prediction_has_its_target(tiny_model, kind):
 
     asked["clean"] = made._clean[:4]
     times, dice = np.full(4, 500), torch.Generator().manual_seed(1)
-    errors = made._errors(Knows(), asked["clean"], made._rows[:4], times, dice)
+    errors = made.errors(Knows(), asked["clean"], made._rows[:4], times, dice)
     assert float(errors.detach().max()) < 1e-9
-    other = made._errors(made.unet, asked["clean"], made._rows[:4], times, dice)
+    other = made.errors(made.unet, asked["clean"], made._rows[:4], times, dice)
     assert float(other.detach().min()) > 0.01  # a network that knows nothing is told from it
 
 

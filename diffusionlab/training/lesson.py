@@ -14,12 +14,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import product
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
@@ -30,30 +27,26 @@ from ..models.conditioning import TextInput
 from ..pipeline import LatentDiffusion
 from ..side_by_side import compare
 from ..stages import decode, embed, tokenize
-from ..toyland import render, scene
 from ..trace import Guidance, Learning, Moment
-from .data import SEEDS
 from .denoiser import draw_timesteps
+from .lesson_world import (
+    CELLS,
+    EMPTY,
+    PROMPTS,
+    captions,
+    drawn_scene,
+    told_at,
+    unet_config,
+)
 from .loop import Average, rate_factor
 from .pictures import latents_of
 
-KINDS, COLOURS, TIMES = ("house", "balloon"), ("red", "yellow", "blue"), ("day", "night")
-SETTING, CELLS = "meadow", 8  # one place; latent cells to a side
 MOST, HELD_BACK, PREPARING = 384, 32, 10.0  # pictures to learn from, to test on; seconds to encode
 BATCH, DROPPED, RATE, WARMUP = 32, 0.1, 3e-3, 50
 LEVELS, LOOKS = 8, (0.0, 0.04, 0.15, 0.4)  # noise levels of a look; shares of the time, and the end
 SHOWN_STEPS, GUIDANCE = 10, 2.0  # of the pictures of a look
 CHUNK = 16  # pictures encoded at once
 REST = 6.0  # times as long as a record was looked at, before the next one comes
-
-
-def captions() -> list[tuple[str, dict[str, str]]]:
-    """Every caption of the lesson's world with the words that its scenes are drawn from."""
-    words = [dict(object=k, colour=c, time=t) for t, c, k in product(TIMES, COLOURS, KINDS)]
-    return [(f"a {w['colour']} {w['object']} in the {SETTING} at {w['time']}", w) for w in words]
-
-
-PROMPTS = tuple(captions()[i][0] for i in (0, 5, 8, 7))  # those of a look
 
 
 class Lesson:
@@ -112,18 +105,13 @@ class Lesson:
             if late and len(drawn) >= HELD_BACK + BATCH:
                 break
             first = len(drawn)
-            some = [self._drawn(first + i, words[(first + i) % len(words)]) for i in range(CHUNK)]
+            some = [
+                drawn_scene(first + i, words[(first + i) % len(words)], self.size)
+                for i in range(CHUNK)
+            ]
             found.append(latents_of(self._whole, np.stack(some)))
             drawn += some
         return np.stack(drawn), torch.cat(found)
-
-    def _drawn(self, number: int, words: dict[str, str]) -> np.ndarray:
-        made = scene(SEEDS["test"] + 7_000_000 + number, setting=SETTING, style="plain", **words)
-        side = 8 * max(1, math.ceil(self.size / 8))  # the renderer's sizes
-        pixels = render(made, side, masks=False).image
-        if side == self.size:
-            return pixels
-        return np.asarray(Image.fromarray(pixels).resize((self.size, self.size)))
 
     # ---- learning -----------------------------------------------------------------------------
     @property
@@ -164,7 +152,7 @@ class Lesson:
                     shown = time.monotonic()
                     rest = max(every, REST * (shown - began))
                 began = time.monotonic()
-                self._step(share)
+                self.step(share)
                 spent, done = spent + time.monotonic() - began, done + 1
                 self._seconds.append(before + spent)
         except KeyboardInterrupt:
@@ -173,42 +161,55 @@ class Lesson:
         self._look(before + spent)
         yield self.record(stopped)
 
-    def _step(self, share: float) -> None:
-        """One batch, one call, one squared error, one step."""
-        for group in self._optimiser.param_groups:
-            group["lr"] = RATE * rate_factor(share, len(self._losses), WARMUP, 0.02)
+    def step(self, share: float) -> None:
+        """One batch, one call, one squared error, one step of the optimiser.
+
+        `share` of the lesson is over, which sets the rate of learning.
+        """
         picked = self._dice.integers(len(self._clean), size=BATCH)
-        rows = np.where(self._dice.random(BATCH) < DROPPED, len(captions()), self._rows[picked])
+        texts = np.where(self._dice.random(BATCH) < DROPPED, EMPTY, self._rows[picked])
         timesteps = draw_timesteps(self._whole.schedule, BATCH, self._dice)
         with self._counting("learning"):
-            loss = self._errors(self.unet, self._clean[picked], rows, timesteps, self._noise).mean()
-        self._optimiser.zero_grad(set_to_none=True)
+            loss = self.errors(self.unet, self._clean[picked], texts, timesteps, self._noise).mean()
+        self._optimiser.zero_grad()
         loss.backward()
+        self._move(share)
+        self._losses.append(float(loss.detach()))
+
+    def _move(self, share: float) -> None:
+        """Move the weights along their gradients, and the averaged ones after them."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = RATE * rate_factor(share, len(self._losses), WARMUP, 0.02)
         nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
         self._optimiser.step()
         self._average.update(self.unet)
-        self._losses.append(float(loss.detach()))
 
-    def _errors(
+    def errors(
         self,
         unet: UNet,
         clean: torch.Tensor,
-        rows: np.ndarray,
+        texts: np.ndarray,
         timesteps: np.ndarray,
         dice: torch.Generator,
     ) -> torch.Tensor:
-        """The mean squared error of each picture (n,) at its timestep, with fresh noise."""
-        schedule, device = self._whole.schedule, clean.device
-        pair = (schedule.alpha[timesteps], schedule.sigma[timesteps])
-        alpha, sigma = (torch.tensor(p, dtype=torch.float32).view(-1, 1, 1, 1).to(device)
-                        for p in pair)  # fmt: skip
-        eps = torch.randn(clean.shape, generator=dice).to(device)
-        target = {"x0": clean, "eps": eps, "v": alpha * eps - sigma * clean}
-        told = torch.tensor(timesteps, dtype=torch.float32, device=device)
-        noisy, kind = alpha * clean + sigma * eps, unet.conv_in.weight.dtype
-        made = unet(noisy.to(kind), told, rows_of(self._texts, rows).to(kind)).float()
-        wanted = target[schedule.prediction_type]
-        return F.mse_loss(made, wanted, reduction="none").flatten(1).mean(dim=1)
+        """The mean squared error of each picture (n,) at its timestep, with fresh noise.
+
+        clean (n, channels, h, w); `texts` are places among the captions, EMPTY for none.
+        """
+        schedule = self._whole.schedule
+        alpha, sigma = (_each(values[timesteps], clean.device)
+                        for values in (schedule.alpha, schedule.sigma))  # fmt: skip
+        eps = torch.randn(clean.shape, generator=dice).to(clean.device)
+        noisy = alpha * clean + sigma * eps
+        truth = {"x0": clean, "eps": eps, "v": alpha * eps - sigma * clean}
+        answer = self._asked(unet, noisy, timesteps, texts)
+        return (answer - truth[schedule.prediction_type]).square().flatten(1).mean(dim=1)
+
+    def _asked(self, unet: UNet, noisy, timesteps, texts) -> torch.Tensor:
+        """One call of a network, in its own dtype; the answer in float32."""
+        kind = unet.conv_in.weight.dtype
+        told = torch.tensor(timesteps, dtype=torch.float32, device=noisy.device)
+        return unet(noisy.to(kind), told, rows_of(self._texts, texts).to(kind)).float()
 
     # ---- looking ------------------------------------------------------------------------------
     def _look(self, seconds: float) -> None:
@@ -225,7 +226,7 @@ class Lesson:
         clean, rows = self._test
         dice = torch.Generator().manual_seed(self.seed + timestep)
         times = np.full(len(clean), timestep)
-        return float(self._errors(self.model.unet, clean, rows, times, dice).mean())
+        return float(self.errors(self.model.unet, clean, rows, times, dice).mean())
 
     def _test_levels(self) -> np.ndarray:
         """Timesteps of levels evenly spread in the logarithm of karras_sigma."""
@@ -287,9 +288,9 @@ def _more(counts: Counter, name: str) -> None:
     counts[name] += 1
 
 
-def told_at(prompt: str) -> int:
-    """The place of a caption among all."""
-    return [text for text, _ in captions()].index(prompt)
+def _each(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """One number for each picture, float32 (n, 1, 1, 1)."""
+    return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1, 1)
 
 
 def rows_of(texts: TextInput, rows: np.ndarray) -> TextInput:
@@ -297,28 +298,6 @@ def rows_of(texts: TextInput, rows: np.ndarray) -> TextInput:
     picked = torch.from_numpy(np.asarray(rows))
     fields = ((f.name, getattr(texts, f.name)) for f in dataclasses.fields(texts))
     return TextInput(**{name: None if v is None else v[picked.to(v.device)] for name, v in fields})
-
-
-def unet_config(model: LatentDiffusion) -> dict[str, Any]:
-    """config.json of the lesson's network: two levels, attention at the lower one alone."""
-    config, given = {}, model.unet.config
-    if model.is_xl:  # it is told the pooled text and the sizes too
-        names = ("addition_embed_type", "addition_time_embed_dim",
-                 "projection_class_embeddings_input_dim")  # fmt: skip
-        config = {name: getattr(given, name) for name in names}
-    return config | {
-        "_class_name": "UNet2DConditionModel",
-        "sample_size": CELLS,
-        "in_channels": model.latent_channels,
-        "out_channels": model.latent_channels,
-        "block_out_channels": [32, 64],
-        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
-        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
-        "layers_per_block": 1,
-        "cross_attention_dim": given.cross_attention_dim,
-        "attention_head_dim": [1, 2],
-        "norm_num_groups": 16,
-    }
 
 
 def _weights(part: nn.Module) -> int:
