@@ -76,7 +76,7 @@ def _learning(record: Learning) -> str:
     from diffusionlab.plots.figure import picture_html
 
     figure = plot_learning(record)
-    data, kind = figure.encoded(dpi=68, most=42_000)
+    data, kind = figure.encoded(dpi=68, most=38_000)
     return picture_html(data, figure.alt, kind)
 
 

@@ -84,7 +84,7 @@ def _over_time(panel: Axes, curve: LossCurve) -> None:
                    label="one batch")  # fmt: skip
         panel.plot(curve.seconds, curve.smooth, color=colour("blue"), linewidth=LINE,
                    label="running mean")  # fmt: skip
-        panel.legend(fontsize=SMALL, frameon=False, loc="lower left")
+        panel.legend(fontsize=SMALL, frameon=False, loc="upper right")
     else:
         label(panel, 0.5, 0.5, "no step yet", transform=panel.transAxes, color=QUIET)
     panel.set_ylim(0, _top(curve.losses))

@@ -25,7 +25,7 @@ def plot_segmentation(record: Segmentation, *, ax: Axes | None = None) -> Figure
         Cell(_painted(record, record.found, hues)),
         Cell(_painted(record, record.true, hues)),
     ]
-    sheet = Sheet([""], ["the picture", "named by the network", "the renderer's own"], [cells], 3.4)
+    sheet = Sheet([""], ["the picture", "named by the network", "the renderer's own"], [cells], 2.9)
     axes = sheet.axes(ax)
     sheet.draw(axes)
     for column, classes in ((1, record.found), (2, record.true)):

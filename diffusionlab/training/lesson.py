@@ -44,7 +44,7 @@ from .pictures import latents_of
 MOST, HELD_BACK, PREPARING = 384, 32, 10.0  # pictures to learn from, to test on; seconds to encode
 BATCH, DROPPED, RATE, WARMUP = 32, 0.1, 3e-3, 50
 LEVELS, LOOKS = 8, (0.0, 0.04, 0.15, 0.4)  # noise levels of a look; shares of the time, and the end
-SHOWN_STEPS, GUIDANCE = 10, 2.0  # of the pictures of a look
+SHOWN_STEPS, GUIDANCE = 10, 3.0  # of the pictures of a look
 CHUNK = 16  # pictures encoded at once
 REST = 6.0  # times as long as a record was looked at, before the next one comes
 

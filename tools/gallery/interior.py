@@ -73,11 +73,11 @@ def lesson(lab: Lab):
 
 def named_cells(lab: Lab):
     """A cat and a car, named by the judges' segmenter."""
-    from diffusionlab.toyland import scene
+    from diffusionlab.toyland import SMALL, scene
     from diffusionlab.training.segmented import name_cells
 
     words = dict(object="cat", colour="orange", other="car", other_colour="red", setting="city")
-    return name_cells(scene(3, time="day", **words)), {}
+    return name_cells(scene(3, SMALL, time="day", **words)), {}
 
 
 def with_options(**options):
