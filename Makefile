@@ -19,8 +19,8 @@ TORCH_FROM := $(if $(TORCH_WHEELS),--extra-index-url $(TORCH_WHEELS) --retries 2
 TORCH := $(shell grep '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lab demo test lint format pytest slow gpu chromium refresh gallery screenshots \
-	claims hooks clean
+.PHONY: help install lab demo student site badges test lint format pytest slow gpu chromium refresh \
+	gallery screenshots claims glossary hooks clean
 
 help:   ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */make \1\t/' | expand -t 16
@@ -106,6 +106,9 @@ screenshots: $(VENV)/.test   ## photograph the views in Chromium, into docs/view
 
 claims: $(VENV)/.test   ## hold every claim against Toyland, into docs/claims.md
 	$(BIN)/python tools/claims.py
+
+glossary: $(VENV)/.test   ## the vocabulary as a page, docs/glossary.md
+	$(BIN)/python tools/glossary.py
 
 hooks: $(VENV)/.test   ## check before every commit (asks pre-commit to be installed)
 	$(PIP) install pre-commit

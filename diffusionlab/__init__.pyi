@@ -47,6 +47,7 @@ from .inside.interventions import (
     zero_heads as zero_heads,
     zero_tap as zero_tap,
 )
+from .inside.merges import merge_steps as merge_steps
 from .inside.noising import (
     fit_preview as fit_preview,
     noise_image as noise_image,
@@ -102,6 +103,7 @@ from .trace import (
     Estimate as Estimate,
     Guidance as Guidance,
     Latent as Latent,
+    Merges as Merges,
     Noising as Noising,
     Prediction as Prediction,
     Settings as Settings,

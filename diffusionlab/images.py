@@ -159,6 +159,14 @@ def to_webp(image: Image.Image, quality: int = 88) -> bytes:
     return buffer.getvalue()
 
 
+def same_webp(png: bytes) -> bytes:
+    """The pixels of a PNG file as a lossless WebP file."""
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        image.convert("RGB").save(buffer, "WEBP", lossless=True)
+    return buffer.getvalue()
+
+
 def to_png(image: Image.Image) -> bytes:
     """A PNG file of 256 colours, without dithering.
 

@@ -1,6 +1,7 @@
 """One spelling for each thing, with the names under which people search for it elsewhere.
 
-`define("cfg_scale")` answers with our word; `AXES` names the axes of every tensor.
+`define("cfg_scale")` answers with our word; `AXES` names the axes of every tensor. docs/glossary.md
+is this as a page (`make glossary`); its anchors are `Term.anchor`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diffusionlab.errors import InputError, close_matches, shown
+from diffusionlab.field_words import FIELD
 
 AXES = {
     "Latent": ("channels", "height / 8", "width / 8"),
@@ -25,6 +27,12 @@ class Term:
     name: str
     meaning: str
     synonyms: tuple[str, ...] = ()
+
+    @property
+    def anchor(self) -> str:
+        """Its place in docs/glossary.md, as GitHub names the heading: `attention-map`."""
+        kept = (c for c in self.name.lower() if c.isalnum() or c in " -_")
+        return "".join(kept).replace(" ", "-")
 
     def __repr__(self) -> str:
         also = f" (also seen as: {', '.join(self.synonyms)})" if self.synonyms else ""
@@ -68,6 +76,18 @@ GLOSSARY = (
         "one tensor (channels, height / 8, width / 8), without a batch axis",
         ("z", "sample", "x_t", "latent code"),
     ),
+    Term(
+        "vae",
+        "the autoencoder: its encoder makes a latent of a picture, its decoder a picture of a "
+        "latent",
+        ("autoencoder", "variational autoencoder", "AutoencoderKL"),
+    ),
+    Term(
+        "psnr",
+        "how near two pictures are, in decibels: −10 · log10(mean square difference), white being "
+        "1; every 6 dB halve the difference",
+        ("peak signal-to-noise ratio",),
+    ),
     Term("latents", "the latents of a run, stacked over its steps: num_steps + 1 of them", ("zs",)),
     Term("noise", "a Gaussian that was drawn", ("random noise", "initial noise")),
     Term(
@@ -87,12 +107,12 @@ GLOSSARY = (
     Term(
         "uncond",
         "the network's output with the negative prompt, by default the empty one",
-        ("unconditional", "noise_pred_uncond", "negative prompt"),
+        ("unconditional", "noise_pred_uncond"),
     ),
     Term(
         "guidance_scale",
         "g in uncond + g · (cond − uncond): 0 is unconditional, 1 conditional alone (guidance off)",
-        ("cfg_scale", "cfg", "guidance", "classifier-free guidance"),
+        ("cfg_scale", "cfg"),
     ),
     Term(
         "guidance_interval",
@@ -114,7 +134,7 @@ GLOSSARY = (
         ("scheduler update",),
     ),
     Term("tokens", "a prompt as ids, with start, end and padding", ("input_ids", "token ids")),
-    Term("pieces", "the pieces of byte-pair encoding that ids stand for", ("bpe", "subwords")),
+    Term("pieces", "the pieces of byte-pair encoding that ids stand for", ("subwords",)),
     Term("words", "pieces merged back to the words that the user wrote", ("word",)),
     Term(
         "text_embedding",
@@ -162,6 +182,7 @@ GLOSSARY = (
         ("pointing accuracy",),
     ),
     Term("trace", "the record of a run", ("cache", "history")),
+    *(Term(*row) for row in FIELD),
 )
 
 

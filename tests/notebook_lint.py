@@ -32,7 +32,8 @@ def code_cells(notebook) -> list:
 
 
 def prose(notebook) -> str:
-    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return re.sub(r"^\[!\[.*$", "", text, flags=re.M)  # badges
 
 
 def calls(cell, *names: str) -> list[ast.Call]:

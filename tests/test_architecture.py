@@ -70,6 +70,7 @@ PART_OF = {
     "finite": "stages",
     "conditioning": "stages",
     "doctor": "cli",
+    "field_words": "vocabulary",
 }
 
 TORCH = {

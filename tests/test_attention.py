@@ -376,6 +376,17 @@ def test_maps_of_nothing_are_better_than_chance_at_most_once_in_a_hundred_times(
     assert np.mean(found) <= 0.01 + 2.6 * (0.01 * 0.99 / 400) ** 0.5
 
 
+def test_hits_that_chance_could_still_explain_are_not_called_meaningless():
+    masks = np.ones((8, 4, 4))
+    masks[:4, :, :2] = masks[4:, 2:] = 0  # two layouts, four scenes each
+    maps = np.zeros((8, 4, 4))
+    maps[:4, 3, 3] = maps[4:, 0, 0] = 1
+    found = pointing_game(maps, masks)
+    assert found.rate == 1 and found.interval[0] > found.chance_inside
+    assert found.better_than_chance or "too few scenes to rule chance out (p 0." in found.verdict
+    assert "mean nothing" not in found.verdict
+
+
 def test_too_few_scenes_have_no_verdict():
     maps, masks = squares(7)
     found = pointing_game(maps, masks)

@@ -27,13 +27,14 @@ from diffusionlab.claims import (
     examine,
     find,
 )
-from diffusionlab.claims.claim import SOURCES, Measured
+from diffusionlab.claims.claim import SOURCES, VERDICTS, Measured
 from diffusionlab.claims.intervals import exact, mean, share
 from diffusionlab.claims.untrained import redrawn, untrained
 from diffusionlab.errors import InputError
 from diffusionlab.inside.interventions import zero_tap
 from diffusionlab.pipeline import LatentDiffusion, save
 from diffusionlab.stages import embed, tokenize
+from diffusionlab.training.judge_nets import Verdict
 
 ROOT = Path(__file__).parents[1]
 
@@ -211,17 +212,34 @@ def test_no_notice_is_printed_about_an_experiments_own_prompts(tiny_model, capsy
     assert told.out == told.err == ""
 
 
-def test_claims_marked_as_sampled_are_those_that_sample(tiny_model):
-    bench, wrong = Bench(tiny_model, 2), []
-    for name, held in CLAIMS.items():
-        if name[0] not in "ABC":  # the others have files of their own
-            continue
-        found = examine(bench, name)
-        if found.refused:
-            assert held.sampled, f"{name} needs Toyland and does not sample"
-            continue
-        wrong += [name] * (bool(found.samples) != held.sampled)
-    assert not wrong
+# ---- any checkpoint --------------------------------------------------------------------------
+TOYLANDS = {  # their pictures are judged, or their captions are of Toyland
+    "A9", "A16", "A18", "A23", "A24", "A32", "B4", "D10", "F4", "F5", "F7", "F11", "F18", "F20",
+    "G1", "G9", "G12", "G13", "G15", "H6", "H10", "I15",
+}  # fmt: skip
+REFUSED = dict.fromkeys(TOYLANDS, "has no toyland.json") | {"H7": "two are needed"}
+
+
+@pytest.fixture(scope="module")
+def shared(tiny_model):
+    return Bench(tiny_model, 2)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_every_claim_is_asked_of_any_checkpoint_or_says_why_not(name, shared, tiny_model):
+    """Those that need Toyland say so before anything is run, and are all sampled ones."""
+    held = CLAIMS[name]
+    if name in REFUSED:
+        fresh = Bench(tiny_model, 2)
+        found = examine(fresh, name)
+        assert found.verdict == "not asked" and REFUSED[name] in found.refused and not found.parts
+        assert held.sampled and (name not in TOYLANDS or {*fresh._runs} <= {"round trips"})
+        return
+    found = examine(shared, name)
+    assert found.parts and not found.refused
+    assert all(np.isfinite(part.measured.value) for part in found.parts)
+    assert held.sampled == any(part.measured.count for part in found.parts)
+    assert found.verdict in VERDICTS
 
 
 # ---- the bench -------------------------------------------------------------------------------
@@ -266,6 +284,17 @@ def test_the_bench_says_what_it_cannot_do(tiny_model):
         with pytest.raises(InputError, match=r"has no toyland\.json.*asked of dl\.load\(\)"):
             ask()
     assert bench.texts == [bench.prompt] * 2 and len(bench.scenes) == 2
+
+
+def test_captions_are_what_the_judge_sees_or_say_that_there_is_none(tiny_model, monkeypatch):
+    bench = Bench(tiny_model, 2)
+    traces = bench.traces(["a cat", "a boat"], num_steps=1)
+    assert list(bench.seen(traces)) == ["seed 20000: not judged", "seed 20001: not judged"]
+    assert bench.seen(traces)["seed 20001: not judged"] is traces[1].image
+    theirs = Bench(replace(tiny_model, config={"toyland": {"share": "small"}}), 2)
+    verdict = Verdict(("cat", "car"), "city", None, "plain", {"cat": "red", "car": "blue"})
+    monkeypatch.setattr(theirs, "judged", lambda images: [verdict] * len(images))
+    assert list(theirs.seen(traces))[0] == "seed 20000: red cat, blue car"
 
 
 # ---- random weights --------------------------------------------------------------------------

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 import diffusionlab as dl
-from diffusionlab.claims import Bench, Finding, Part, attention
+from diffusionlab.claims import Bench, Finding, attention
 from diffusionlab.claims.attention import CLAIMS
+from diffusionlab.claims.known_pictures import known
+from diffusionlab.claims.pointing import pointing
 from diffusionlab.errors import InputError
 from diffusionlab.toyland import COLOURS
 from diffusionlab.training.judge_nets import Verdict
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
-REFUSED = dict.fromkeys(("H6", "H10", "I15"), "Toyland") | {"H7": "two are needed"}
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +66,6 @@ def held(name: str, bench: Bench) -> Finding:
     return Finding(BY_ID[name], BY_ID[name].ask(bench))
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
-def test_every_experiment_runs_on_any_checkpoint_or_says_why_not(claim, bench):
-    if claim.id in REFUSED:
-        with pytest.raises(InputError, match=REFUSED[claim.id]):
-            claim.ask(bench)
-        return
-    parts = claim.ask(bench)
-    assert parts and all(isinstance(part, Part) for part in parts)
-    assert Finding(claim, parts).verdict in ("true", "partly", "false", "open")
-    assert claim.sampled == any(part.measured.count for part in parts)
-
-
 def test_claims_are_short_and_their_names_are_letters_h_and_i():
     assert all(len(claim.says.split()) <= 12 for claim in CLAIMS)
     assert {claim.id[0] for claim in CLAIMS} == {"H", "I"} and len(BY_ID) == len(CLAIMS)
@@ -105,8 +94,17 @@ def test_maps_on_their_things_hold_and_maps_beside_them_do_not(
     cells = masks.reshape(8, 8, 8, 8, 8).mean(axis=(2, 4))
     maps = np.roll(cells, shift, axis=2) + 0.01
     found = dict.fromkeys(("object", "colour"), (maps, masks))
-    monkeypatch.setattr(attention, "_maps_and_masks", lambda bench: found)
+    monkeypatch.setattr(attention, "maps_and_masks", lambda bench: found)
     assert held("H3", bench).verdict == words and held("H4", bench).verdict == places
+
+
+def test_pointing_is_the_record_behind_the_claim(bench):
+    found = pointing(bench, "colour")
+    maps, masks = attention.maps_and_masks(bench)["colour"]
+    assert np.array_equal(found.maps, maps) and np.array_equal(found.masks, masks)
+    assert found.words == tuple(attention.WORDS["colour"](p) for p in known(bench).prompts)
+    part = held("H3", bench).parts[1]
+    assert found.rate == part.measured.value and found.pictures.shape[1:3] == masks.shape[1:]
 
 
 def test_words_are_located_with_one_text_encoder_alone():

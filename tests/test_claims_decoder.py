@@ -22,7 +22,7 @@ def verdict(name: str, bench) -> str:
     return Finding(CLAIMS[name], CLAIMS[name].ask(bench)).verdict
 
 
-def test_they_are_asked_of_any_checkpoint(tiny):
+def test_what_the_architecture_decides(tiny):
     expected = {"B17": "partly", "B19": "false", "B21": "partly", "B27": "true", "B31": "true"}
     assert {name: verdict(name, tiny) for name in expected} == expected
     assert all(part.measured.count == 4 for part in CLAIMS["B20"].ask(tiny))

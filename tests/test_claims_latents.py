@@ -10,12 +10,10 @@ import pytest
 from diffusionlab.analysis.autoencoder import roundtrip
 from diffusionlab.claims import Bench, latents
 from diffusionlab.claims.claim import Finding
-from diffusionlab.errors import InputError
 from diffusionlab.images import Preview, to_image, to_pixels
 from diffusionlab.pipeline import load
 from diffusionlab.toyland import render
 
-NEED_JUDGES = {"B4"}
 CLAIMS = {claim.id: claim for claim in latents.CLAIMS}
 
 
@@ -31,18 +29,6 @@ def toyland():
 
 def verdict(name: str, bench) -> str:
     return Finding(CLAIMS[name], CLAIMS[name].ask(bench)).verdict
-
-
-@pytest.mark.parametrize("name", sorted(set(CLAIMS) - NEED_JUDGES))
-def test_it_is_asked_of_any_checkpoint(name, tiny):
-    parts = CLAIMS[name].ask(tiny)
-    assert parts and all(np.isfinite(part.measured.value) for part in parts)
-
-
-@pytest.mark.parametrize("name", sorted(NEED_JUDGES))
-def test_where_the_judges_are_needed_another_model_is_told_so(name, tiny):
-    with pytest.raises(InputError, match=r"has no toyland\.json.*asked of dl\.load\(\)"):
-        CLAIMS[name].ask(tiny)
 
 
 def test_what_the_architecture_decides(tiny):

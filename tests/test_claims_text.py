@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +11,10 @@ import pytest
 from diffusionlab.claims import Bench, text
 from diffusionlab.claims.claim import Finding
 from diffusionlab.errors import InputError
+from diffusionlab.inside.text import embed_layers
 from diffusionlab.pipeline import load
 from diffusionlab.training.judge_nets import Verdict
 
-NEED_TOYLAND = {"A9", "A16", "A18", "A23", "A24", "A32"}
 CLAIMS = {claim.id: claim for claim in text.CLAIMS}
 
 
@@ -31,21 +32,9 @@ def verdict(name: str, bench: Bench) -> str:
     return Finding(CLAIMS[name], CLAIMS[name].ask(bench)).verdict
 
 
-@pytest.mark.parametrize("name", sorted(set(CLAIMS) - NEED_TOYLAND))
-def test_it_is_asked_of_any_checkpoint(name, tiny):
-    parts = CLAIMS[name].ask(tiny)
-    assert parts and all(np.isfinite(part.measured.value) for part in parts)
-
-
-@pytest.mark.parametrize("name", sorted(NEED_TOYLAND))
-def test_where_captions_are_needed_another_model_is_told_so(name, tiny):
-    with pytest.raises(InputError, match=r"has no toyland\.json.*asked of dl\.load\(\)"):
-        CLAIMS[name].ask(tiny)
-
-
 # ---- structure: the same on every causal encoder -----------------------------------------------
 def test_what_the_architecture_decides(tiny):
-    expected = {"A3": "partly", "A7": "true", "A12": "false", "A20": "partly"}
+    expected = {"A3": "partly", "A7": "true", "A11": "partly", "A12": "false", "A20": "partly"}
     assert {name: verdict(name, tiny) for name in expected} == expected
 
 
@@ -73,6 +62,22 @@ def test_a_tokenizer_that_splits_at_the_parts_would_make_it_true():
     parts = splitting(lambda word: [text.COMPOUNDS[word][0], text.COMPOUNDS[word][1] + "</w>"])
     assert verdict("A5", parts) == "true"
     assert verdict("A5", splitting(lambda word: [word + "</w>"])) == "false"
+
+
+def test_a_prompt_in_the_pieces_that_are_told_would_make_it_true(toyland):
+    halves = {"cyberpunk": ["cyber", "punk</w>"], "cityscape": ["city", "scape</w>"]}
+    assert verdict("A6", splitting(lambda word: halves.get(word, [word + "</w>"]))) == "true"
+    assert verdict("A6", splitting(lambda word: [word + "</w>"])) == "false"
+    assert verdict("A6", toyland) == "true"  # its tokenizer was made so
+
+
+def test_a_word_that_is_never_looked_up_would_make_it_true(tiny, monkeypatch):
+    def mixed(model, tokens):
+        found = embed_layers(model, tokens)
+        return replace(found, hidden=found.hidden[1:])  # the first layer has mixed already
+
+    monkeypatch.setattr(text, "embed_layers", mixed)
+    assert verdict("A11", tiny) == "true"
 
 
 def test_a_tokenizer_of_whole_words_or_of_letters_would_not_do():

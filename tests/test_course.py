@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusionlab.course import check, show_pictures, show_source
+from diffusionlab.course import check, show_pictures, show_source, shown_or_told
 from diffusionlab.errors import InputError
 from diffusionlab.images import blank
 from diffusionlab.plan import combine
@@ -141,3 +141,17 @@ def test_pictures_have_captions_and_alt_text():
 def test_pictures_without_a_caption_are_refused(given):
     with pytest.raises(InputError, match="is allowed"):
         show_pictures(given)
+
+
+# ---- what only some models can show ----------------------------------------------------------
+def test_a_model_that_cannot_be_asked_is_told_and_other_errors_pass():
+    assert shown_or_told(lambda: 7) == 7
+
+    def refuse():
+        raise InputError("no <judges> here")
+
+    told = shown_or_told(refuse)
+    assert repr(told) == "Not on this model: no <judges> here"
+    assert "no &lt;judges&gt; here" in told._repr_html_()
+    with pytest.raises(ZeroDivisionError):
+        shown_or_told(lambda: 1 / 0)

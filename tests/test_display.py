@@ -16,7 +16,7 @@ from test_text import layers
 
 from diffusionlab.display import TABLE, escaped, html_of
 from diffusionlab.plan import PlannedStep
-from diffusionlab.trace import Comparison, Latent
+from diffusionlab.trace import Comparison, Latent, Merge, Merges
 
 RUN = traces.trace(3)
 
@@ -50,6 +50,7 @@ def records(prompt: str = "a red sky scraper") -> list:
         replace(anatomy(), model=prompt),
         replace(learning(), model=prompt, prompts=(prompt, prompt)),
         replace(named(), network=prompt, names=("nothing", prompt, "car")),
+        Merges(prompt, (prompt,), (Merge(prompt, prompt, 1, (prompt,)),), 1),
     ]
 
 

@@ -16,6 +16,7 @@ from diffusionlab.images import (
     enlarge,
     filmstrip,
     open_image,
+    same_webp,
     smaller_png,
     spread,
     tile,
@@ -182,6 +183,16 @@ def test_files_for_pages():
     assert to_webp(image)[8:12] == b"WEBP"
     with pytest.raises(OSError, match="cannot identify"):
         smaller_png(b"nothing")
+
+
+def test_the_same_pixels_in_fewer_bytes():
+    array = np.zeros((60, 80, 3), np.uint8)
+    array[20:40, 10:50] = np.arange(40)[:, None] * (3, 5, 1)
+    png = to_png(to_image(array))
+    small = same_webp(png)
+    assert small[8:12] == b"WEBP" and len(small) < len(png)
+    images = [np.asarray(Image.open(io.BytesIO(d)).convert("RGB")) for d in (png, small)]
+    assert np.array_equal(*images)
 
 
 def test_a_rare_colour_of_a_drawing_stays_true():

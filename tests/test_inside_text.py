@@ -16,6 +16,7 @@ import diffusionlab as dl
 from diffusionlab.analysis.padding import padding
 from diffusionlab.analysis.text_edits import blend, replace_word
 from diffusionlab.errors import CheckpointError, InputError
+from diffusionlab.inside.merges import merge_steps
 from diffusionlab.inside.text import embed_images, embed_layers
 from diffusionlab.toyland import checkpoint
 
@@ -25,6 +26,38 @@ PROMPT = "a red car in the city at night"
 @pytest.fixture(scope="module")
 def toyland():
     return dl.load(device="cpu")
+
+
+# ---- merges ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["tiny_model", "toyland"])
+def test_the_merges_of_a_word_end_at_the_tokenizers_own_pieces(request, name):
+    model = request.getfixturevalue(name)
+    for word in ("cyberpunk", "Penguin", "banana", "café", "🐧", "a", "aaaaaa", "skyscraper", "4"):
+        told = model.tokenizer(word, add_special_tokens=False).encodings[0].tokens
+        found = merge_steps(model, word)
+        assert found.pieces == tuple(piece.replace("</w>", " ") for piece in told), word
+        lengths = [len(found.letters), *(len(step.pieces) for step in found.steps)]
+        assert lengths == sorted(set(lengths), reverse=True)  # every merge joins something
+        assert {"".join(step.pieces) for step in found.steps} <= {"".join(found.letters)}
+
+
+def test_merges_are_first_come_first_served(toyland):
+    found = merge_steps(toyland, "cyberpunk")
+    assert found.letters == (*"cyberpun", "k ") and found.unit == "letters"
+    assert found.steps[0].left + found.steps[0].right == "er" and found.pieces == ("cyber", "punk ")
+    told = repr(found)
+    assert told.startswith("Merges of 'cyberpunk': 9 letters, 2 pieces") and "merge 17" in told
+    assert f"no other of the {found.known} merges fits" in told
+    lines = (checkpoint() / "tokenizer" / "merges.txt").read_text(encoding="utf-8").split("\n")[1:]
+    listed = {tuple(line.split()): place for place, line in enumerate(lines, 1) if line}
+    assert len(listed) == found.known and listed["e", "r"] == found.steps[0].place
+    assert merge_steps(toyland, "café").unit == "bytes"
+
+
+@pytest.mark.parametrize("word", ["", " ", "two words", "it's", 3, None])
+def test_merges_are_asked_of_one_word(toyland, word):
+    with pytest.raises(InputError, match="one word is allowed"):
+        merge_steps(toyland, word)
 
 
 # ---- the text encoder ------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from PIL import Image
 from runs_of_x0 import SHAPE, noising, run_of, wave
 
 import diffusionlab as dl
-from diffusionlab.analysis.autoencoder import Edit, latent_edits, roundtrip, standard_edits
+from diffusionlab.analysis.autoencoder import Edit, latent_edits, psnr, roundtrip, standard_edits
 from diffusionlab.analysis.commitment import commitment, similarity_to_final
 from diffusionlab.analysis.latents import (
     Residual,
@@ -458,6 +458,16 @@ def test_a_roundtrip_that_keeps_everything():
     found = roundtrip(blocks, lambda image: Latent(encode(image)), decode)
     assert found.psnr == math.inf and not found.residual.any() and found.parseval.holds
     assert found.compression == 48 * 64 * 3 / (4 * 6 * 8) and found.cell == 8
+
+
+def test_psnr_is_that_of_the_roundtrip():
+    found = roundtrip(PICTURE, encode, decode)
+    assert psnr(PICTURE, decode(encode(PICTURE))) == pytest.approx(found.psnr, rel=1e-12)
+    assert psnr(PICTURE, PICTURE) == math.inf
+    grey = [Image.new("RGB", (8, 8), (v, v, v)) for v in (100, 151)]  # a fifth of 255 apart
+    assert psnr(*grey) == pytest.approx(-20 * math.log10(0.2), rel=1e-6)
+    with pytest.raises(InputError, match="resize one"):
+        psnr(PICTURE, grey[0])
 
 
 def test_a_roundtrip_that_is_off_by_a_tenth():

@@ -139,6 +139,7 @@ def test_a_page_of_photographs_is_webp_and_one_of_lines_is_png():
     assert photographs.encoded()[1] == "image/webp" and lines.encoded()[1] == "image/png"
     assert photographs.encoded(most=10**9)[1] == "image/png"
     assert photographs.to_png()[:4] == b"\x89PNG" and photographs.dpi == Figure().dpi
+    assert len(lines._repr_html_()) < 4 / 3 * len(lines.encoded()[0])  # as lossless WebP
 
 
 def test_a_sheet_places_names_captions_notes_and_gaps():
@@ -328,6 +329,18 @@ def test_a_schedule_with_zero_terminal_snr_is_drawn():
     schedule = replace(traces.schedule(), prediction_type="v").zero_terminal_snr()
     figure = plots.plot_schedule(schedule, schedule.levels(5))
     assert "inf" in figure.alt and figure.to_png()
+
+
+def test_split_words_side_by_side_do_not_write_over_each_other():
+    words = replace(
+        RUN.tokens, words=("cyberpunk", "cityscape"), kept=4, dropped=0, dropped_words=(),
+        pieces=("<start>", "cyber", "punk", "city", "scape", "<end>", *["<pad>"] * 6),
+        kinds=("start", *["word"] * 4, "end", *["pad"] * 6),
+        word_of=(None, 0, 0, 1, 1, *[None] * 7),
+    )  # fmt: skip
+    figure = plots.plot_tokens(words)
+    told = [t for t in figure.axes[0].texts if t.get_text() in words.words]
+    assert len(told) == 2 and "one word" not in "".join(t.get_text() for t in figure.axes[0].texts)
 
 
 def test_tokens_show_kinds_ids_words_and_the_cut():

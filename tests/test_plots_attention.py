@@ -340,6 +340,9 @@ def test_pointing_marks_hits_and_misses_and_the_rate_beside_chance():
     heights = [bar.get_height() for bar in rates.patches]
     assert heights == [record.rate, record.iou.mean()] and record.rate == 0.5
     assert "half of them wrong" in words_of(figure) and record.verdict in figure.alt
+    few = plots.plot_pointing(record, most=4)
+    assert len(panel(few, 0).images) == 4 and few.get_figheight() < figure.get_figheight()
+    assert panel(few, 1).patches[0].get_height() == record.rate  # of all of them
 
 
 def test_pointing_that_is_chance_says_that_the_maps_mean_nothing():

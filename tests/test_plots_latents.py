@@ -19,6 +19,7 @@ from test_latents import END, LATENT, PICTURE, decided_at, decode, encode, spoil
 
 from diffusionlab import plots
 from diffusionlab.analysis.autoencoder import Edit, latent_edits, roundtrip
+from diffusionlab.analysis.forward import small_steps
 from diffusionlab.analysis.latents import Residual, normality
 from diffusionlab.errors import InputError
 from diffusionlab.images import Preview
@@ -38,9 +39,11 @@ RECORDS = {
     "plot_latent_histogram": Latent(END, made_by="draw_noise"),
     "plot_noising": NOISING,
     "plot_noising_curve": NOISING,
+    "plot_noising_spectrum": NOISING,
     "plot_preview_fit": traces.preview(),
     "plot_roundtrip": roundtrip(PICTURE, encode, decode),
     "plot_similarity_to_final": RUN,
+    "plot_small_steps": small_steps(traces.schedule(), walkers=50),
     "plot_spectrum": WAVES,
     "plot_trajectory": RUN,
 }

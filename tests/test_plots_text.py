@@ -23,7 +23,7 @@ from diffusionlab.analysis.text_layers import layer_paths
 from diffusionlab.errors import InputError
 from diffusionlab.plots.figure import Figure
 from diffusionlab.plots.text_space import place_names
-from diffusionlab.trace import TextEmbedding
+from diffusionlab.trace import Merge, Merges, TextEmbedding
 
 TOKENS = traces.tokens()
 WORDS = traces.embedding(TOKENS)
@@ -41,8 +41,18 @@ def padded(**changes):
     return padding(whole, empty, **({"run": half_and_half} | changes))
 
 
+MERGED = Merges(
+    "lower",
+    ("l", "o", "w", "e", "r "),
+    (
+        Merge("l", "o", 1, ("lo", "w", "e", "r ")),
+        Merge("e", "r ", 3, ("lo", "w", "er ")),
+    ),
+    3,
+)
 RECORDS = {
     "plot_image_text": MATCHED,
+    "plot_merges": MERGED,
     "plot_padding": padded(),
     "plot_similarity": WORDS,
     "plot_text_attention": layers(),
@@ -65,6 +75,31 @@ def spoilt(embedding: TextEmbedding, row: int, value: float) -> TextEmbedding:
     hidden = embedding.hidden[0].copy()
     hidden[row] = value
     return replace(embedding, hidden=(hidden,))
+
+
+# ---- merges -----------------------------------------------------------------------------------
+def test_each_merge_is_a_row_of_boxes_as_wide_as_their_letters():
+    figure = plots.plot_merges(MERGED)
+    axes, boxes = figure.axes[0], figure.axes[0].patches
+    rows = [[b.get_width() for b in boxes if round(b.get_y()) == -i] for i in range(3)]
+    assert [np.round(np.add(row, 0.12)).tolist() for row in rows] == [
+        [1, 1, 1, 1, 1], [2, 1, 1, 1], [2, 1, 2],
+    ]  # fmt: skip
+    assert [b.get_label() for b in boxes].count("new") == 2
+    assert len(axes.lines) == 3  # the mark of the word's end, once a row
+    assert "e + r, merge 3" in texts(figure) and "letters" in texts(figure)
+    assert figure.alt.startswith("lower: 5 letters, 3 pieces: lo | w | er. l + o, merge 1; e + r")
+
+
+def test_of_a_long_word_the_last_merges_are_drawn():
+    letters = tuple("abcdefghijklmnopqrst")
+    steps = tuple(
+        Merge("".join(letters[:i]), letters[i], i, ("".join(letters[: i + 1]), *letters[i + 1 :]))
+        for i in range(1, 20)
+    )
+    figure = plots.plot_merges(Merges("".join(letters), letters, steps, 19))
+    assert "first 4 rows left out" in figure.alt and figure.get_size_inches()[1] < 10
+    assert "merge 19" in texts(figure) and "letters" not in texts(figure).split("\n")[1:]
 
 
 # ---- the table -------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import diffusionlab as dl
 from diffusionlab.errors import CheckpointError
 from diffusionlab.pipeline import hub, registry
-from diffusionlab.pipeline.registry import CHECKPOINTS, checkpoints, elsewhere
+from diffusionlab.pipeline.registry import CHECKPOINTS, checkpoints, elsewhere, named_by_the_end
 
 
 # ---- the table ---------------------------------------------------------------------------------
@@ -250,3 +250,19 @@ def test_a_full_disk_is_told(monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", fake)
     with pytest.raises(CheckpointError, match="does not fit on the disk; make room.*cache_dir="):
         dl.load("sd15", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("end", "name"),
+    [
+        ("stable-diffusion-v1-5", "sd15"),
+        ("stable-diffusion-xl-base-1.0", "sdxl"),
+        ("bk-sdm-tiny",) * 2,
+    ],
+)
+def test_an_address_without_its_owner_is_told_the_short_name(end, name):
+    assert named_by_the_end(end) == name
+    if end not in CHECKPOINTS:
+        with pytest.raises(CheckpointError, match=f"there is no folder.*did you mean '{name}'"):
+            dl.load(end)
+    assert named_by_the_end("v1-5") == named_by_the_end("") == ""

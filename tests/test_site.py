@@ -154,7 +154,9 @@ def test_the_command_says_what_it_wrote_and_what_it_does_not_know(tmp_path, caps
     spec = importlib.util.spec_from_file_location("pages", ROOT / "tools/pages/__main__.py")
     pages = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pages)
+    monkeypatch.setattr(pages, "ROOT", root := repository(tmp_path / "root"))
+    monkeypatch.setattr(pages, "NOTEBOOKS", root / "notebooks")
     pages.main(["--no-run", "--to", str(tmp_path / "s")])
-    assert f"{len(NOTEBOOKS)} notebooks, 0 of them run" in capsys.readouterr().out
+    assert f"{len(NAMES)} notebooks, 0 of them run" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="no notebook begins with '99'"):
         pages.main(["--only", "99"])

@@ -49,9 +49,9 @@ def free(net: nn.Module) -> bool:
 # ---- names -----------------------------------------------------------------------------------
 def test_every_place_of_interest_has_a_tap(unet):
     names = list(find_taps(unet))
-    assert len(names) == len(set(names)) == 2 + 3 * 14 + 5 + 3
+    assert len(names) == len(set(names)) == 2 + 4 * 14 + 5 + 3
     kinds = {"attn1.probabilities": 7, "attn2.probabilities": 7, "output": 5}
-    kinds |= {"attn2.keys": 7, "attn2.values": 7}
+    kinds |= {"attn2.queries": 7, "attn2.keys": 7, "attn2.values": 7}
     assert {k: sum(n.endswith(k) for n in names) for k in kinds} == kinds
     assert {"time", "skip", "mid_block.output", "up_blocks.1.output", FIRST} <= set(names)
     assert [n for n in names if "skips" in n] == [

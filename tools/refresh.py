@@ -1,6 +1,8 @@
 """Redraw what depends on the weights: README pictures and figures, gallery, views, notebooks.
 
-    python tools/refresh.py [pictures] [plots] [views] [figures] [notebooks]   (`make refresh`: all)
+    python tools/refresh.py [pictures] [plots] [views] [figures] [notebooks] [glossary]
+
+Without a name: all of them, as `make refresh` does.
 
 The model is Toyland, or for a trial the folder in DIFFUSIONLAB_MODEL.
 """
@@ -224,6 +226,11 @@ def notebooks() -> None:
         told(path, LARGEST[".ipynb"])
 
 
+def glossary() -> None:
+    """docs/glossary.md: the vocabulary, with the notebooks that link to each word."""
+    subprocess.run([sys.executable, ROOT / "tools" / "glossary.py"], check=True)
+
+
 def executed(notebook, folder: Path):
     """The notebook with the outputs of one run in a fresh kernel, started in `folder`."""
     return client_of(notebook, folder).execute()
@@ -295,6 +302,7 @@ PARTS = {
     "views": views,
     "figures": figures,
     "notebooks": notebooks,
+    "glossary": glossary,
 }
 
 if __name__ == "__main__":

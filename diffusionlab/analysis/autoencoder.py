@@ -51,6 +51,24 @@ class Roundtrip:
         return self.before.size / self.latent.size
 
 
+def psnr(one: Any, other: Any) -> float:
+    """The peak signal-to-noise ratio of two PIL images of one size, in dB; infinite where equal.
+
+    −10 · log10(mean square error) at a peak of 1: every 6 dB halve the error. Errors: InputError.
+    """
+    a, b = (to_pixels(to_rgb(image)).astype(np.float64) for image in (one, other))
+    if a.shape != b.shape:
+        raise InputError(
+            f"images of {one.size} and {other.size} pixels were given; two of one size are "
+            "allowed: resize one of them"
+        )
+    return _decibels(float(((a - b) ** 2).mean()))
+
+
+def _decibels(mean_square: float) -> float:
+    return -10 * math.log10(mean_square) if mean_square else math.inf
+
+
 def roundtrip(
     image: Any, encode: Callable[[Any], Any], decode: Callable[[Any], Any], worst: int = 3
 ) -> Roundtrip:
@@ -76,7 +94,7 @@ def roundtrip(
         before=before,
         after=after,
         latent=values,
-        psnr=-10 * math.log10(mean_square) if mean_square else math.inf,
+        psnr=_decibels(mean_square),
         lost=error / np.where(power > 0, power, np.nan),
         worst=_worst_places(off, cell, worst),
         cell=cell,

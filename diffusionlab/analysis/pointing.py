@@ -137,6 +137,8 @@ class Pointing:
             return f"{told}: too few scenes to say, {FEWEST} are needed"
         if self.better_than_chance:
             return told
+        if self.rate > 0.5 and self.interval[0] > self.chance_inside:
+            return f"{told}: too few scenes to rule chance out (p {self.p:.2g})"
         return f"{told}: no better than chance, these maps mean nothing"
 
 

@@ -76,7 +76,7 @@ def words_find_their_place(bench: Bench) -> tuple[Part, ...]:
     return tuple(
         Part(f"maps of the {word}'s word with their peak on it",
              share(points_inside(maps, masks)), "above", HALF)
-        for word, (maps, masks) in _maps_and_masks(bench).items()
+        for word, (maps, masks) in maps_and_masks(bench).items()
     )  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def places_attend_differently(bench: Bench) -> tuple[Part, ...]:
     Any two places differ by a little, in a network of random weights too; twice is a way of one's
     own.
     """
-    maps, masks = _maps_and_masks(bench)["object"]
+    maps, masks = maps_and_masks(bench)["object"]
     cells = pooled(masks, maps.shape[1:])
     there = cells.sum(axis=(1, 2)) > 0
     maps, cells = maps[there], cells[there]
@@ -97,7 +97,7 @@ def places_attend_differently(bench: Bench) -> tuple[Part, ...]:
     )  # fmt: skip
 
 
-def _maps_and_masks(bench: Bench) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def maps_and_masks(bench: Bench) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """By word: maps of the finest layers (n, h, w) at σ = 2, and masks (n, size, size)."""
     if bench.model.is_xl:
         raise InputError(
@@ -236,13 +236,19 @@ def prompt_is_a_constant_guide(bench: Bench) -> tuple[Part, ...]:
     others = [_of_another_kind(prompts, i) for i in range(len(prompts))]
     parts = []
     for name, first in (("a quarter", quarter), ("three quarters", 3 * quarter)):
-        pairs = enumerate(zip(prompts, others, strict=True))
-        images = [_switched(bench, a.text, b.text, first, SEED + i) for i, (a, b) in pairs]
+        images = bench.kept(
+            ("switched", first), lambda first=first: _all_switched(bench, prompts, others, first)
+        )
         seen = zip(bench.judged(images), others, strict=True)
         turned = [prompt.kinds[0] in verdict.kinds for verdict, prompt in seen]
         told = f"pictures that show the object of a prompt put in after {name} of the steps"
         parts.append(Part(told, share(turned), "above", HALF))
     return tuple(parts)
+
+
+def _all_switched(bench: Bench, prompts: list, others: list, first: int) -> list:
+    pairs = enumerate(zip(prompts, others, strict=True))
+    return [_switched(bench, a.text, b.text, first, SEED + i) for i, (a, b) in pairs]
 
 
 def _switched(bench: Bench, prompt: str, later: str, first: int, seed: int) -> Any:

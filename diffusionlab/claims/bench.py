@@ -146,3 +146,17 @@ class Bench:
         _ = self.share  # refuses another world
         arrays = np.stack([np.asarray(image) for image in images])
         return judge(self._judges[0], arrays)
+
+    def seen(self, traces: Sequence[Trace]) -> dict[str, Any]:
+        """Pictures by captions: the seed, and the things in their colours as the judge sees them.
+
+        "not judged" where the model is not Toyland's, which is the only world that the judge knows.
+        """
+        images = [trace.image for trace in traces]
+        told = ["not judged"] * len(images)
+        if "toyland" in self.model.config:
+            told = [str(verdict).partition("\n")[0] for verdict in self.judged(images)]
+        return {
+            f"seed {trace.settings.seed}: {text}": image
+            for trace, text, image in zip(traces, told, images, strict=True)
+        }

@@ -22,6 +22,8 @@ CHAPTERS = (
     "steps",
     "samplers",
     "guidance",
+    "sharpened",
+    "symptoms",
 )
 
 

@@ -15,7 +15,7 @@ from diffusionlab.analysis.same_runs import distance
 from diffusionlab.analysis.similarity import angle, correlation
 from diffusionlab.claims.bench import SEED, Bench
 from diffusionlab.claims.claim import Claim, Part
-from diffusionlab.claims.intervals import exact, mean, share
+from diffusionlab.claims.intervals import exact, gained, mean, share
 from diffusionlab.claims.pictures import rms, scores, values
 from diffusionlab.claims.steps import few, runs_of
 from diffusionlab.errors import InputError
@@ -63,8 +63,8 @@ def ignored_at_one(bench: Bench) -> tuple[Part, ...]:
     own, off = kept_to(bench, 1), kept_to(bench, 0)
     other = scores(bench, images_at(bench, 1), shuffled(bench.one_object))
     return (
-        Part("share kept to at 1, above another prompt's", mean(own - other), "below", NOTHING),
-        Part("share kept to at 1, above scale 0", mean(own - off), "below", NOTHING),
+        Part("share kept to at 1, above another prompt's", gained(own - other), "below", NOTHING),
+        Part("share kept to at 1, above scale 0", gained(own - off), "below", NOTHING),
     )
 
 
@@ -206,7 +206,7 @@ def best_between_seven_and_twelve(bench: Bench) -> tuple[Part, ...]:
     wanted = np.array([saturation(picture) for picture in true])
     off = [abs(_colours(images_at(bench, g), saturation) - wanted) for g in (3, 8)]
     return (
-        Part("what scale 8 keeps to more than 3", mean(gain), "above", 0),
+        Part("what scale 8 keeps to more than 3", gained(gain), "above", 0),
         Part("error of its saturation, less that of 3", mean(off[1] - off[0]), "below", 0),
     )
 
@@ -242,8 +242,8 @@ def higher_is_more_literal(bench: Bench) -> tuple[Part, ...]:
     one, four, sixteen = (kept_to(bench, g) for g in (1, 4, 16))
     cut = _colours(images_at(bench, 16), clipped) - _colours(images_at(bench, 4), clipped)
     return (
-        Part("what scale 4 keeps to more than 1", mean(four - one), "above", 0),
-        Part("what scale 16 keeps to more than 4", mean(sixteen - four), "above", 0),
+        Part("what scale 4 keeps to more than 1", gained(four - one), "above", 0),
+        Part("what scale 16 keeps to more than 4", gained(sixteen - four), "above", 0),
         Part("growth of the share of values at 0 or 255", mean(cut), "above", 0),
     )
 
@@ -264,7 +264,7 @@ def variety_against_adherence(bench: Bench) -> tuple[Part, ...]:
         spread.append(np.array([1 - correlation(each, arrays.mean(axis=0)) for each in arrays]))
     away = mean(spread[1] - spread[0])
     return (
-        Part("growth of the share kept to from 1 to 8", mean(kept[1] - kept[0]), "above", 0),
+        Part("growth of the share kept to from 1 to 8", gained(kept[1] - kept[0]), "above", 0),
         Part("growth of the variety from 1 to 8", away, "below", 0),
     )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from diffusionlab.analysis.spectrum import ring_power
 from diffusionlab.claims.bench import Bench
+from diffusionlab.toyland import COLOURS, OBJECTS, SETTINGS, TIMES
 from diffusionlab.training.prompted import Prompt
 from diffusionlab.training.quality import aspects_right
 
@@ -25,6 +27,24 @@ def right(bench: Bench, images: Sequence[Any], prompts: Sequence[Prompt]) -> lis
     """Whether each picture shows everything that its prompt asks for, by the judge."""
     found = zip(bench.judged(images), prompts, strict=True)
     return [bool(aspects_right(verdict, prompt)["all"]) for verdict, prompt in found]
+
+
+def keeps_to(bench: Bench, text: str) -> Callable[[Any], float] | None:
+    """How much of what a text names of objects, colours, setting and time a picture shows, 0 … 1.
+
+    A function of one picture, asked of the judge: for `analysis.guidance_sweep.sweep`. None where
+    the judge cannot say: a model of another world, a text that names nothing of it.
+    """
+    named = {*OBJECTS, *COLOURS, *SETTINGS, *TIMES} & set(re.findall(r"\w+", text.casefold()))
+    if "toyland" not in bench.model.config or not named:
+        return None
+
+    def shown(image: Any) -> float:
+        seen = bench.judged([image])[0]
+        found = {*seen.kinds, *seen.colours.values(), seen.setting, seen.time}
+        return len(named & found) / len(named)
+
+    return shown
 
 
 def values(image: Any) -> np.ndarray:

@@ -145,7 +145,7 @@ def recognisable_after_ten_of_fifty(bench: Bench) -> tuple[Part, ...]:
     parts = []
     for name, found in latents.items():
         images = [decode(bench.model, latent) for latent in found]
-        seen = mean(scores(bench, images, prompts))
+        seen = mean(scores(bench, images, prompts), span=(0, 1))
         parts.append(Part(f"share of the prompt that {name} shows", seen, "above", ALIKE))
     return tuple(parts)
 

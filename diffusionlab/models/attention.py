@@ -47,7 +47,8 @@ class Attention(nn.Module):
         self.to_k = nn.Linear(context_width or width, width, bias=bias)
         self.to_v = nn.Linear(context_width or width, width, bias=bias)
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
-        self.keys, self.values, self.probabilities = Tap(), Tap(), AttentionTap()
+        self.queries, self.keys, self.values = Tap(), Tap(), Tap()
+        self.probabilities = AttentionTap()
 
     def split(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, width) to (batch, heads, tokens, width of a head)."""
@@ -59,7 +60,7 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor, size: tuple[int, int], context=None) -> torch.Tensor:
         """x (batch, height · width, width); context None, (batch, tokens, …) or a PreparedText."""
-        query = self.split(self.to_q(x))
+        query = self.queries(self.split(self.to_q(x)))
         if isinstance(context, PreparedText):
             key, value = context[self]
         else:

@@ -21,7 +21,7 @@ from .files import PICKLED_SUFFIXES, place
 from .folder import read_folder
 from .hub import HUB_ID, download, download_part, download_tokenizer
 from .parts import Part, open_other
-from .registry import CHECKPOINTS, Checkpoint
+from .registry import CHECKPOINTS, Checkpoint, named_by_the_end
 from .single_file import read_single_file
 
 _FILE_SUFFIXES = (*PICKLED_SUFFIXES, ".safetensors")
@@ -178,9 +178,10 @@ def local(source: Any) -> Path | None:
         return None
     if isinstance(source, str) and HUB_ID.fullmatch(source) and path.suffix not in _FILE_SUFFIXES:
         return None
+    meant = named_by_the_end(str(source)) or str(source)
     raise CheckpointError(
         f"there is no folder {shown(str(source))}; "
-        f"{close_matches(str(source), ['toyland', *CHECKPOINTS])}allowed are 'toyland', a name of "
+        f"{close_matches(meant, ['toyland', *CHECKPOINTS])}allowed are 'toyland', a name of "
         "checkpoints(), a folder in diffusers' layout, a .safetensors file, or a hub id "
         "'org/name'; check the path"
     )

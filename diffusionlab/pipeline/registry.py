@@ -125,6 +125,13 @@ def elsewhere(repo: str) -> tuple[str, ...]:
     return ()
 
 
+def named_by_the_end(address: str) -> str:
+    """The short name of the first checkpoint whose address ends in `/address`, else nothing."""
+    ends = (entry.name for entry in _LISTED for repo in (entry.repo, *entry.removed)
+            if repo.endswith(f"/{address}"))  # fmt: skip
+    return next(ends, "")
+
+
 class Checkpoints:
     """The checkpoints that `load` knows by name; shows itself as a table (notes in notebooks)."""
 

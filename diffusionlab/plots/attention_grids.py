@@ -110,7 +110,7 @@ def _word_table(
         f"{word} peaks at {peak.max():.2g} in {found.entries[int(peak.argmax())]}"
         for word, peak in zip(found.words[:5], peaks, strict=False)
     )
-    alt = f"Attention maps of {len(names)} words, {what}, {len(columns)} columns: {told}."
+    alt = f"Attention maps of {len(found.words)} words, {what}, {len(columns)} columns: {told}."
     return finish(ax, axes, alt)
 
 

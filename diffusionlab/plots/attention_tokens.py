@@ -63,8 +63,8 @@ def plot_attention_mass(
     `attention_maps`.
     """
     found = attention_mass(record, layers=layers, resolution=resolution, heads=heads)
-    axes = canvas(ax, (16, 6.2))
-    left, right = panels(axes, [(0.06, 0.14, 0.35, 0.78), (0.59, 0.14, 0.3, 0.78)])
+    axes = canvas(ax, (14, 5.4))
+    left, right = panels(axes, [(0.07, 0.16, 0.34, 0.75), (0.6, 0.16, 0.28, 0.75)])
     lines = _groups_told(found)
     _lines(left, found.steps, list(lines.values()), list(lines), top=1.0)
     axis_labels(left, "step", "mean probability", TEXT)
@@ -153,8 +153,8 @@ def plot_pixel_words(
     """
     options = {"layers": layers, "resolution": resolution, "heads": heads}
     found = words_at(record, pixel, words, **options)
-    axes = canvas(ax, (16, 6.4))
-    left, right = panels(axes, [(0.0, 0.02, 0.36, 0.92), (0.45, 0.14, 0.39, 0.74)])
+    axes = canvas(ax, (13, 4.8))
+    left, right = panels(axes, [(0.0, 0.12, 0.28, 0.76), (0.38, 0.17, 0.43, 0.66)])
     _marked(left, record, found.cell, found.size)
     count = min(MOST_LINES, len(found.words))
     means = found.probabilities.mean(axis=0)

@@ -68,7 +68,7 @@ def plot_guidance(
     rows = _channel_rows(differences) if channels else _branch_rows(record, calls, decode)
     wide = 1.9 if len(chosen) < 7 else 1.6
     sheet = step_sheet(record, chosen, list(rows), list(rows.values()), wide)
-    axes = sheet.axes(ax, bar=True, least=13.0)
+    axes = sheet.axes(ax, bar=True, least=11.0)
     sheet.draw(axes)
     scale = Normalize(-1 if channels else 0, 1)
     colour_bar(axes, ScalarMappable(scale, SIGNED if channels else HEAT), _unit(channels, decode))

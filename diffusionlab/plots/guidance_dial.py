@@ -107,7 +107,8 @@ def plot_guidance_sweep(record: Sweep, *, ax: Axes | None = None) -> Figure | Ax
     wide, tall = max(across, 13.0), down + 4.0
     axes = canvas(ax, (wide, tall + 0.8))
     share = down / tall
-    low, high = 0.17 * (1 - share), 0.76 * (1 - share)
+    deep = 0.05 * max(_marks(point.guidance).count("\n") for point in points)  # lines below ticks
+    low, high = (0.17 + deep) * (1 - share), (0.76 - deep) * (1 - share)
     boxes = [(0.065, low, 0.25, high), (0.4, low, 0.25, high), (0.74, low, 0.25, high)]
     sheet, *below = panels(axes, [(0, 1 - share, 1, share), *boxes])
     grid.draw(sheet)

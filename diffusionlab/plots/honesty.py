@@ -30,7 +30,7 @@ from diffusionlab.plots.figure import (
 )
 from diffusionlab.plots.sheets import Cell, Sheet, amount_cell, scale_bar
 
-MOST_WORDS, MOST_SCENES = 6, 10
+MOST_WORDS, MOST_SCENES, COLUMNS = 6, 10, 5
 
 
 # ---- leave one word out -----------------------------------------------------------------------
@@ -97,15 +97,19 @@ def _fit(record: Honesty, i: int) -> str:
 
 
 # ---- exact masks ------------------------------------------------------------------------------
-def plot_pointing(record: Pointing, *, ax: Axes | None = None) -> Figure | Axes:
+def plot_pointing(
+    record: Pointing, *, most: int = MOST_SCENES, ax: Axes | None = None
+) -> Figure | Axes:
     """Scenes with the outline of the true mask and the map's peak, and the rates beside chance.
 
     A filled circle is a hit, a cross a miss; bars carry the 95 % interval (Wilson), the dashed
-    line is what the masks of other scenes would give. At most ten scenes, evenly taken.
+    line is what the masks of other scenes would give. At most `most` scenes are drawn, evenly
+    taken; the rates are those of all.
     """
-    kept = list(spread(len(record.maps), MOST_SCENES))
-    axes = canvas(ax, (16, 6.2))
-    left, right = panels(axes, [(0.0, 0.0, 0.68, 1.0), (0.77, 0.17, 0.22, 0.78)])
+    kept = list(spread(len(record.maps), most))
+    axes = canvas(ax, (16, 6.2 if len(kept) > COLUMNS else 4.2))
+    low = 0.17 if len(kept) > COLUMNS else 0.26
+    left, right = panels(axes, [(0.0, 0.0, 0.68, 1.0), (0.77, low, 0.22, 0.95 - low)])
     _scenes(left, record, kept)
     _rates(right, record)
     bad = not_finite([record.maps, record.masks, record.iou], "in the maps or masks")
@@ -122,7 +126,7 @@ def _scenes(panel: Axes, record: Pointing, kept: list[int]) -> None:
     scene = record.maps if record.pictures is None else record.pictures
     options = {"cmap": HEAT, "vmin": 0.0} if record.pictures is None else {}
     entries = [(record.words[i][:15], scene[i], options) for i in kept]
-    drawn = contact_sheet(panel, entries, columns=min(5, len(kept)))
+    drawn = contact_sheet(panel, entries, columns=min(COLUMNS, len(kept)))
     told = "circle: peak inside the outlined mask; cross: outside"
     label(panel, 0.0, -0.02, told, ha="left", va="top", fontsize=TEXT, transform=panel.transAxes)
     for image, i in zip(drawn, kept, strict=True):

@@ -35,7 +35,7 @@ def plot_image_text(record: ImageText, *, ax: Axes | None = None) -> Figure | Ax
     """
     count = len(record.matrix)
     values = record.matrix.T  # (captions, images)
-    axes = canvas(ax, (max(0.95 * count, 6.0) + 6.0, 0.78 * count + 2.9))
+    axes = canvas(ax, (max(0.95 * count, 3.0) + 6.0, 0.78 * count + 2.9))
     scale = signed(values)
     picture = axes.imshow(values, aspect="auto", interpolation="nearest", **scale)
     if count <= PRINTED:
@@ -66,7 +66,8 @@ def _title(record: ImageText) -> str:
     count = len(record.matrix)
     shares = (record.images_right, record.captions_right)
     seen, said = (f"{share * count:.3g} of {count}" for share in shares)
-    return f"image finds caption: {seen}, caption finds image: {said} (chance: 1 of {count})"
+    found = f"image finds caption: {seen}, caption finds image: {said}"
+    return f"{found}\n(chance: 1 of {count})"
 
 
 def _wrapped(caption: str) -> str:

@@ -98,8 +98,8 @@ def plot_noising_curve(
     noise's own 1.
     """
     found = noising_curve(record)
-    axes = canvas(ax, (15, 6))
-    signal, errors = panels(axes, [(0.065, 0.13, 0.4, 0.79), (0.575, 0.13, 0.4, 0.79)])
+    axes = canvas(ax, (13, 5.4))
+    signal, errors = panels(axes, [(0.08, 0.14, 0.39, 0.77), (0.58, 0.14, 0.4, 0.77)])
     _signal(signal, found, schedule)
     _errors(errors, found)
     bad = not_finite([found.x0_errors, found.eps_errors], "in the errors")

@@ -8,7 +8,17 @@ from itertools import groupby
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
-from diffusionlab.plots.figure import QUIET, SMALL, Figure, canvas, colour, finish, heading, label
+from diffusionlab.plots.figure import (
+    QUIET,
+    SMALL,
+    Figure,
+    canvas,
+    colour,
+    finish,
+    heading,
+    label,
+    text_width,
+)
 from diffusionlab.trace import Tokens
 
 PIECE, CHARACTER = 18, 11.2  # type size in points, width of a monospaced character at that size
@@ -45,8 +55,12 @@ def plot_tokens(record: Tokens, *, ax: Axes | None = None) -> Figure | Axes:
     axes.axis("off")
     for box in boxes:
         _draw(axes, box)
-    for _, group in groupby(boxes, key=lambda box: (box.row, box.word)):
-        _bracket(axes, list(group), record)
+    groups = [list(g) for _, g in groupby(boxes, key=lambda box: (box.row, box.word))]
+    split = [group[0].word is not None and len(group) > 1 for group in groups]
+    for i in (i for i, is_split in enumerate(split) if is_split):
+        _bracket(
+            axes, groups[i], record, crowded=any(split[max(i - 1, 0) : i] + split[i + 1 : i + 2])
+        )
     pads = record.kinds.count("pad")
     cut = f" · {record.dropped} pieces cut off" if record.dropped else ""
     title = f"{len(record.words)} words = {record.kept} pieces + start + end + {pads} padding{cut}"
@@ -113,15 +127,15 @@ def _edge(kind: str) -> str:
     return {"pad": QUIET, "cut": colour("vermilion")}.get(kind, "#141414")
 
 
-def _bracket(axes: Axes, group: list[Box], record: Tokens) -> None:
-    """A line over the pieces of a word that was split, with the word."""
-    if group[0].word is None or len(group) < 2:
-        return
+def _bracket(axes: Axes, group: list[Box], record: Tokens, crowded: bool) -> None:
+    """A line over the pieces of a word that was split, with the word; little beside another one."""
     y = -group[0].row * ROW + 23
     left, right = group[0].left + 2, group[-1].left + group[-1].width - 2
     axes.plot([left, right], [y, y], color=colour("vermilion"), linewidth=3)
     word = _short(record.words[group[0].word])
-    label(axes, (left + right) / 2, y + 12, f"one word: {word}", fontsize=SMALL)
+    told = f"one word: {word}"
+    fits = not crowded or text_width(told, SMALL) * 72 <= right - left
+    label(axes, (left + right) / 2, y + 12, told if fits else word, fontsize=SMALL)
 
 
 def _alt(record: Tokens, title: str) -> str:

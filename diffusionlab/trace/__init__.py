@@ -8,7 +8,7 @@ from diffusionlab.plan import Step
 from diffusionlab.trace.estimate import Estimate, StageCost
 from diffusionlab.trace.filmstrip import filmstrip_of, step_caption
 from diffusionlab.trace.guidance import Guidance, as_guidance
-from diffusionlab.trace.inside import Anatomy, Block, Noising, Skip, TextLayers
+from diffusionlab.trace.inside import Anatomy, Block, Merge, Merges, Noising, Skip, TextLayers
 from diffusionlab.trace.learning import Learning, Moment
 from diffusionlab.trace.records import Latent, Prediction, Settings, TextEmbedding, Tokens
 from diffusionlab.trace.run import Comparison, Trace
@@ -23,6 +23,8 @@ __all__ = [
     "Guidance",
     "Latent",
     "Learning",
+    "Merge",
+    "Merges",
     "Moment",
     "Noising",
     "Prediction",

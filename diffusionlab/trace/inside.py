@@ -1,7 +1,7 @@
-"""Records of what is inside: the text encoder's layers, the U-Net's build, a picture being noised.
+"""Records of what is inside: a word's merges, text layers, the U-Net's build, noising.
 
-Each is made by one function of the machine (`embed_layers`, `anatomy`, `noise_image`) and holds
-NumPy arrays only.
+Each is made by one function of the machine (`merge_steps`, `embed_layers`, `anatomy`,
+`noise_image`) and holds NumPy arrays only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,54 @@ from PIL import Image
 from diffusionlab.images import Preview
 from diffusionlab.schedule import NoiseLevel
 from diffusionlab.trace.records import Prediction, Tokens
-from diffusionlab.trace.summary import CONVENTION, Shown, describe, lines
+from diffusionlab.trace.summary import CONVENTION, Shown, counted, describe, lines
+
+
+@dataclass(frozen=True)
+class Merge:
+    """One merge: which neighbours were joined, its place in the tokenizer's list, what came out."""
+
+    left: str
+    right: str
+    place: int
+    pieces: tuple[str, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class Merges(Shown):
+    """How a tokenizer makes the pieces of one word: its letters first, then merge after merge.
+
+    A space after a piece stands for the mark of a word's end, a part of the last letter. A letter
+    beyond ASCII begins as its bytes, each written as the tokenizer writes it. `known` is the length
+    of the tokenizer's list of merges, first come first served: `place` counts in it, from 1.
+    """
+
+    word: str
+    letters: tuple[str, ...]
+    steps: tuple[Merge, ...]
+    known: int
+
+    @property
+    def unit(self) -> str:
+        """What `letters` are: bytes, where not all of them are ASCII."""
+        return "letters" if self.word.isascii() else "bytes"
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """What is left when no merge of the list fits any more."""
+        return self.steps[-1].pieces if self.steps else self.letters
+
+    def __repr__(self) -> str:
+        rows = [(self.letters, self.unit)]
+        rows += [(s.pieces, f"{s.left} + {s.right}, merge {s.place}") for s in self.steps]
+        told = [("|".join(pieces), why) for pieces, why in rows]
+        wide = max(len(pieces) for pieces, _ in told)
+        return lines(
+            f"Merges of {self.word!r}: {counted(len(self.letters), self.unit[:-1])}, "
+            f"{counted(len(self.pieces), 'piece')}",
+            *(f"{pieces:{wide}}  {why}" for pieces, why in told),
+            f"no other of the {self.known} merges fits; made by merge_steps",
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)

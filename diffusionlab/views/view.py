@@ -107,7 +107,7 @@ class View:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """A figure that needs no script, then the page in a frame that may not leave itself."""
-        still = still_html(to_webp(self.still(), 80), self.alt, self.page, self.title, self.height)
+        still = still_html(to_webp(self.still(), 60), self.alt, self.page, self.title, self.height)
         return {"text/html": still, "text/plain": repr(self)}
 
     @property

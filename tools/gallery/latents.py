@@ -10,6 +10,7 @@ from lab import OTHER, PROMPT, SETTINGS, Lab
 
 import diffusionlab as dl
 from diffusionlab.analysis.autoencoder import latent_edits, roundtrip
+from diffusionlab.analysis.forward import small_steps
 from diffusionlab.images import to_image
 from diffusionlab.toyland import render, scene
 from diffusionlab.trace import Latent
@@ -85,4 +86,6 @@ CASES: dict[str, Callable[[Lab], tuple]] = {
         dl.noise_image(lab.untrained, lab.trace.image, prompt=PROMPT, seed=1),
         {"schedule": lab.model.schedule},
     ),
+    "plot_noising_spectrum": lambda lab: (dl.noise_image(lab.model, _scene(), decoded=False), {}),
+    "plot_small_steps": lambda lab: (small_steps(lab.model.schedule), {}),
 }

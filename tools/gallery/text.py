@@ -76,6 +76,7 @@ CASES = {
     "plot_token_table": lambda lab: (dl.tokenize(lab.model, PROMPT), {}),
     "plot_token_table.bytes": lambda lab: (dl.tokenize(lab.model, STRANGE), {}),
     "plot_token_table.cut": lambda lab: (dl.tokenize(lab.model, LONG), {}),
+    "plot_merges": lambda lab: (dl.merge_steps(lab.model, "cyberpunk"), {}),
     "plot_text_layers": lambda lab: (layers(lab), {}),
     "plot_text_attention": lambda lab: (layers(lab), {}),
     "plot_text_attention.last": lambda lab: (layers(lab), {"layer": 2, "head": 0}),

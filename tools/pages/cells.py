@@ -1,4 +1,7 @@
-"""Markdown, code and outputs as HTML: everything is on the page, nothing is fetched."""
+"""Markdown, code and outputs as HTML: everything is on the page, nothing is fetched.
+
+mistune and Pygments come with nbconvert; its own pages ask for scripts and styles from elsewhere.
+"""
 
 from __future__ import annotations
 
