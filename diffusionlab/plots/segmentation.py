@@ -30,7 +30,7 @@ def plot_segmentation(record: Segmentation, *, ax: Axes | None = None) -> Figure
     sheet.draw(axes)
     for column, classes in ((1, record.found), (2, record.true)):
         _names(axes, record, classes, column)
-    told = ", ".join(f"{name} {score:.2f}" for name, score in scores.items()) or "no thing"
+    told = ", ".join(f"{name[:16]} {score:.2f}" for name, score in scores.items()) or "no thing"
     heading(axes, f"{share_right(record):.0%} of the cells right; overlap (IoU): {told}")
     return finish(ax, axes, _alt(record, scores))
 
@@ -53,7 +53,7 @@ def _names(axes: Axes, record: Segmentation, classes: np.ndarray, column: int) -
         x = column * 1.06 + (np.median(across) + 0.5) / columns
         top = -(np.median(down) + 0.5) / rows
         box = {"facecolor": "white", "edgecolor": "none", "pad": 2, "alpha": 0.85}
-        label(axes, x, top, record.names[place], fontsize=TEXT, weight="bold", bbox=box)
+        label(axes, x, top, record.names[place][:16], fontsize=TEXT, weight="bold", bbox=box)
 
 
 def _alt(record: Segmentation, scores: dict[str, float]) -> str:
