@@ -19,9 +19,11 @@ from diffusionlab.trace import (
     Anatomy,
     Comparison,
     Latent,
+    Learning,
     Merges,
     Noising,
     Prediction,
+    Segmentation,
     Settings,
     TextEmbedding,
     TextLayers,
@@ -67,6 +69,16 @@ def _plot(name: str) -> Callable[[Any], str]:
         return getattr(plots, name)(record)._repr_html_()
 
     return draw
+
+
+def _learning(record: Learning) -> str:
+    """The plot, packed tightly: it is drawn anew every few seconds."""
+    from diffusionlab.plots import plot_learning
+    from diffusionlab.plots.figure import picture_html
+
+    figure = plot_learning(record)
+    data, kind = figure.encoded(dpi=68, most=38_000)
+    return picture_html(data, figure.alt, kind)
 
 
 def _image_html(image: Any, alt: str) -> str:
@@ -119,11 +131,13 @@ TABLE: dict[type, Callable[[Any], str]] = {
     Anatomy: _plot("plot_hourglass"),
     Comparison: _comparison,
     Latent: _plot("plot_latent"),
+    Learning: _learning,
     Merges: _plot("plot_merges"),
     NoiseSchedule: _plot("plot_schedule"),
     Noising: _plot("plot_noising"),
     PlannedStep: _plot("plot_update"),
     Prediction: _plot("plot_prediction"),
+    Segmentation: _plot("plot_segmentation"),
     Settings: _settings,
     Step: _plot("plot_step"),
     TextEmbedding: _plot("plot_text_embedding"),

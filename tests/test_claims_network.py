@@ -20,6 +20,7 @@ from diffusionlab.claims.network import CLAIMS
 from diffusionlab.errors import InputError
 from diffusionlab.levels import NoiseLevel
 from diffusionlab.trace import Prediction
+from diffusionlab.training import team
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
 
@@ -88,11 +89,17 @@ def test_the_share_of_weights_that_learn():
     assert training_step._share(part) == 0.75
 
 
-def test_without_the_training_extra_it_says_what_to_install(tiny_model, monkeypatch):
-    monkeypatch.setattr(training_step, "find_spec", lambda name: None)
-    for name in ("D1", "D2"):
-        with pytest.raises(InputError, match=r'pip install "diffusionlab\[train\]"'):
-            BY_ID[name].ask(Bench(tiny_model))
+def test_a_training_step_needs_no_training_extra(tiny_model, monkeypatch):
+    monkeypatch.setattr(team, "find_spec", lambda name: None)
+    assert isinstance(team.team(True), team.Alone) and isinstance(team.processes(True), team.Alone)
+    assert held("D2", Bench(tiny_model)).verdict == "false"
+
+
+def test_processes_that_nothing_joins_are_refused(monkeypatch):
+    monkeypatch.setattr(team, "find_spec", lambda name: None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match=r'pip install "diffusionlab\[train\]"'):
+        team.team(True)
 
 
 # ---- what is predicted -------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 import traces
 from runs_of_x0 import noising
 from test_interior import small_anatomy as anatomy
+from test_lesson import learning, named
 from test_text import layers
 
 from diffusionlab.display import TABLE, escaped, html_of
@@ -47,6 +48,8 @@ def records(prompt: str = "a red sky scraper") -> list:
         replace(noising(), prompt=prompt),
         replace(layers(), tokens=replace(layers().tokens, prompt=prompt)),
         replace(anatomy(), model=prompt),
+        replace(learning(), model=prompt, prompts=(prompt, prompt)),
+        replace(named(), network=prompt, names=("nothing", prompt, "car")),
         Merges(prompt, (prompt,), (Merge(prompt, prompt, 1, (prompt,)),), 1),
     ]
 

@@ -35,6 +35,7 @@ def rooms(request, gallery, tmp_path_factory):
     cases, lab = gallery
     place = tmp_path_factory.mktemp("gallery")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LESSON_SECONDS", "1")
         make = in_a_folder if request.param.startswith("SDXL") else in_one_file
         patch.setenv("DIFFUSIONLAB_MODEL", str(make(place, patch)))
         yield cases, lab.Lab()

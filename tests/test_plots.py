@@ -17,6 +17,7 @@ import traces
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as PlainFigure
 from matplotlib.patches import FancyBboxPatch
+from test_lesson import RECORDS as LESSON_RECORDS
 from test_plots_attention import RECORDS as ATTENTION_RECORDS
 from test_plots_guidance import RECORDS as GUIDANCE_RECORDS
 from test_plots_guidance import on_the_page
@@ -48,6 +49,7 @@ RECORDS = {
     **ATTENTION_RECORDS,
     **GUIDANCE_RECORDS,
     **LATENT_RECORDS,
+    **LESSON_RECORDS,
     **TEXT_RECORDS,
 }
 NAMES = [name for name in plots.__all__ if name.startswith("plot_")]

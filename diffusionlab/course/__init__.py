@@ -1,8 +1,9 @@
-"""What notebooks need beside the package: checks, self-checks, sources, captioned pictures."""
+"""What notebooks need beside the package: checks, self-checks, sources, pictures, live records."""
 
 from __future__ import annotations
 
 from diffusionlab.course.checks import Check, check
+from diffusionlab.course.live import watch
 from diffusionlab.course.pictures import Pictures, show_pictures
 from diffusionlab.course.refusals import Refusal, shown_or_told
 from diffusionlab.course.self_checks import SelfCheck, self_check
@@ -19,4 +20,5 @@ __all__ = [
     "show_pictures",
     "show_source",
     "shown_or_told",
+    "watch",
 ]

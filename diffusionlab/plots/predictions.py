@@ -31,13 +31,17 @@ def plot_prediction(
 ) -> Figure | Axes:
     """x_t, the x0 that each branch and the guided output stand for, eps, and where guidance pulls.
 
+    Without an unconditional pass: x_t, the raw output as it is, and the x0 and eps in it.
     Pictures by the preview map (of the record unless given; without one, the mean of the channels).
     """
     preview = record.preview if preview is None else preview
     latent, x0, eps = (numbers(x) for x in (record.latent, record.x0, record.eps))
     uncond, cond = branch_x0(record, "uncond"), branch_x0(record, "cond")
-    shown = [("x_t", latent), ("x0, uncond", uncond), ("x0, cond", cond)]
-    shown += [(f"x0, guided g={record.guidance_scale:g}", x0), ("eps, guided", eps)]
+    raw = f"raw output ({record.prediction_type})"
+    shown = [("x_t", latent), (raw, numbers(record.guided)), ("x0", x0), ("eps", eps)]
+    if uncond is not None:
+        shown = [("x_t", latent), ("x0, uncond", uncond), ("x0, cond", cond)]
+        shown += [(f"x0, guided g={record.guidance_scale:g}", x0), ("eps, guided", eps)]
     pictures = [(n, *latent_picture(v, preview)) for n, v in shown if v is not None]
     pull = "the unconditional pass was not run"
     if uncond is not None:

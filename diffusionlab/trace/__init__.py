@@ -9,8 +9,10 @@ from diffusionlab.trace.estimate import Estimate, StageCost
 from diffusionlab.trace.filmstrip import filmstrip_of, step_caption
 from diffusionlab.trace.guidance import Guidance, as_guidance
 from diffusionlab.trace.inside import Anatomy, Block, Merge, Merges, Noising, Skip, TextLayers
+from diffusionlab.trace.learning import Learning, Moment
 from diffusionlab.trace.records import Latent, Prediction, Settings, TextEmbedding, Tokens
 from diffusionlab.trace.run import Comparison, Trace
+from diffusionlab.trace.segmentation import Segmentation
 from diffusionlab.trace.summary import Statistics, byte_count, statistics, to_numpy
 
 __all__ = [
@@ -20,10 +22,13 @@ __all__ = [
     "Estimate",
     "Guidance",
     "Latent",
+    "Learning",
     "Merge",
     "Merges",
+    "Moment",
     "Noising",
     "Prediction",
+    "Segmentation",
     "Settings",
     "Skip",
     "StageCost",

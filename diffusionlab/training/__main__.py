@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 
 from ..errors import InputError
 from . import card, export, samples
@@ -21,6 +20,7 @@ from .data import World
 from .denoiser import train_denoiser
 from .judges import train_judges
 from .presets import PRESETS, Preset, preset
+from .team import processes
 from .tokenizer import train_tokenizer
 from .vae import train_decoder, train_vae
 from .written import write_json
@@ -54,7 +54,7 @@ TRAINERS: dict[str, Callable] = {
 
 def run_part(name: str, arguments: argparse.Namespace, chosen: Preset, world: World) -> None:
     """Run one part in the run folder; training parts draw their curve and samples afterwards."""
-    run, team = arguments.run, PartialState(cpu=chosen.device == "cpu")
+    run, team = arguments.run, processes(cpu=chosen.device == "cpu")
     if name in TRAINERS:
         minutes = arguments.minutes or chosen.minutes[name]
         if arguments.start and team.is_main_process:  # the model card tells it, whoever exports
@@ -83,7 +83,7 @@ def main(given: list[str] | None = None) -> None:
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     data = arguments.run.parent / "data"
-    with PartialState(cpu=chosen.device == "cpu").main_process_first():
+    with processes(cpu=chosen.device == "cpu").main_process_first():
         world = World.rendered(
             data, chosen.pictures, chosen.size, chosen.share, workers=arguments.threads
         )

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import PartialState
 from torch import nn
 from tqdm import tqdm
 
@@ -36,6 +35,7 @@ from .judge_nets import (
 )
 from .loop import Training
 from .presets import Preset
+from .team import processes
 from .written import write_json
 
 __all__ = [
@@ -163,7 +163,7 @@ def train_judges(
     HELD_BACK at most.
     """
     count = min(MOST, preset.pictures)
-    with PartialState(cpu=preset.device == "cpu").main_process_first():
+    with processes(cpu=preset.device == "cpu").main_process_first():
         drawn = render_labelled(folder.parent / "data", 0, count, preset.share)
     labels = labels_of([judge_scene(i, preset.share) for i in range(count)])
     both = nn.ModuleDict({"classifier": Classifier(), "segmenter": Segmenter()}).to(preset.device)

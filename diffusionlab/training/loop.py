@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
+from .team import team
 from .written import write_atomically, write_json
 
 LOG_EVERY = 10  # steps
@@ -82,7 +82,7 @@ class Training:
     ):
         self.folder, self.module, self.rate = folder, module, rate
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.team = Accelerator(cpu=self.parameters[0].device.type == "cpu")
+        self.team = team(cpu=self.parameters[0].device.type == "cpu")
         self.rank, self.processes = self.team.process_index, self.team.num_processes
         self.average = Average(module, ema)
         self.log: list[dict] = []

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import PartialState
 from safetensors.torch import load_file
 
 from ..models import VAE, VAEConfig
 from .data import SEEDS, World, to_pixels
 from .loop import Training, averaged, begin_with
 from .presets import Preset
+from .team import processes
 from .written import write_json
 
 
@@ -146,7 +146,7 @@ def trained_vae(folder: Path, preset: Preset) -> VAE:
 def cached_latents(folder: Path, preset: Preset, world: World) -> np.ndarray:
     """float16 (2, n, 4, h, w): mean and std of every picture's latent, times the latent scale."""
     path = folder / "vae" / f"latents_{len(world.pictures)}.npy"
-    with PartialState(cpu=preset.device == "cpu").main_process_first():
+    with processes(cpu=preset.device == "cpu").main_process_first():
         if not path.exists():
             scale = np.float16(load_config(folder)["scaling_factor"])
             moments = encode_all(trained_vae(folder, preset), world.pictures, preset.device)

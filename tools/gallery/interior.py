@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from lab import PROMPT, SETTINGS, Lab
 
 import diffusionlab as dl
@@ -61,6 +63,23 @@ def stable_diffusion(lab: Lab):
     return dl.anatomy(SimpleNamespace(unet=unet, name="Stable Diffusion 1.5", **sizes)), {}
 
 
+def lesson(lab: Lab):
+    """A small U-Net that learned for a while with the model's frozen parts around it."""
+    from diffusionlab.training.lesson import Lesson
+
+    *_, record = Lesson(lab.model, seed=1).learn(float(os.environ.get("LESSON_SECONDS", "45")))
+    return record, {}
+
+
+def named_cells(lab: Lab):
+    """A cat and a car, named by the judges' segmenter."""
+    from diffusionlab.toyland import SMALL, scene
+    from diffusionlab.training.segmented import name_cells
+
+    words = dict(object="cat", colour="orange", other="car", other_colour="red", setting="city")
+    return name_cells(scene(3, SMALL, time="day", **words)), {}
+
+
 def with_options(**options):
     """The run with its inside recorded, and these options."""
     return lambda lab: (lab.run(record=INSIDE), options)
@@ -81,4 +100,6 @@ CASES = {
     "plot_time_embedding": with_options(),
     "plot_ablation": without_skips,
     "plot_ablation.heads": without_attention,
+    "plot_learning": lesson,
+    "plot_segmentation": named_cells,
 }
