@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from diffusionlab import claims
@@ -28,7 +29,7 @@ from diffusionlab.claims import (
     find,
 )
 from diffusionlab.claims.claim import SOURCES, VERDICTS, Measured
-from diffusionlab.claims.intervals import exact, mean, share
+from diffusionlab.claims.intervals import exact, gained, mean, share, student
 from diffusionlab.claims.untrained import redrawn, untrained
 from diffusionlab.errors import InputError
 from diffusionlab.inside.interventions import zero_tap
@@ -214,8 +215,8 @@ def test_no_notice_is_printed_about_an_experiments_own_prompts(tiny_model, capsy
 
 # ---- any checkpoint --------------------------------------------------------------------------
 TOYLANDS = {  # their pictures are judged, or their captions are of Toyland
-    "A9", "A16", "A18", "A23", "A24", "A32", "B4", "D10", "F4", "F5", "F7", "F11", "F18", "F20",
-    "G1", "G9", "G12", "G13", "G15", "H6", "H10", "I15",
+    "A9", "A10", "A16", "A18", "A23", "A24", "A32", "B4", "D10", "F4", "F5", "F7", "F11", "F18",
+    "F20", "G1", "G9", "G12", "G13", "G15", "H6", "H10", "I15",
 }  # fmt: skip
 REFUSED = dict.fromkeys(TOYLANDS, "has no toyland.json") | {"H7": "two are needed"}
 
@@ -410,3 +411,30 @@ def test_a_board_keeps_hostile_names_as_text(tiny_model):
     name = "<img src=x onerror=alert(1)>"
     found = replace(examine(tiny_model, "A12"), model=name)
     assert name not in Board((found,))._repr_html_() and name in repr(Board((found,)))
+
+
+# ---- intervals -------------------------------------------------------------------------------
+@pytest.mark.parametrize("freedom", [1, 2, 5, 23, 1000])
+def test_students_t(freedom):
+    assert student(freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [4, 8, 24])
+def test_an_interval_of_few_values_keeps_its_promise(count):
+    """It encloses the true mean of normal values 19 times in 20, two-sided: not too wide either."""
+    dice = np.random.default_rng(count)
+    found = [mean(dice.standard_normal(count)) for _ in range(400)]
+    kept = np.mean([m.low <= 0 <= m.high for m in found])
+    assert 0.91 <= kept <= 0.985
+    width = np.mean([m.high - m.low for m in found])
+    assert width == pytest.approx(2 * student(count - 1) / count**0.5, rel=0.15)
+
+
+def test_equal_differences_of_hits_prove_little():
+    few, many = gained([0] * 8), gained([0] * 64)
+    assert few.low < -0.3 < 0.3 < few.high and few.value == 0 and few.count == 8
+    assert -0.05 < many.low < 0 < many.high < 0.05
+    assert gained([1] * 6).high == 1 and 0 < gained([1] * 6).low < 0.3
+    assert mean([0.5] * 4).low == mean([0.5] * 4).high  # nothing is known of what could occur
+    with pytest.raises(InputError, match="values from 0 to 2; allowed are -1 to 1"):
+        gained([0, 2])

@@ -182,6 +182,12 @@ def test_pixels_that_came_one_by_one_would_be_noticed(bench, monkeypatch):
 
 
 # ---- Toyland -----------------------------------------------------------------------------------
-@pytest.mark.parametrize(("name", "verdict"), [("H1", "true"), ("H4", "true"), ("H5", "partly")])
+@pytest.mark.parametrize(("name", "verdict"), [("H1", "true"), ("H5", "partly")])
 def test_verdicts_on_toyland_that_any_trained_model_must_have(name, verdict, toyland):
     assert held(name, toyland).verdict == verdict
+
+
+def test_the_places_of_a_thing_look_its_word_up(toyland):
+    """More than twice as much, though four scenes do not decide it."""
+    (part,) = held("H4", toyland).parts
+    assert part.measured.value > part.bar

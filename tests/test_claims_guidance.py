@@ -10,14 +10,15 @@ import pytest
 from PIL import Image
 
 from diffusionlab.analysis.convergence import grid_levels
-from diffusionlab.claims import Bench, guidance
+from diffusionlab.claims import Bench, guidance, sharpened
 from diffusionlab.claims.claim import Finding
 from diffusionlab.claims.pictures import keeps_to
 from diffusionlab.errors import InputError
 from diffusionlab.pipeline import load
 from diffusionlab.training.judge_nets import Verdict
 
-CLAIMS = {claim.id: claim for claim in guidance.CLAIMS}
+CLAIMS = {claim.id: claim for claim in (*guidance.CLAIMS, *sharpened.CLAIMS)}
+COUNT = 200  # pictures of no cost, enough that equal ones decide
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,8 @@ def judged_bench(by_scale, verdict):
         return runs[: len(texts)]
 
     return SimpleNamespace(
-        samples=4, texts=[prompt.text] * 4, one_object=[prompt, other] * 2, traces=traces,
+        samples=COUNT, texts=[prompt.text] * COUNT, one_object=[prompt, other] * (COUNT // 2),
+        traces=traces,
         pictures=lambda texts, **settings: [run.image for run in traces(texts, **settings)],
         judged=lambda images: [verdict(image) for image in images],
     )  # fmt: skip
@@ -131,10 +133,10 @@ def flat(level):
 def test_a_prompt_that_is_ignored_would_show():
     """A judge that sees the same in every picture finds no gain over scale 0 or other prompts."""
     same = Verdict(("car",), "city", None, "plain", {"car": "red"})
-    bench = judged_bench({0: [flat(0)] * 4, 1: [flat(0)] * 4}, lambda image: same)
+    bench = judged_bench({0: [flat(0)] * COUNT, 1: [flat(0)] * COUNT}, lambda image: same)
     assert guidance.ignored_at_one(bench)[1].holds
     nothing = Verdict((), "snow", None, "plain", {})
-    bench = judged_bench({0: [flat(0)] * 4, 1: [flat(0)] * 4}, lambda image: nothing)
+    bench = judged_bench({0: [flat(0)] * COUNT, 1: [flat(0)] * COUNT}, lambda image: nothing)
     assert holds(guidance.ignored_at_one(bench)) == [True, True]
 
 
@@ -145,7 +147,7 @@ def test_a_prompt_that_is_followed_at_one_shows():
         1: Verdict(("car",), "city", None, "plain", {"car": "red"}),
         2: Verdict(("boat",), "space", None, "plain", {"boat": "blue"}),
     }
-    pictures = {0: [flat(0)] * 4, 1: [flat(1), flat(2)] * 2}
+    pictures = {0: [flat(0)] * COUNT, 1: [flat(1), flat(2)] * (COUNT // 2)}
     bench = judged_bench(pictures, lambda image: seen[image.getpixel((0, 0))[0]])
     assert not guidance.ignored_at_one(bench)[1].holds
 
@@ -162,7 +164,8 @@ def test_negative_prompts_that_act_at_one_would_show():
 
 # ---- on Toyland ----------------------------------------------------------------------------------
 def test_scale_one_follows_the_prompt_of_toyland(toyland):
-    assert finding("G1", toyland).verdict == "false"
+    parts = finding("G1", toyland).parts  # four pictures do not decide, but they lean one way
+    assert all(part.measured.value > 5 * part.bar for part in parts)
     assert finding("G2", toyland).verdict == "false"
 
 

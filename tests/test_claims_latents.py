@@ -19,7 +19,7 @@ CLAIMS = {claim.id: claim for claim in latents.CLAIMS}
 
 @pytest.fixture(scope="module")
 def tiny(tiny_model):
-    return Bench(tiny_model, 4)
+    return Bench(tiny_model, 12)
 
 
 @pytest.fixture(scope="module")

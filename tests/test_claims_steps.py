@@ -84,15 +84,15 @@ def test_a_picture_finished_at_once_would_show(tiny):
     prompt = SimpleNamespace(kinds=("car",), colours={"car": "red"}, unseen=False,
                              caption=SimpleNamespace(atoms={"setting": "city"}))  # fmt: skip
     bench = SimpleNamespace(
-        texts=["a red car in the city"] * 8, one_object=[prompt] * 8,
-        pictures=lambda texts, **settings: [image] * 8, judged=lambda images: [verdict] * 8,
+        texts=["a red car in the city"] * 100, one_object=[prompt] * 100,
+        pictures=lambda texts, **settings: [image] * 100, judged=lambda images: [verdict] * 100,
     )  # fmt: skip
     assert [part.holds for part in steps.not_in_one_shot(bench)] == [False, True, False]
     assert [part.holds for part in samplers.twenty_to_fifty_are_needed(bench)] == [
         True, False, False,
     ]  # fmt: skip
-    assert all(right(bench, [image] * 8, [prompt] * 8))
-    assert scores(bench, [image] * 8, [prompt] * 8).tolist() == [1] * 8
+    assert all(right(bench, [image] * 100, [prompt] * 100))
+    assert scores(bench, [image] * 100, [prompt] * 100).tolist() == [1] * 100
 
 
 def test_samplers_that_do_not_differ_would_show(tiny):

@@ -120,7 +120,7 @@ class Seen:
         return [Verdict(tuple(c), "city", None, "plain", c) for c in map(self.sees, pictures)]
 
 
-def two(count=16):
+def two(count=100):
     colours = {"car": "red", "boat": "blue"}
     return [SimpleNamespace(text="a red car beside a blue boat", colours=colours)] * count
 
@@ -139,7 +139,7 @@ def test_a_model_that_reads_the_order_and_one_that_does_not():
 
 def test_a_model_that_reads_the_front_alone_and_one_that_reads_all():
     scene = SimpleNamespace(setting="city")
-    one = [SimpleNamespace(text="", colours={"car": "red"}, scene=scene)] * 16
+    one = [SimpleNamespace(text="", colours={"car": "red"}, scene=scene)] * 100
     front = Seen(lambda p: {"car": "red"} if p.startswith("a red car") else {}, one)
     cut = Seen(lambda p: {"car": "red"} if "red car" in p[:60] else {}, one)
     assert verdict("A9", front) == "true"

@@ -206,7 +206,7 @@ def best_between_seven_and_twelve(bench: Bench) -> tuple[Part, ...]:
     wanted = np.array([saturation(picture) for picture in true])
     off = [abs(_colours(images_at(bench, g), saturation) - wanted) for g in (3, 8)]
     return (
-        Part("what scale 8 keeps to more than 3", gained(gain), "above", 0),
+        Part("what scale 8 keeps to more than 3", gained(gain), "above", NOTHING),
         Part("error of its saturation, less that of 3", mean(off[1] - off[0]), "below", 0),
     )
 
@@ -242,8 +242,8 @@ def higher_is_more_literal(bench: Bench) -> tuple[Part, ...]:
     one, four, sixteen = (kept_to(bench, g) for g in (1, 4, 16))
     cut = _colours(images_at(bench, 16), clipped) - _colours(images_at(bench, 4), clipped)
     return (
-        Part("what scale 4 keeps to more than 1", gained(four - one), "above", 0),
-        Part("what scale 16 keeps to more than 4", gained(sixteen - four), "above", 0),
+        Part("what scale 4 keeps to more than 1", gained(four - one), "above", NOTHING),
+        Part("what scale 16 keeps to more than 4", gained(sixteen - four), "above", NOTHING),
         Part("growth of the share of values at 0 or 255", mean(cut), "above", 0),
     )
 
@@ -264,9 +264,11 @@ def variety_against_adherence(bench: Bench) -> tuple[Part, ...]:
         spread.append(np.array([1 - correlation(each, arrays.mean(axis=0)) for each in arrays]))
     away = mean(spread[1] - spread[0])
     return (
-        Part("growth of the share kept to from 1 to 8", gained(kept[1] - kept[0]), "above", 0),
+        Part(
+            "growth of the share kept to from 1 to 8", gained(kept[1] - kept[0]), "above", NOTHING
+        ),
         Part("growth of the variety from 1 to 8", away, "below", 0),
-    )
+    )  # fmt: skip
 
 
 def negative_prompts_act(bench: Bench) -> tuple[Part, ...]:

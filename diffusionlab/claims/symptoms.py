@@ -25,9 +25,9 @@ def ignored_means_cut_off(bench: Bench) -> tuple[Part, ...]:
 
     If cutting were the cause of ignored words, at most a twentieth of these would lose a colour.
     """
+    whole = [p for p in bench.two_objects if not tokenize(bench.model, p.text).dropped]
     filler = "in the city at night and " * bench.model.context_length
     ends = [bench.run(f"{filler}{word}", num_steps=5).latents[-1] for word in ("red", "blue")]
-    whole = [p for p in bench.two_objects if not tokenize(bench.model, p.text).dropped]
     seen = bench.judged(bench.pictures([prompt.text for prompt in whole]))
     missed = [
         any(verdict.colours.get(kind) != colour for kind, colour in prompt.colours.items())

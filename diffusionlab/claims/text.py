@@ -303,7 +303,7 @@ def same_words_other_picture(bench: Bench) -> tuple[Part, ...]:
         Part("share of pairs in which other things or colours are seen", share(differ), "above",
              0.5),
         Part("things in their colour, beyond those where the colours were exchanged", gained(wins),
-             "above", 0),
+             "above", MATTERS),
     )  # fmt: skip
 
 
