@@ -76,18 +76,6 @@ GLOSSARY = (
         "one tensor (channels, height / 8, width / 8), without a batch axis",
         ("z", "sample", "x_t", "latent code"),
     ),
-    Term(
-        "vae",
-        "the autoencoder: its encoder makes a latent of a picture, its decoder a picture of a "
-        "latent",
-        ("autoencoder", "variational autoencoder", "AutoencoderKL"),
-    ),
-    Term(
-        "psnr",
-        "how near two pictures are, in decibels: −10 · log10(mean square difference), white being "
-        "1; every 6 dB halve the difference",
-        ("peak signal-to-noise ratio",),
-    ),
     Term("latents", "the latents of a run, stacked over its steps: num_steps + 1 of them", ("zs",)),
     Term("noise", "a Gaussian that was drawn", ("random noise", "initial noise")),
     Term(
