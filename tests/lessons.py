@@ -71,5 +71,5 @@ def solved(number: int):
     """An exercise with its solution in place."""
     nbgrader = {"grade": False, "grade_id": f"01-{number}", "locked": False,
                 "schema_version": 3, "solution": True, "task": False}  # fmt: skip
-    hidden = {"source_hidden": True}
+    hidden = {"source_hidden": True, "outputs_hidden": True}
     return code(EXERCISE.format("number"), tags=["exercise"], jupyter=hidden, nbgrader=nbgrader)

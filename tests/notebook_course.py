@@ -121,8 +121,12 @@ def about_exercise(cell) -> list[str]:
     """Placeholder, marked solution, check; and what nbgrader wants to be told."""
     nbgrader = cell.metadata.get("nbgrader", {})
     told = [] if set(nbgrader) == NBGRADER and nbgrader["solution"] else ["no nbgrader metadata"]
-    if not cell.metadata.get("jupyter", {}).get("source_hidden"):
-        told.append("its source is not folded: metadata jupyter.source_hidden")
+    folded = cell.metadata.get("jupyter", {})
+    told += [
+        f"its {part} not folded: metadata jupyter.{name}"
+        for part, name in (("source is", "source_hidden"), ("answer is", "outputs_hidden"))
+        if not folded.get(name)
+    ]
     found = SOLUTION.findall(cell.source)
     if len(found) != 1 or cell.source.count("SOLUTION") != 2:
         return [*told, "one ### BEGIN SOLUTION … ### END SOLUTION is wanted, from the margin on"]

@@ -28,12 +28,13 @@ Written by `make claims`. Each claim is one that texts about diffusion models ma
 the kind of text is named. It is split into parts, each of them a number measured on the model and
 the bar that the claim puts it to. The verdict is computed: *true* if every part holds, *false* if
 none does, *partly* if some do, *open* if the samples do not decide. Intervals are at 95 % (Wilson's
-for shares, bootstrap for means), n is the sample size. In Python:
+for shares, a bootstrap widened for few samples for means, for differences of hits Student's of the
+samples and one at either end), n is the sample size. In Python:
 `claims.examine(model, "{first}")`.
 
 **{count} claims: {tally}.** Of the {sampled} that draw samples, {flipped} come out differently
-on the same networks with random weights: those are about what training made; the others are about
-noise, sizes or arithmetic, or are false of any network.
+on the same networks with random weights ({decided} of them decided both times): those are about what
+training made; the others are about noise, sizes or arithmetic, or are false of any network.
 
 {samples} samples, {seconds:.0f} s together on two cores.
 
@@ -77,10 +78,15 @@ def all_asked(trained: bool, names: Sequence[str], samples: int) -> list[Row]:
         return rows
 
 
-def flips(rows: Sequence[Row], others: Sequence[Row]) -> list[str]:
-    """The sampled claims whose verdict another model changes."""
-    pairs = zip(rows, others, strict=True)
-    return [a.id for a, b in pairs if find(a.id).sampled and a.verdict != b.verdict]
+def flips(rows: Sequence[Row], others: Sequence[Row], decided: bool = False) -> list[str]:
+    """The sampled claims whose verdict another model changes; `decided`: neither may be open."""
+    pairs = [(a, b) for a, b in zip(rows, others, strict=True) if find(a.id).sampled]
+    left_open = {"open", UNASKED}
+    return [
+        a.id
+        for a, b in pairs
+        if a.verdict != b.verdict and not (decided and {a.verdict, b.verdict} & left_open)
+    ]
 
 
 def page(rows: Sequence[Row], others: Sequence[Row], samples: int, seconds: float) -> str:
@@ -92,6 +98,7 @@ def page(rows: Sequence[Row], others: Sequence[Row], samples: int, seconds: floa
         tally=", ".join(f"{count} {word}" for word, count in counts.items() if count),
         sampled=sum(find(row.id).sampled for row in rows),
         flipped=len(flips(rows, others)),
+        decided=len(flips(rows, others, decided=True)),
         samples=samples,
         seconds=seconds,
         first=rows[0].id,

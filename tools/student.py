@@ -57,9 +57,9 @@ def without_solution(source: str) -> str:
 
 
 def unfolded(metadata):
-    """The metadata of a cell that shows its source."""
+    """The metadata of a cell that shows its source and its output."""
     kept = {key: value for key, value in metadata.items() if key != "jupyter"}
-    jupyter = {k: v for k, v in metadata.get("jupyter", {}).items() if k != "source_hidden"}
+    jupyter = {k: v for k, v in metadata.get("jupyter", {}).items() if not k.endswith("_hidden")}
     return nbformat.from_dict(kept | ({"jupyter": jupyter} if jupyter else {}))
 
 

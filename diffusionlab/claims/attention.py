@@ -98,7 +98,7 @@ def places_attend_differently(bench: Bench) -> tuple[Part, ...]:
 
 
 def maps_and_masks(bench: Bench) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """By word: maps of the finest layers (n, h, w) at σ = 2, and masks (n, size, size)."""
+    """By word: maps of the finest layers (n, h, w) at karras_sigma 2, and masks (n, size, size)."""
     if bench.model.is_xl:
         raise InputError(
             f"{bench.model.name} reads two text encoders, and words are located with one alone; "
@@ -141,7 +141,7 @@ def attention_is_local(bench: Bench) -> tuple[Part, ...]:
 
 
 def _all_maps(bench: Bench, noisy: np.ndarray) -> list[np.ndarray]:
-    """The maps (h, w, tokens) of every cross-attention layer for one noisy latent at σ = 2."""
+    """The maps (h, w, tokens) of every cross-attention layer for one noisy latent at karras_sigma 2."""
     with recording(bench.model.unet, ["*attn2.probabilities"]) as seen:
         ask(bench, noisy, level(bench, 2.0), known(bench).texts[:1])
     return [to_numpy(calls[0])[0] for calls in seen.values()]
@@ -182,9 +182,9 @@ def coarse_layers_compose(bench: Bench) -> tuple[Part, ...]:
     for sigma in (4.0, 0.5):
         composition, texture = _coarse_over_fine(bench, sigma)
         parts += [
-            Part(f"composition at σ = {sigma:g} misses the coarse layers more: log ratio",
+            Part(f"composition at karras_sigma {sigma:g} misses the coarse layers more: log ratio",
                  mean(composition), "above", 0),
-            Part(f"texture at σ = {sigma:g} misses the fine layers more: log ratio",
+            Part(f"texture at karras_sigma {sigma:g} misses the fine layers more: log ratio",
                  mean(-texture), "above", 0),
         ]  # fmt: skip
     return tuple(parts)

@@ -67,7 +67,7 @@ def predicts_the_clean_picture(bench: Bench) -> tuple[Part, ...]:
     """Which the raw output is like, in most pictures, and what an exact rewriting makes of it."""
     return (
         *(_raw_output_is_like("picture", bench, sigma) for sigma in (0.25, 4.0)),
-        Part("rewritten as x0-hat at σ = 2, how much closer than the noisy picture",
+        Part("rewritten as x0-hat at karras_sigma 2, how much closer than the noisy picture",
              mean(picture_found(bench, 2.0)), "above", 0),
     )  # fmt: skip
 
@@ -76,7 +76,7 @@ def predicts_the_noise(bench: Bench) -> tuple[Part, ...]:
     """Which the raw output is like, in most pictures; then the same for its rewriting as eps."""
     return (
         *(_raw_output_is_like("noise", bench, sigma) for sigma in (0.25, 4.0)),
-        Part("rewritten as eps-hat at σ = 1, how much closer than the noisy picture",
+        Part("rewritten as eps-hat at karras_sigma 1, how much closer than the noisy picture",
              mean(noise_found(bench, 1.0)), "above", 0),
     )  # fmt: skip
 
@@ -86,7 +86,7 @@ def _raw_output_is_like(which: str, bench: Bench, sigma: float) -> Part:
     scenes, (_, said) = known(bench), asked(bench, sigma)
     picture, noise = (abs(likeness(said.cond, x)) for x in (scenes.latents, scenes.noise))
     nearer = picture > noise if which == "picture" else noise > picture
-    told = f"raw output at σ = {sigma:g} is more like the {which}"
+    told = f"raw output at karras_sigma {sigma:g} is more like the {which}"
     return Part(told, share(nearer), "above", HALF)
 
 
@@ -96,9 +96,9 @@ def predicts_how_much_noise(bench: Bench) -> tuple[Part, ...]:
     low, high = (level(bench, sigma) for sigma in (0.5, 2.0))
     less, more = (at.sigma * _size(ask(bench, noisy, at).eps) for at in (low, high))
     return (
-        Part("pattern at σ = 1: how much closer eps-hat is than the noisy picture",
+        Part("pattern at karras_sigma 1: how much closer eps-hat is than the noisy picture",
              mean(noise_found(bench, 1.0)), "above", 0),
-        Part("amount found when told σ = 2, over that when told σ = 0.5", mean(more / less),
+        Part("amount found when told karras_sigma 2, over that when told karras_sigma 0.5", mean(more / less),
              "near", 1, 0.1),
     )  # fmt: skip
 
@@ -138,7 +138,7 @@ def learned_noise_patterns(bench: Bench) -> tuple[Part, ...]:
     usual = wrongness(asked(bench, 1.0)[1].eps, scenes.noise)
     every = np.all([noise_found(bench, sigma) > 0 for sigma in (0.25, 1.0, 4.0)], axis=0)
     return (
-        Part("pictures whose noise is found at σ = 0.25, 1 and 4", share(every), "above", HALF),
+        Part("pictures whose noise is found at karras_sigma 0.25, 1 and 4", share(every), "above", HALF),
         Part("pictures on whose shuffled cells it is found no worse",
              share(wrongness(found, scenes.noise) <= usual), "above", HALF),
     )  # fmt: skip
@@ -147,7 +147,7 @@ def learned_noise_patterns(bench: Bench) -> tuple[Part, ...]:
 def learned_to_repair(bench: Bench) -> tuple[Part, ...]:
     """The one-step estimate must be liker to the picture than the damaged one, at each damage."""
     return tuple(
-        Part(f"how much closer x0-hat is than the damaged picture at σ = {sigma:g}",
+        Part(f"how much closer x0-hat is than the damaged picture at karras_sigma {sigma:g}",
              mean(picture_found(bench, sigma)), "above", 0)
         for sigma in (0.5, 2.0, 8.0)
     )  # fmt: skip
@@ -169,7 +169,7 @@ def learned_what_texts_mean(bench: Bench) -> tuple[Part, ...]:
     moved = [[*scenes.texts[k:], *scenes.texts[:k]] for k in range(1, min(count, OTHERS + 1))]
     best = right < np.min([error(texts) for texts in moved], axis=0)
     return (
-        Part("error at σ = 4 with no caption, less that with the true one",
+        Part("error at karras_sigma 4 with no caption, less that with the true one",
              mean(error([scenes.empty] * count) - right), "above", 0),
         Part(f"scenes whose own caption helps more than {len(moved)} others", share(best), "above",
              HALF),
@@ -218,7 +218,7 @@ def predicts_and_removes(bench: Bench) -> tuple[Part, ...]:
     steps = [make_plan("ddim", pair, bench.model.schedule)[0] for pair in levels]
     short, long = (update(noisy, step, [said]) for step in steps)
     return (
-        Part("predicts, at σ = 2: how much closer eps-hat is than the noisy picture",
+        Part("predicts, at karras_sigma 2: how much closer eps-hat is than the noisy picture",
              mean(noise_found(bench, 2.0)), "above", 0),
         Part("removes: largest difference between what two step sizes leave",
              exact(np.abs(short - long).max()), "equals", 0),
@@ -232,7 +232,7 @@ def three_inputs(bench: Bench) -> tuple[Part, ...]:
     right = wrongness(said.x0, scenes.latents)
     spoiled = {
         "another noisy latent": ask(bench, np.roll(noisy, 1, axis=0), at),
-        "a wrong time (σ = 0.5)": ask(bench, noisy, level(bench, 0.5)),
+        "a wrong time (karras_sigma 0.5)": ask(bench, noisy, level(bench, 0.5)),
         "another scene's text": ask(bench, noisy, at, scenes.wrong_texts),
     }
     given = len(inspect.signature(bench.model.unet.forward).parameters)
@@ -272,9 +272,9 @@ def coarse_early_fine_late(bench: Bench) -> tuple[Part, ...]:
     """
     early, late = (_coarse_less_fine(bench, sigma) for sigma in (6.0, 0.3))
     return (
-        Part("early (σ = 6): gain in likeness of the coarse, less that of the fine", mean(early),
+        Part("early (karras_sigma 6): gain in likeness of the coarse, less that of the fine", mean(early),
              "above", 0),
-        Part("late (σ = 0.3): the same the other way round", mean(-late), "above", 0),
+        Part("late (karras_sigma 0.3): the same the other way round", mean(-late), "above", 0),
     )  # fmt: skip
 
 

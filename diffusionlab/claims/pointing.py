@@ -13,7 +13,7 @@ from diffusionlab.claims.known_pictures import known
 def pointing(bench: Bench, word: str = "object") -> Pointing:
     """Where the "object"'s or the "colour"'s word is looked up in drawn scenes of known masks.
 
-    As many scenes as the bench has samples, noised to σ = 2; means of the finest layers.
+    As many scenes as the bench has samples, noised to karras_sigma 2; means of the finest layers.
     Errors: InputError for a model of two text encoders.
     """
     (maps, masks), scenes = maps_and_masks(bench)[word], known(bench)

@@ -54,7 +54,8 @@ def plot_learning(record: Learning, *, ax: Axes | None = None) -> Figure | Axes:
     sheet.draw(pictures)
     _over_time(over_time, curve)
     _by_level(by_level, levels, record)
-    bad = not_finite([curve.losses, levels.now], "in the losses")
+    drawn = [curve.seconds, curve.losses, levels.karras_sigmas, levels.before, levels.now]
+    bad = not_finite(drawn, "in the losses or where they stand")
     heading(axes, _title(record, curve), bad)
     return finish(ax, axes, _alt(record, curve, levels))
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from lab_server import Lab, server
-from views_cases import CASES
+from views_cases import CASES, WORDS_ONLY
 
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 VIEW = "import traces\nfrom diffusionlab.views import explore\nview = explore(traces.trace())\nview"
 SLIDER = "input[type=range][aria-label=step]"
 BELOW = "below = 'the cell below'\nbelow"
@@ -93,6 +96,11 @@ def test_every_view_is_a_widget_that_moves_by_key(lab):
     for number, name in enumerate(names, 1):
         notebook.run(number)
         shown = notebook.output(number).locator(".dl")
+        if name in WORDS_ONLY:
+            shown.locator("input").first.press(" ")
+            shown.locator("input").first.press("m")
+            assert "1 of" in shown.locator(".score").inner_text(), name
+            continue
         slider = shown.locator("input[type=range]:enabled >> visible=true").last
         before = slider.get_attribute("aria-valuetext")
         slider.press("Home" if slider.evaluate("el => el.value === el.max") else "End")
@@ -162,3 +170,29 @@ def test_the_playground_runs_shows_keeps_and_stops(lab):
     if shots:
         panel.screenshot(path=f"{shots}/playground-lab.png")
     notebook.page.close()
+
+
+def test_the_first_notebook_runs_by_shift_and_enter_alone(lab):
+    """As a student does it: nothing is clicked but the first cell, nothing else is typed."""
+    first = NOTEBOOKS / "01_prompt_to_picture.ipynb"
+    bare = nbformat.read(first, as_version=4)
+    for cell in bare.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(bare, lab.folder / first.name)
+    notebook = lab.open(first.stem)
+    page, count = notebook.page, len(bare.cells)
+    page.get_by_text("| Idle").wait_for()
+    page.locator(".jp-Cell").first.click()
+    page.keyboard.press("Escape")
+    for _ in range(count):
+        page.keyboard.press("Shift+Enter")
+    prompts = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.innerText)"
+    codes = sum(cell.cell_type == "code" for cell in bare.cells)
+    page.wait_for_function(f"{prompts}.filter(text => /\\d/.test(text)).length >= {codes}",
+                           timeout=240_000)  # fmt: skip
+    errors = page.locator("[data-mime-type='application/vnd.jupyter.error']")
+    assert errors.all_inner_texts() == []
+    quiz = page.frame_locator("iframe[srcdoc][title='Check yourself']")
+    assert "5 answered" in quiz.locator(".score").inner_text()
+    page.close()

@@ -32,10 +32,9 @@ class Headings(mistune.HTMLRenderer):
 
     def heading(self, text: str, level: int, **attrs: Any) -> str:
         """A heading that can be linked to."""
-        taken = [anchor for _, anchor, _ in self.found]
         anchor = slug(text)
-        if anchor in taken:
-            anchor += f"-{sum(one.startswith(anchor) for one in taken)}"
+        if before := sum(slug(found) == anchor for _, _, found in self.found):
+            anchor += f"-{before}"
         self.found.append((level, anchor, text))
         return f'<h{level} id="{anchor}">{text}</h{level}>\n'
 
