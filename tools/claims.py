@@ -33,8 +33,8 @@ samples and one at either end), n is the sample size. In Python:
 `claims.examine(model, "{first}")`.
 
 **{count} claims: {tally}.** Of the {sampled} that draw samples, {flipped} come out differently
-on the same networks with random weights ({decided} of them decided both times): those are about what
-training made; the others are about noise, sizes or arithmetic, or are false of any network.
+on the same networks with random weights ({decided} of them decided both times): those are about
+what training made; the others are about noise, sizes or arithmetic, or are false of any network.
 
 {samples} samples, {seconds:.0f} s together on two cores.
 

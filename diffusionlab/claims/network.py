@@ -98,7 +98,8 @@ def predicts_how_much_noise(bench: Bench) -> tuple[Part, ...]:
     return (
         Part("pattern at karras_sigma 1: how much closer eps-hat is than the noisy picture",
              mean(noise_found(bench, 1.0)), "above", 0),
-        Part("amount found when told karras_sigma 2, over that when told karras_sigma 0.5", mean(more / less),
+        Part("noise found when told karras_sigma 2, over that when told 0.5 (believing all: 4, "
+             "measuring: 1)", mean(more / less),
              "near", 1, 0.1),
     )  # fmt: skip
 
@@ -138,7 +139,8 @@ def learned_noise_patterns(bench: Bench) -> tuple[Part, ...]:
     usual = wrongness(asked(bench, 1.0)[1].eps, scenes.noise)
     every = np.all([noise_found(bench, sigma) > 0 for sigma in (0.25, 1.0, 4.0)], axis=0)
     return (
-        Part("pictures whose noise is found at karras_sigma 0.25, 1 and 4", share(every), "above", HALF),
+        Part("pictures whose noise is found at karras_sigma 0.25, 1 and 4", share(every), "above",
+             HALF),
         Part("pictures on whose shuffled cells it is found no worse",
              share(wrongness(found, scenes.noise) <= usual), "above", HALF),
     )  # fmt: skip
@@ -272,7 +274,8 @@ def coarse_early_fine_late(bench: Bench) -> tuple[Part, ...]:
     """
     early, late = (_coarse_less_fine(bench, sigma) for sigma in (6.0, 0.3))
     return (
-        Part("early (karras_sigma 6): gain in likeness of the coarse, less that of the fine", mean(early),
+        Part("early (karras_sigma 6): gain in likeness of the coarse, less that of the fine",
+             mean(early),
              "above", 0),
         Part("late (karras_sigma 0.3): the same the other way round", mean(-late), "above", 0),
     )  # fmt: skip
