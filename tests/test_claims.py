@@ -368,6 +368,31 @@ def test_the_page_counts_verdicts_and_those_that_flip(tool):
     assert "**true** | 64 | false | two |" in table[1]
 
 
+def test_rows_are_read_back_and_the_new_ones_take_their_places(tool):
+    rows = [tool.Row("A12", "false", 0, ("one: 1; a | b", "more")),
+            tool.Row("A16", "true", 64, ("c",))]  # fmt: skip
+    others = [tool.Row("A12", "true", 0, ()), tool.Row("A16", "open", 0, ())]
+    page = tool.page(rows, others, 64, 12.0)
+    assert tool.read_rows(page) == (rows, others)
+    new = [tool.Row("A16", "false", 24, ("d",)), tool.Row("A5", "false", 0, ("e",))]
+    assert [row.sentences[-1] for row in tool.renewed(rows, new)] == ["e", "more", "d"]
+    assert len(tool.flips(rows, others)) == 1 and tool.flips(rows, others, decided=True) == []
+
+
+def test_the_committed_page_is_of_todays_claims(tool):
+    """Ids, wordings and notebooks; and what the course promises of its verdicts."""
+    text = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    rows, others = tool.read_rows(text)
+    assert [row.id for row in rows] == list(CLAIMS), "run `make claims`"
+    for claim in CLAIMS.values():
+        assert f"| {claim.id} | {claim.says} | {claim.source} | {claim.notebook} |" in text.replace(
+            "\\|", "|"
+        ), f"{claim.id} has changed: python tools/claims.py --only {claim.id}"
+    sampled = [claim for claim in CLAIMS.values() if claim.sampled]
+    assert len(rows) >= 30 and len(sampled) >= 15
+    assert len(tool.flips(rows, others)) >= len(sampled) / 2
+
+
 def test_a_claim_that_cannot_be_asked_stands_in_the_page_with_its_reason(tool, tiny_model):
     row = tool.asked(Bench(tiny_model, 2), "A16")
     assert row.verdict == "not asked" and "has no toyland.json" in row.sentences[0]

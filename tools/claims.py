@@ -1,14 +1,16 @@
 """Write docs/claims.md: every claim held against Toyland, and against the same network untrained.
 
     make claims                                  (64 samples; some ten minutes on two cores)
-    python tools/claims.py --samples 12 --only A16,B4 --to demo/claims.md
+    python tools/claims.py --samples 24 --only A16,B4
 
-One process for each model. A verdict that random weights give as well says nothing of training.
+With --only the other rows of a page that is there are kept. One process for each model. A verdict
+that random weights give as well says nothing of training.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -114,6 +116,25 @@ def line(claim: Claim, row: Row, other: Row) -> str:
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
+def read_rows(text: str) -> tuple[list[Row], list[Row]]:
+    """The rows of a page for both models (the second without its numbers), of claims that exist."""
+    rows, others = [], []
+    for found in text.splitlines():
+        cells = re.split(r"(?<!\\) \| ", found.removeprefix("| ").removesuffix(" |"))
+        if len(cells) == 8 and cells[0] in CLAIMS:
+            name, *_, verdict, count, other, told = (one.replace("\\|", "|") for one in cells)
+            sentences = tuple(told.split("<br>"))
+            rows.append(Row(name, verdict.strip("*"), int(count or 0), sentences))
+            others.append(Row(name, other, 0, ()))
+    return rows, others
+
+
+def renewed(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """Old and new rows in the order of the claims, the new ones where both are there."""
+    known = {row.id: row for row in (*old, *new)}
+    return [known[name] for name in CLAIMS if name in known]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=FULL)
@@ -126,6 +147,11 @@ def main() -> None:
         jobs = [both.submit(all_asked, trained, names, given.samples) for trained in (True, False)]
         rows, others = (job.result() for job in jobs)
     seconds = time.perf_counter() - begun
+    if given.only and given.to.is_file():
+        text = given.to.read_text(encoding="utf-8")
+        kept = read_rows(text)
+        rows, others = renewed(kept[0], rows), renewed(kept[1], others)
+        seconds += float(re.search(r"samples, (\d+) s together", text)[1])
     given.to.parent.mkdir(parents=True, exist_ok=True)
     given.to.write_text(page(rows, others, given.samples, seconds), encoding="utf-8")
     print(f"wrote {given.to}: {len(rows)} claims, {len(flips(rows, others))} sampled ones flip, "
