@@ -141,7 +141,7 @@ def attention_is_local(bench: Bench) -> tuple[Part, ...]:
 
 
 def _all_maps(bench: Bench, noisy: np.ndarray) -> list[np.ndarray]:
-    """The maps (h, w, tokens) of every cross-attention layer for a noisy latent at karras_sigma 2."""
+    """The maps (h, w, tokens) of every cross-attention layer at karras_sigma 2."""
     with recording(bench.model.unet, ["*attn2.probabilities"]) as seen:
         ask(bench, noisy, level(bench, 2.0), known(bench).texts[:1])
     return [to_numpy(calls[0])[0] for calls in seen.values()]
