@@ -283,7 +283,7 @@ def test_the_filmstrip_warns_of_eps_without_unit_spread():
 
 def test_the_filmstrip_tells_the_spread_of_eps_where_eps_is_drawn():
     assert "eps-hat has std" in title(plots.plot_filmstrip(RUN))
-    assert "eps" not in title(plots.plot_filmstrip(RUN, rows=("x0", "x_t")))
+    assert "eps-hat" not in title(plots.plot_filmstrip(RUN, rows=("x0", "x_t")))
 
 
 @pytest.mark.parametrize(
