@@ -92,7 +92,9 @@ def token_notices(model, text, words, kept, dropped, lost_words) -> tuple[str, .
         [w for w in dict.fromkeys(words) if _letters(w) and w.lower() not in known] if known else []
     )
     if strange:
-        notices.append(f"{model.name} was never shown: {shown(', '.join(strange))}")
+        more = ", …" if len(strange) > 8 else ""
+        listed = ", ".join(shown(word) for word in strange[:8])
+        notices.append(f"{model.name} was never shown: {listed}{more}")
     return tuple(notice(text) for text in notices)
 
 

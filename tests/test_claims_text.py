@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -152,6 +153,10 @@ def test_toylands_towers_are_asked(toyland):
     for name in ("A16", "A17", "A23", "A32"):
         parts = CLAIMS[name].ask(toyland)
         assert all(1 <= part.measured.count <= 4 for part in parts), name
+    clause = CLAIMS["A17"].ask(toyland)[1].says
+    by_shuffle, by_word = (float(n) for n in re.findall(r"\((0\.\d+)\)", clause))
+    moved = CLAIMS["A17"].ask(toyland)[1].measured.value
+    assert moved == pytest.approx(by_shuffle - by_word, abs=0.01)
     (own,) = CLAIMS["A23"].ask(toyland)
     assert -1 <= own.measured.value <= 1
 

@@ -113,6 +113,29 @@ def test_decorators_are_looked_through_and_methods_dedented():
     assert show_source(NoiseSchedule).text.count("class NoiseSchedule") == 1
 
 
+def test_a_docstring_is_folded_to_its_first_line_and_nothing_else():
+    def documented():
+        """Short.
+
+        More of it.
+        """
+
+        def inner():
+            """One line."""
+            return "kept"
+
+        return inner
+
+    whole, folded = show_source(documented).text, show_source(documented, docstring=False).text
+    assert '"""Short. …"""' in folded and "More of it" in whole and "More of it" not in folded
+    assert '"""One line."""' in folded and len(folded.split("\n")) == len(whole.split("\n")) - 3
+    assert folded.split("def inner")[1] == whole.split("def inner")[1]
+    assert show_source(NoiseSchedule, docstring=False).text.count("def ") == (
+        show_source(NoiseSchedule).text.count("def ")
+    )
+    assert show_source(documented(), docstring=False).text == show_source(documented()).text
+
+
 def test_markdown_is_one_closed_fence_even_with_backticks_inside():
     def ticked():
         return "```"

@@ -278,6 +278,12 @@ def test_the_filmstrip_warns_of_eps_without_unit_spread():
     assert "leaves 0.75 … 1.25" in told and "CHECK FAILED" not in told
     assert "6 steps of a run, each replayed to" in title(plots.plot_filmstrip(RUN))
     assert "leaves 0.75" not in title(plots.plot_filmstrip(RUN))
+    assert "leaves 0.75 … 1.25" in title(plots.plot_filmstrip(wild, rows="x0"))
+
+
+def test_the_filmstrip_tells_the_spread_of_eps_where_eps_is_drawn():
+    assert "eps-hat has std" in title(plots.plot_filmstrip(RUN))
+    assert "eps-hat" not in title(plots.plot_filmstrip(RUN, rows=("x0", "x_t")))
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,11 @@ def test_the_preview_map_explains_most_of_the_colour(toyland):
 
 def test_a_word_it_never_saw_is_told_once(toyland, capsys):
     tokens = dl.tokenize(toyland, "Darth Vader on the snow")
-    assert "was never shown: 'Darth, Vader'" in capsys.readouterr().err
+    assert "was never shown: 'Darth', 'Vader'\n" in capsys.readouterr().err
     assert len(tokens.notices) == 1
+    many = " ".join(f"{letter}qx" for letter in "abcdefghi")
+    assert dl.tokenize(toyland, many).notices[0].endswith("'hqx', …")
+    capsys.readouterr()
     dl.tokenize(toyland, PROMPT)
     assert not capsys.readouterr().err
 

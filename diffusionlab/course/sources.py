@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import textwrap
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from diffusionlab.errors import InputError, shown
+
+DOCUMENTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,10 +31,12 @@ class Source:
         return f"`{self.place}`\n\n{fence}python\n{self.text}\n{fence}"
 
 
-def show_source(function: Callable | type) -> Source:
+def show_source(function: Callable | type, *, docstring: bool = True) -> Source:
     """The source of a function, method or class: highlighted in a notebook, plain text elsewhere.
 
-    Decorators are looked through. Errors: InputError for what has no Python source of its own.
+    Decorators are looked through. Without `docstring` the first line of each docstring stands for
+    the whole, with an ellipsis where more was written. Errors: InputError for what has no Python
+    source of its own.
     """
     inner: Any = inspect.unwrap(function) if callable(function) else function
     try:
@@ -43,7 +48,18 @@ def show_source(function: Callable | type) -> Source:
             "name it without calling it, e.g. show_source(diffusionlab.generate)"
         ) from None
     text = textwrap.dedent("".join(lines)).rstrip()
-    return Source(text, f"{_short(path)}, line {start}")
+    return Source(text if docstring else _folded(text), f"{_short(path)}, line {start}")
+
+
+def _folded(text: str) -> str:
+    """The source with every docstring of several lines cut to its first."""
+    lines = text.split("\n")
+    documented = [n for n in ast.walk(ast.parse(text)) if isinstance(n, DOCUMENTED)]
+    told = [n.body[0] for n in documented if ast.get_docstring(n)]
+    for first, last in sorted(((d.lineno, d.end_lineno or d.lineno) for d in told), reverse=True):
+        if last > first:
+            lines[first - 1 : last] = [f"{lines[first - 1]} …{lines[last - 1].rstrip()[-3:]}"]
+    return "\n".join(lines)
 
 
 def _short(path: Path) -> str:

@@ -54,16 +54,17 @@ def plot_filmstrip(
     axes = sheet.axes(ax)
     sheet.draw(axes)
     (stds, _), checks = eps_spread(record), path_told(record)
-    heading(axes, _title(record, stds, checks), *checks)
+    told_stds = stds if "eps" in kinds else None
+    heading(axes, _title(record, told_stds, checks), *checks)
     told = " ".join(str(check) for check in checks if str(check))
-    return finish(ax, axes, _alt(record, chosen, names, stds) + (f" {told}." if told else ""))
+    return finish(ax, axes, _alt(record, chosen, names, told_stds) + (f" {told}." if told else ""))
 
 
-def _title(record: Trace, stds: np.ndarray, checks: Sequence[Any]) -> str:
+def _title(record: Trace, stds: np.ndarray | None, checks: Sequence[Any]) -> str:
     """What is shown, and how well each step's stored update gives the next latent."""
     told, (bad, path, _) = stopped(record) or f"{len(record.steps)} steps of a run", checks
     told += "" if bad or str(path) else f", each replayed to {path.relative:.0e}"
-    return f"{told}; eps-hat has std {stds.min():.2f} … {stds.max():.2f}"
+    return told if stds is None else f"{told}; eps-hat has std {stds.min():.2f} … {stds.max():.2f}"
 
 
 def _kinds(rows: Sequence[str]) -> list[str]:
@@ -118,11 +119,15 @@ def _row(
     return "decoded" if whole else how, cells
 
 
-def _alt(record: Trace, chosen: Sequence[int], names: Sequence[str], stds: np.ndarray) -> str:
+def _alt(
+    record: Trace, chosen: Sequence[int], names: Sequence[str], stds: np.ndarray | None
+) -> str:
     told = drawable(", ".join(name.replace(",\n", " (").replace("\n", " ") + ")" for name in names))
     sigmas = record.karras_sigmas
+    spread = (
+        "" if stds is None else f"; the std of eps-hat goes from {stds[0]:.3g} to {stds[-1]:.3g}"
+    )
     return (
         f"Filmstrip of {len(chosen)} of {len(record.steps)} steps, karras_sigma "
-        f"{sigmas[chosen[0]]:.3g} to {sigmas[chosen[-1]]:.3g}, rows: {told}; the std of eps-hat "
-        f"goes from {stds[0]:.3g} to {stds[-1]:.3g}."
+        f"{sigmas[chosen[0]]:.3g} to {sigmas[chosen[-1]]:.3g}, rows: {told}{spread}."
     )
