@@ -9,7 +9,7 @@ import pytest
 
 from diffusionlab.analysis.autoencoder import roundtrip
 from diffusionlab.claims import Bench, latents
-from diffusionlab.claims.claim import Finding
+from diffusionlab.claims.claim import Finding, Measured
 from diffusionlab.images import Preview, to_image, to_pixels
 from diffusionlab.pipeline import load
 from diffusionlab.toyland import render
@@ -112,7 +112,32 @@ def test_psnr_known_by_hand():
 def test_what_comes_back_of_noise(wrong, expected, tiny, monkeypatch):
     monkeypatch.setattr(latents, "decode", lambda model, z: z)
     monkeypatch.setattr(latents, "encode", lambda model, z: SimpleNamespace(values=(1 + wrong) * z))
+    monkeypatch.setattr(latents, "_roundtrips", lambda bench: encoded(0))
     assert verdict("B26", tiny) == expected  # a tenth of the amplitude, a hundredth of the power
+
+
+def encoded(mean):
+    """What stands in for round trips: latents around a mean."""
+    dice = np.random.default_rng(0)
+    return [SimpleNamespace(latent=dice.normal(mean, 1, (4, 8, 8))) for _ in range(4)]
+
+
+def test_latents_of_pictures_are_the_control(tiny, monkeypatch):
+    def back(model, z):  # pictures lie around 7; of any other latent half is lost
+        return SimpleNamespace(values=z if z.mean() > 5 else z / 2)
+
+    monkeypatch.setattr(latents, "decode", lambda model, z: z)
+    monkeypatch.setattr(latents, "encode", back)
+    monkeypatch.setattr(latents, "_roundtrips", lambda bench: encoded(7))
+    assert [part.measured.value for part in CLAIMS["B26"].ask(tiny)] == pytest.approx(
+        [0, 0.25], abs=0.03
+    )
+    assert verdict("B26", tiny) == "partly"
+
+
+def test_a_mean_of_doublings_is_told_as_a_ratio():
+    told = latents._raised(Measured(1, -1, 3, 8))
+    assert (told.value, told.low, told.high, told.count) == (2, 0.5, 8, 8)
 
 
 # ---- Toyland ------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from diffusionlab.ideal import MixtureWorld
 from diffusionlab.plan import PlannedStep, Stage, Term, Update, denoise
 from diffusionlab.plots.samplers import weights
 from diffusionlab.samplers import make_plan
-from diffusionlab.schedule import CLEAN, NoiseLevel
+from diffusionlab.schedule import CLEAN, NoiseLevel, NoiseSchedule
 from diffusionlab.trace import Comparison
 
 SD = traces.schedule()
@@ -139,6 +139,16 @@ def test_spacings_lie_at_their_log_snr():
     assert "<" in rows[-2] and "<" not in rows[0]  # pure noise has a mark of its own
     assert [t.get_text() for t in axes.get_yticklabels()][0] == "trailing, 20 steps"
     assert "karras 25%, 30%, 20%, 25%" in figure.alt
+
+
+def test_a_start_far_out_does_not_squeeze_the_others():
+    cosine = NoiseSchedule.cosine().levels(20, "trailing")
+    far = [x.log_snr for x in cosine if x.log_snr < -12]
+    axes = plots.plot_spacings(SPACED | {"cosine": cosine}).axes[0]
+    assert len(far) == 1 and axes.get_xlim()[0] > -12.8
+    hollow = [line for line in axes.get_lines() if line.get_markerfacecolor() == "white"]
+    assert [(line.get_marker(), line.get_ydata()[0]) for line in hollow] == [("<", -len(SPACED))]
+    assert f"{far[0]:.3g}" in [text.get_text() for text in axes.texts]
 
 
 # ---- convergence --------------------------------------------------------------------------------

@@ -27,16 +27,19 @@ from diffusionlab.plots.sheets import Cell, Sheet
 
 # ---- there and back ---------------------------------------------------------------------------
 def plot_roundtrip(record: Roundtrip, *, ax: Axes | None = None) -> Figure | Axes:
-    """A picture, the same after encoding and decoding, what changed, and what is lost by frequency.
+    """A picture, the same after encoding and decoding; below, what changed and what is lost.
 
+    The loss is drawn by frequency, from coarse waves to fine ones.
     The residual is the mean over the colours, signed; squares mark its worst places.
     """
-    high = 3.8 * min(max(record.before.shape[0] / record.before.shape[1], 0.8), 1.4) + 0.5
-    axes = canvas(ax, (17, high + 0.5))
-    below = 0.95 / high  # room for the labels of the curve
+    tall = 4.6 * min(max(record.before.shape[0] / record.before.shape[1], 0.7), 1.4)  # a picture
+    high = 2 * tall + 1.0  # two rows and their names
+    axes = canvas(ax, (11, high + 0.5))
+    side, below = tall / high, 0.95 / high  # below: room for the curve's labels
+    upper = 1 - 0.5 / high - side
     *pictures, curve = panels(
-        axes, [(0.0, 0.0, 0.22, 0.91), (0.23, 0.0, 0.22, 0.91), (0.46, 0.0, 0.22, 0.91),
-               (0.81, below, 0.185, 0.91 - below)]
+        axes, [(0.0, upper, 0.42, side), (0.56, upper, 0.42, side), (0.0, 0.0, 0.42, side),
+               (0.64, below, 0.34, side - below)]
     )  # fmt: skip
     _side_by_side(pictures, record)
     _lost(curve, record)
@@ -76,8 +79,8 @@ def _lost(panel: Axes, record: Roundtrip) -> None:
     logarithmic(panel, values, np.array([0.05, 1.0]))
     panel.set_ylim(top=4)
     panel.grid(alpha=0.3)
-    named(panel, "what is lost", "cycles per longer side\n(dotted: the latent's finest)",
-          "residual / picture (power)")  # fmt: skip
+    told = "cycles per longer side (dotted: the\nfinest in a picture of the latent's size)"
+    named(panel, "what is lost", told, "residual / picture (power)")
 
 
 def _roundtrip_alt(record: Roundtrip) -> str:

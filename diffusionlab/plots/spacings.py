@@ -23,6 +23,7 @@ from diffusionlab.plots.figure import (
 )
 from diffusionlab.schedule import NoiseLevel
 
+FURTHEST = -12  # log-SNR: a single start that is noisier would squeeze all other levels
 COLOURS = ("blue", "vermilion", "green", "purple", "orange", "black", "sky")
 
 
@@ -32,14 +33,15 @@ def plot_spacings(
     """The levels of each spacing on the log-SNR axis, and the share of its steps per noise band.
 
     `record` maps a name to levels (of `schedule.levels(…)`). Pure noise (log-SNR −∞) is a triangle
-    at the left edge; the clean level, +∞, is not drawn.
+    at the left edge, and so is a level far out, hollow and with its number; the clean level, +∞, is
+    not drawn.
     """
     if not record:
         raise InputError("plot_spacings got no spacing; give {'karras': schedule.levels(…), …}")
     axes = canvas(ax, (14, 1.6 + 0.95 * len(record)))
     inside = [x.log_snr for levels in record.values() for x in levels if math.isfinite(x.log_snr)]
     edges = [-2 * math.log(edge) for edge in EDGES]
-    left = min([*inside, edges[0] - 1]) - 0.7
+    left = min([x for x in inside if x >= FURTHEST] + [edges[0] - 1]) - 0.7
     right = max([*inside, edges[-1] + 1]) + 0.5
     bounds = [left, *edges, right]
     for place, levels in enumerate(record.values()):
@@ -61,9 +63,13 @@ def _row(axes: Axes, y: float, levels: Sequence[NoiseLevel], bounds: list, shade
     axes.axhline(y, color="#dddddd", linewidth=2, zorder=0)
     finite = [x.log_snr for x in levels if math.isfinite(x.log_snr)]
     axes.plot(finite, [y] * len(finite), "o", color=shade, markeredgecolor="white", markersize=12)
-    if levels[0].alpha == 0:
-        edge = bounds[0] + 0.015 * (bounds[-1] - bounds[0])
-        axes.plot([edge], [y], "<", color=shade, markersize=14)
+    wide, out = bounds[-1] - bounds[0], [x for x in finite if x < bounds[0]]
+    if levels[0].alpha == 0 or out:
+        fill = "white" if out else shade
+        axes.plot([bounds[0] + 0.015 * wide], [y], "<", color=shade, mfc=fill, mew=2, markersize=14)
+    if out:
+        told = ", ".join(f"{x:.3g}" for x in out[:3])
+        label(axes, bounds[0] + 0.035 * wide, y, told, color=INK, ha="left", va="center")
     for share, low, high in zip(band_shares(levels), bounds, bounds[1:], strict=False):
         label(axes, (low + high) / 2, y + 0.34, f"{share:.0%}", color=INK, fontsize=TEXT)
 
