@@ -49,18 +49,20 @@ def test_the_table_shows_every_checkpoint():
     table = checkpoints()
     assert len(table) == len(CHECKPOINTS) == len(list(table)) and table["sd15"].family == "SD 1"
     lines = repr(table).splitlines()
-    assert len(lines) == len(table) + 1 and all(len(line) < 170 for line in lines)
+    assert len(lines) == len(table) + 1 and all(len(line) < 100 for line in lines)
     for entry in table:
         line = next(line for line in lines if line.split()[0] == entry.name)
-        assert entry.repo in line and entry.licence in line
+        assert entry.family in line and f"{entry.gigabytes[0]:g} / " in line
+        assert entry.settings.get("sampler", f"vae='{entry.name}'") in line
+        told = repr(table[entry.name])
+        assert entry.repo in told and entry.licence in told and entry.note in told
     page = Cells(table._repr_html_())
     assert page.tags.count("tr") == len(table) + 1 and set(page.tags) == {"table", "tr", "th", "td"}
-    assert all({entry.licence, entry.name} <= set(page.cells) for entry in table)
-    assert all(entry.note in page.cells for entry in table if entry.note)
+    assert all({entry.family, entry.name} <= set(page.cells) for entry in table)
 
 
 def test_the_table_escapes_what_it_shows(monkeypatch):
-    hostile = registry.Checkpoint("<script>", "a/b", "<b>", 512, (1, 1), '"><img src=x>')
+    hostile = registry.Checkpoint("<script>", "a/b", "<b>", 512, (1, 1), "", note='"><img src=x>')
     monkeypatch.setitem(CHECKPOINTS, "x", hostile)
     assert set(Cells(checkpoints()._repr_html_()).tags) == {"table", "tr", "th", "td"}
 

@@ -36,8 +36,8 @@ def nothing_is_memorised(bench: Bench) -> tuple[Part, ...]:
     picked = [_nearest(bench, one, p.scene) == 0 for one, p in zip(made, trained, strict=True)]
     copies, asked = copies_by_formula(bench)
     return (
-        Part("pictures nearer to their training picture than to nine fresh ones", share(picked),
-             "below", 0.5),
+        Part("pictures nearer to their training picture than to nine fresh ones (chance: 0.1)",
+             share(picked), "below", 0.5),
         Part(f"copies among {asked} pictures of the exact denoiser of so small a training set",
              exact(copies), "equals", 0),
     )  # fmt: skip

@@ -67,7 +67,8 @@ def predicts_the_clean_picture(bench: Bench) -> tuple[Part, ...]:
     """Which the raw output is like, in most pictures, and what an exact rewriting makes of it."""
     return (
         *(_raw_output_is_like("picture", bench, sigma) for sigma in (0.25, 4.0)),
-        Part("rewritten as x0-hat at karras_sigma 2, how much closer than the noisy picture",
+        Part("rewritten as x0-hat at karras_sigma 2: its likeness to the picture, less that of its "
+             "input",
              mean(picture_found(bench, 2.0)), "above", 0),
     )  # fmt: skip
 
@@ -76,7 +77,8 @@ def predicts_the_noise(bench: Bench) -> tuple[Part, ...]:
     """Which the raw output is like, in most pictures; then the same for its rewriting as eps."""
     return (
         *(_raw_output_is_like("noise", bench, sigma) for sigma in (0.25, 4.0)),
-        Part("rewritten as eps-hat at karras_sigma 1, how much closer than the noisy picture",
+        Part("rewritten as eps-hat at karras_sigma 1: its likeness to the noise, less that of its "
+             "input",
              mean(noise_found(bench, 1.0)), "above", 0),
     )  # fmt: skip
 
@@ -96,7 +98,7 @@ def predicts_how_much_noise(bench: Bench) -> tuple[Part, ...]:
     low, high = (level(bench, sigma) for sigma in (0.5, 2.0))
     less, more = (at.sigma * _size(ask(bench, noisy, at).eps) for at in (low, high))
     return (
-        Part("pattern at karras_sigma 1: how much closer eps-hat is than the noisy picture",
+        Part("pattern at karras_sigma 1: eps-hat's likeness to the noise, less that of its input",
              mean(noise_found(bench, 1.0)), "above", 0),
         Part("noise found when told karras_sigma 2, over that when told 0.5 (believing all: 4, "
              "measuring: 1)", mean(more / less),
@@ -124,7 +126,7 @@ def predicts_the_last_increment(bench: Bench) -> tuple[Part, ...]:
     return (
         Part("likeness to the last timestep's noise, less that to all before", mean(more), "above",
              0),
-        Part("how much closer eps-hat is to all the noise than the noisy picture",
+        Part("eps-hat's likeness to all the noise, less that of its input",
              mean(likeness(found, total) - likeness(noisy, total)), "above", 0),
     )  # fmt: skip
 
@@ -149,7 +151,8 @@ def learned_noise_patterns(bench: Bench) -> tuple[Part, ...]:
 def learned_to_repair(bench: Bench) -> tuple[Part, ...]:
     """The one-step estimate must be liker to the picture than the damaged one, at each damage."""
     return tuple(
-        Part(f"how much closer x0-hat is than the damaged picture at karras_sigma {sigma:g}",
+        Part(f"x0-hat's likeness to the picture, less that of the damaged one, at karras_sigma "
+             f"{sigma:g}",
              mean(picture_found(bench, sigma)), "above", 0)
         for sigma in (0.5, 2.0, 8.0)
     )  # fmt: skip
@@ -220,7 +223,7 @@ def predicts_and_removes(bench: Bench) -> tuple[Part, ...]:
     steps = [make_plan("ddim", pair, bench.model.schedule)[0] for pair in levels]
     short, long = (update(noisy, step, [said]) for step in steps)
     return (
-        Part("predicts, at karras_sigma 2: how much closer eps-hat is than the noisy picture",
+        Part("predicts, at karras_sigma 2: eps-hat's likeness to the noise, less that of its input",
              mean(noise_found(bench, 2.0)), "above", 0),
         Part("removes: largest difference between what two step sizes leave",
              exact(np.abs(short - long).max()), "equals", 0),

@@ -133,18 +133,12 @@ def named_by_the_end(address: str) -> str:
 
 
 class Checkpoints:
-    """The checkpoints that `load` knows by name; shows itself as a table (notes in notebooks)."""
+    """The checkpoints that `load` knows by name; shows itself as a table.
 
-    columns = (
-        "name",
-        "family",
-        "pixels",
-        "GB float32 / 16",
-        "licence",
-        "begin with",
-        "note",
-        "hub",
-    )
+    The table has what a choice needs; all of one entry (licence, addresses, note) is in `[name]`.
+    """
+
+    columns = ("name", "family", "pixels", "GB float32 / 16", "begin with")
 
     def __iter__(self) -> Iterator[Checkpoint]:
         return iter(CHECKPOINTS.values())
@@ -160,8 +154,7 @@ class Checkpoints:
         return [_row(entry) for entry in self]
 
     def __repr__(self) -> str:
-        shown = [row[:-2] + row[-1:] for row in (self.columns, *self.rows())]  # without the note
-        table = [tuple(cell.split(", unet:")[0] for cell in row) for row in shown]
+        table = [self.columns, *self.rows()]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = (
             "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in table
@@ -178,17 +171,14 @@ def _row(entry: Checkpoint) -> tuple[str, ...]:
     full, half = entry.gigabytes
     said = [f"{value:g}" if isinstance(value, (int, float)) else value
             for value in entry.settings.values()]  # fmt: skip
-    begin = "{}, {} steps, guidance {}".format(*said) if said else ""
+    begin = "{}, {} steps, guidance {}".format(*said) if said else entry.note
     begin = begin.replace(" 1 steps", " 1 step")
-    where = ", ".join([entry.repo, *(f"{k}: {v}" for k, v in entry.parts.items())])
-    gigabytes = f"{full:g} / {half:g}"
-    return (entry.name, entry.family, str(entry.size), gigabytes, entry.licence, begin,
-            entry.note, where)  # fmt: skip
+    return entry.name, entry.family, str(entry.size), f"{full:g} / {half:g}", begin
 
 
 def checkpoints() -> Checkpoints:
     """The checkpoints that `load` knows by short names, as a table: `load("sd15")`.
 
-    Nothing is downloaded by asking.
+    `checkpoints()["sd15"]` is all of one: licence, addresses, note. Asking downloads nothing.
     """
     return Checkpoints()
