@@ -252,14 +252,17 @@ def filmstrip(
     heights = [max(image.height for image in row) for row in frames]
     gap = text // 2
     lines = max((caption.count("\n") + 1 for caption in captions), default=0)
-    top = round(text * 1.9) if title else gap
-    height = top + sum(h + gap for h in heights) + round(lines * text * 1.15) + gap
     margin = gap + max(
         round(font.getlength(line)) for label in labels for line in label.split("\n")
     )
-    sheet = Image.new("RGB", (margin + columns * (frame + gap) + gap, height), PAPER)
+    width = margin + columns * (frame + gap) + gap
+    titles = _titles(title, font, width - 2 * gap)
+    top = round(text * (0.75 + 1.15 * len(titles))) if titles else gap
+    height = top + sum(h + gap for h in heights) + round(lines * text * 1.15) + gap
+    sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((gap, gap), _cut(title, font, sheet.width - 2 * gap), INK, font)
+    for n, line in enumerate(titles):
+        draw.text((gap, gap + round(n * text * 1.15)), line, INK, font)
     y = top
     for row, label, tall in zip(frames, labels, heights, strict=True):
         draw.multiline_text((gap, y + tall // 2), label, INK, font, "lm")
@@ -283,6 +286,18 @@ def _columns(rows: Sequence, labels: Sequence[str], captions: Sequence[str]) -> 
     if captions and len(captions) != columns:
         raise InputError(f"{len(captions)} captions for {columns} columns: one each, or none")
     return columns
+
+
+def _titles(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    """The title in at most three lines, broken between words; what is left over is cut."""
+    lines: list[str] = []
+    for word in text[:400].split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and (font.getlength(longer) <= width or len(lines) == 3):
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [_cut(line, font, width) for line in lines]
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:

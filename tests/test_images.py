@@ -158,6 +158,13 @@ def test_filmstrip_puts_every_frame_in_its_place():
     assert last[0] > first[0] and last[1] > first[1]
 
 
+def test_a_title_that_is_too_long_for_the_sheet_goes_on_below():
+    image = Image.new("RGB", (8, 8))
+    one, two = (filmstrip([[image]], [""], title=title) for title in ("a car", "a car in the city"))
+    assert one.width == two.width and one.height < two.height < one.height + 31
+    assert filmstrip([[image]], [""], title="a car " * 99).height < one.height + 70  # three lines
+
+
 def test_filmstrip_has_captions_and_labels_and_copes_with_any_text():
     image = to_image(np.zeros((4, 4, 3), np.uint8))
     bare = filmstrip([[image]], [""], frame=80)

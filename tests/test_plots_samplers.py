@@ -161,7 +161,7 @@ def test_convergence_lines_and_their_slopes(by):
         counts = result.num_steps if by == "steps" else result.network_calls
         assert list(lines[result.label].get_xdata()) == list(counts)
         assert list(lines[result.label].get_ydata()) == list(result.errors)
-        assert f"{result.label}: slope {result.label[-1]}.00" in texts(figure)
+        assert f"{result.label}: last slope {result.label[-1]}.00" in texts(figure)
     assert axes.get_xscale() == axes.get_yscale() == "log"
     assert "slope 1 " in texts(figure) and "slope 3" not in texts(figure)
     assert ("network calls" in axes.get_xlabel()) == (by == "calls")
@@ -182,7 +182,7 @@ def test_labels_of_lines_that_end_together_do_not_touch():
 
 def test_the_figure_of_the_two_third_order_rules():
     figure = plots.plot_convergence(third_order_twice((16, 32, 64)))
-    slopes = {name: float(figure.alt.split(f"dpmpp_3m_{name}: slope ")[1][:4])
+    slopes = {name: float(figure.alt.split(f"dpmpp_3m_{name}: last slope ")[1][:4])
               for name in ("corrected", "shipped")}  # fmt: skip
     assert 2.7 <= slopes["corrected"] <= 3.6 and 1.8 <= slopes["shipped"] <= 2.4
 

@@ -88,7 +88,7 @@ class Convergence:
 
     @property
     def order(self) -> float:
-        """The last slope that can be judged; NaN if there is none."""
+        """The last slope that can be judged, which `plot_convergence` prints; NaN if none can."""
         good = [slope for slope in self.slopes if math.isfinite(slope)]
         return good[-1] if good else math.nan
 
@@ -112,9 +112,9 @@ class Convergence:
         return found
 
     def __str__(self) -> str:
-        ends = f"{self.errors[0]:.2g} to {self.errors[-1]:.2g}"
+        ends = f"error {self.errors[0]:.2g} to {self.errors[-1]:.2g}"
         steps = f"{self.num_steps[0]} to {self.num_steps[-1]} steps"
-        return f"{self.label}, {self.grid} grid: error {ends} over {steps}, order {self.order:.2f}"
+        return f"{self.label}, {self.grid} grid: {ends} over {steps}, last slope {self.order:.2f}"
 
 
 def _judged(error: float) -> bool:

@@ -137,9 +137,10 @@ MARKERS = "osD^vPX"
 def plot_convergence(
     record: Convergence | Sequence[Convergence], *, by: str = "steps", ax: Axes | None = None
 ) -> Figure | Axes:
-    """Error against the number of steps (or network `calls`), log-log, with the order printed.
+    """Error against the number of steps (or network `calls`), log-log, with each last slope.
 
-    For up to three results, dashed lines have the whole-number slopes nearest to those seen.
+    The last slope lies between the two largest numbers (`Convergence.order`, by steps). For up to
+    three results, dashed lines have the whole-number slopes nearest to those seen.
     """
     results = [record] if isinstance(record, Convergence) else list(record)
     if not results or by not in ("steps", "calls"):
@@ -186,7 +187,7 @@ def _slope(result: Convergence, by: str) -> float:
 
 def _told(result: Convergence, by: str) -> str:
     slope = _slope(result, by)
-    return f"{result.label}: " + (f"slope {slope:.2f}" if math.isfinite(slope) else "no slope")
+    return f"{result.label}: " + (f"last slope {slope:.2f}" if math.isfinite(slope) else "no slope")
 
 
 def _guides(axes: Axes, results: Sequence[Convergence], by: str) -> None:
