@@ -202,13 +202,15 @@ def test_the_table_of_layers_follows_the_network():
     assert "8 of 11 layers" in words_of(many)
 
 
-def test_heads_stand_below_their_layer_with_their_likeness():
+def test_heads_stand_beside_their_layer_with_their_likeness(monkeypatch):
     figure = plots.plot_attention_heads(HEADS, word="red")
     axes = figure.axes[0]
     assert len(axes.images) == 5  # two heads of mid, three of up 1.2
     found = attention_maps(HEADS, "red", by="head")
     assert np.array_equal(axes.images[0].get_array(), found.maps[0, 0])
     assert np.array_equal(axes.images[4].get_array(), found.maps[0, 4])
+    starts = [image.get_extent()[0] for image in axes.images]
+    assert starts[:2] == starts[2:4] and starts[4] > starts[3]  # more heads than layers: across
     fine = found.maps[0, 2:]
     r = np.corrcoef(fine[2].ravel(), fine.mean(axis=0).ravel())[0, 1]
     assert f"r {r:.2f}" in [t.get_text() for t in axes.texts]
@@ -218,6 +220,9 @@ def test_heads_stand_below_their_layer_with_their_likeness():
     assert "'sky' head by head" in words_of(
         plots.plot_attention_heads(replace(HEADS, attention=loud))
     )
+    monkeypatch.setattr(plots.attention_grids, "MOST_COLUMNS", 2)  # too many heads to go across
+    below = plots.plot_attention_heads(HEADS, word="red").axes[0].images
+    assert [round(image.get_extent()[0]) for image in below] == [0, 1, 0, 1, 1]
     with pytest.raises(InputError, match='"heads"'):
         plots.plot_attention_heads(RUN)
 

@@ -216,6 +216,9 @@ def test_curves_are_the_analysis():
     assert len(styles) == 2  # told apart without colour
     plain = plots.plot_guidance_curves(one_step(by_hand()))
     assert plain.to_png() and "1 of them guided" in plain.alt
+    for values, told in ((found.ratios, "in eps largest at"), (found.x0_ratios, "in x0 at")):
+        top = int(np.argmax(values))
+        assert f"{told} step {found.steps[top]} ({values[top]:.2g}" in figure.alt
 
 
 def test_a_wrong_order_of_the_branches_is_in_the_titles():

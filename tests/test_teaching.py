@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -96,6 +97,25 @@ def test_each_session_has_its_ninety_minutes():
     lines = [line for line in section("Four sessions").splitlines() if re.match(r"\| \d · ", line)]
     minutes = [sum(map(int, re.findall(r"(\d+) min\b", line))) for line in lines]
     assert rows == ["1", "2", "3", "4"] and minutes == [90, 85, 85, 85]  # five for the self-check
+
+
+def headings_named() -> list[tuple[str, list[str]]]:
+    """Of each part of a plan that links a notebook: its name, and the headings in italics after."""
+    plans = section("90 minutes") + section("Four sessions")
+    parts = re.findall(r"notebooks/(\d\d_\w+)\.ipynb\)(.*?)(?=\[\d\d\]|\|)", plans)
+    return [(name, re.findall(r"\*([^*]+)\*", re.sub(r"\*\*.+?\*\*", "", rest)))
+            for name, rest in parts]  # fmt: skip
+
+
+def test_a_plan_says_which_sections_of_a_notebook_are_done():
+    named = headings_named()
+    assert {name[:2] for name, _ in named} == {f"{number:02d}" for number in range(1, 11)}
+    assert all(there for _, there in named)
+    for name, there in named:
+        page = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+        cells = ["".join(cell["source"]) for cell in page["cells"]]
+        has = re.findall(r"^#+ (.+)$", "\n".join(cells), re.M)
+        assert [one for one in there if one not in has] == [], name
 
 
 # ---- the pages -----------------------------------------------------------------------------------

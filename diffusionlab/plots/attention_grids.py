@@ -161,10 +161,11 @@ def plot_attention_heads(
     layers: str | Iterable[str] | None = None,
     ax: Axes | None = None,
 ) -> Figure | Axes:
-    """One word in every head: rows are heads, columns layers, r its likeness to the layer's mean.
+    """One word in every head: layers by heads, r its likeness to the layer's mean.
 
-    word: None takes the word whose mean map has the highest peak. Needs a run with single heads
-    (record={"predictions", "attention", "heads"}), else InputError.
+    Columns are the heads if there are more of them than layers (and no more than eight), else the
+    layers. word: None takes the word whose mean map has the highest peak. Needs a run with single
+    heads (record={"predictions", "attention", "heads"}), else InputError.
     """
     word = word or _loudest(record)
     known = _in_order(layers_of_run(record))
@@ -182,7 +183,11 @@ def plot_attention_heads(
     rows = list(zip_longest(*cells, fillvalue=Cell()))
     sizes = {y.name: size_of(y.shape) for y in known}
     headings = [f"{name}\n{sizes[name]}" for name in columns]
-    sheet = Sheet([f"head {n}" for n in range(len(rows))], headings, rows).fitted()
+    numbered = [f"head {n}" for n in range(len(rows))]
+    if len(headings) < len(rows) <= MOST_COLUMNS:
+        sheet = Sheet(headings, numbered, cells).fitted()
+    else:
+        sheet = Sheet(numbered, headings, rows).fitted()
     axes = sheet.axes(ax, bar=True)
     sheet.draw(axes)
     scale_bar(axes, top, "probability, one scale")

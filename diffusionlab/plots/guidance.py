@@ -252,11 +252,12 @@ def _runs_of(numbers: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _curves_alt(found: Curves, record: Trace) -> str:
-    top = int(np.argmax(np.nan_to_num(found.ratios)))
+    top, top_x0 = (int(np.argmax(np.nan_to_num(y))) for y in (found.ratios, found.x0_ratios))
     return (
         f"Guidance {record.settings.guidance} over {found.num_steps} steps, {len(found.steps)} of "
-        f"them guided: the difference of the branches is largest at step {found.steps[top]} "
-        f"({found.ratios[top]:.2g} of the conditional eps, {found.x0_ratios[top]:.2g} of x0), "
-        f"where guidance turns the output by {found.turned[top]:.2g} degrees; at the last guided "
-        f"step it is {found.ratios[-1]:.2g} of eps and {found.x0_ratios[-1]:.2g} of x0."
+        f"them guided: the difference of the branches is in eps largest at step {found.steps[top]} "
+        f"({found.ratios[top]:.2g} of the conditional one), where guidance turns the output by "
+        f"{found.turned[top]:.2g} degrees, in x0 at step {found.steps[top_x0]} "
+        f"({found.x0_ratios[top_x0]:.2g}); at the last guided step it is "
+        f"{found.ratios[-1]:.2g} of eps and {found.x0_ratios[-1]:.2g} of x0."
     )

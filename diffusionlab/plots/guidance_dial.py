@@ -122,7 +122,7 @@ def plot_guidance_sweep(record: Sweep, *, ax: Axes | None = None) -> Figure | Ax
     ]  # fmt: skip
     count = points[0].count
     runs = f", mean of {count} runs" if count > 1 else ""
-    title = f"what rises with guidance{runs}: {record.prompt[:30]!r}"
+    title = f"what rises with guidance{runs}: {record.prompt[:80]!r}"
     heading(axes, title, not_finite(values, "in the measures") or record.start)
     return finish(ax, axes, _sweep_alt(record))
 
