@@ -111,13 +111,13 @@ def write_folder(folder: Path, size: str, dtype: str) -> Path:
     from safetensors.torch import save_file
 
     from diffusionlab.pipeline.hub import STEMS
-    from diffusionlab.pipeline.parts import empty_module
+    from diffusionlab.pipeline.parts import empty_module, settings_of
     from diffusionlab.pipeline.text import published_text_keys
 
     for part, config in configs(size).items():
         (folder / part).mkdir(parents=True)
         write(folder / part / "config.json", config)
-        shapes = empty_module(part, config).state_dict()
+        shapes = empty_module(part, settings_of(part, config)).state_dict()
         state = {name: 0.02 * torch.randn(t.shape) for name, t in shapes.items()}
         state = published_text_keys(state) if part == "text_encoder" else state
         state = {name: tensor.to(getattr(torch, dtype)) for name, tensor in state.items()}

@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import struct
+import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -18,8 +20,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from diffusionlab.errors import CheckpointError
+from diffusionlab.pipeline import load, parts, tensors
 from diffusionlab.pipeline.files import foreign, inside, read_json, replacing, write_json
-from diffusionlab.pipeline.tensors import read_tensors
+from diffusionlab.pipeline.tensors import open_tensors, read_tensors
 from diffusionlab.pipeline.weights import (
     LARGEST_HEADER,
     compare_shapes,
@@ -166,6 +169,55 @@ def test_what_is_no_floating_point_is_left_out_and_parts_the_run_that_is_read_at
     assert found["a"].tolist() == [0, 1] and found["b"].flatten().tolist() == [3, 4, 5]
     narrow = read_tensors(read_header(path), device=CPU["device"], dtype=torch.bfloat16)
     assert narrow["b"].dtype == torch.bfloat16 and narrow["b"].flatten().tolist() == [3, 4, 5]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_file_is_read_alike_in_pieces_of_any_size(tmp_path, monkeypatch, dtype):
+    arrays = {f"w{i}": np.arange(i + 1) / 8 for i in range(9)}
+    entries = read_header(saved(tmp_path / "a.safetensors", **arrays))
+    for largest in (1, 12, 40, 10**6):
+        monkeypatch.setattr(tensors, "LARGEST_PIECE", largest)
+        weights = open_tensors(entries, device=CPU["device"], dtype=dtype)
+        if largest == 1:
+            assert len(weights.settle.pieces) == len(arrays)
+        weights.settle()
+        assert {n: t.tolist() for n, t in weights.tensors.items()} == {
+            n: a.tolist() for n, a in arrays.items()
+        }
+
+
+def test_every_piece_that_is_not_finite_is_named_and_a_stop_leaves_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensors, "LARGEST_PIECE", 4)
+    bad = dict(a=[1.0], b=[np.nan], c=[2.0], d=[np.inf])
+    entries = read_header(saved(tmp_path / "a.safetensors", **bad))
+    with pytest.raises(CheckpointError, match="not finite in float16: 'b', 'd'"):
+        read_tensors(entries, device=CPU["device"], dtype=torch.float16)
+    weights = open_tensors(entries, device=CPU["device"], dtype=torch.float16)
+    asked = iter([False, True])
+    weights.settle(lambda: next(asked))  # only `a` was read, which is finite
+    assert weights.tensors["a"].tolist() == [1.0] and len(weights.settle.pieces) == 3
+
+
+def test_a_part_that_does_not_fit_is_told_before_all_of_it_is_read(tiny_folder, monkeypatch):
+    """The U-Net's weights are being read while its network is made, and then let go of."""
+    monkeypatch.setattr(tensors, "LARGEST_PIECE", 1)
+    read, refused = [], threading.Event()
+
+    def settle(piece, first=tensors._Piece.settle):
+        refused.wait(10)
+        time.sleep(0.01)
+        read.append(piece)
+        return first(piece)
+
+    def compare(*given):
+        refused.set()
+        raise CheckpointError("does not fit")
+
+    monkeypatch.setattr(tensors._Piece, "settle", settle)
+    monkeypatch.setattr(parts, "compare_shapes", compare)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load(tiny_folder, device="cpu")
+    assert 1 <= len(read) < len(find_weights(tiny_folder, "unet/diffusion_pytorch_model")) / 2
 
 
 @pytest.mark.parametrize("spaces", range(4))
@@ -421,17 +473,18 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_weights_are_given_frozen_and_uncopied_and_each_has_its_place(tiny_model):
-    from diffusionlab.pipeline.parts import empty_module, give
+    from diffusionlab.pipeline.parts import empty_module, give, settings_of
 
     config = tiny_model.config["unet"]
     state = {name: t.clone() for name, t in tiny_model.unet.state_dict().items()}
-    module = empty_module("unet", config)
+    settings = settings_of("unet", config)
+    module = empty_module("unet", settings)
     give(module, state)
     own = dict(module.named_parameters())
     assert {n: p.data_ptr() for n, p in own.items()} == {n: state[n].data_ptr() for n in own}
     assert not any(p.requires_grad for p in own.values())
     assert set(module.state_dict()) == set(state)
     with pytest.raises(KeyError, match="conv_in.weight"):
-        give(empty_module("unet", config), {n: t for n, t in state.items() if n[:7] != "conv_in"})
+        give(empty_module("unet", settings), {n: state[n] for n in state if n[:7] != "conv_in"})
     with pytest.raises(ValueError, match=r"without a place: \['strange'\]"):
-        give(empty_module("unet", config), state | {"strange": state["conv_in.bias"]})
+        give(empty_module("unet", settings), state | {"strange": state["conv_in.bias"]})

@@ -51,10 +51,8 @@ def read_folder(
         pads = {part: config | {"added_tokens_decoder": {}} for part, config in configs.items()
                 if part.startswith("tokenizer")}  # fmt: skip
         configs |= pads
-    tokenizers = partial(
-        read_tokenizers, tokenizer_folder or folder, dict(configs), encoders_of(parts)
-    )
-    preview = read_preview(folder, parts["unet"].module.config.in_channels)
+    tokenizers = partial(read_tokenizers, tokenizer_folder or folder, dict(configs), parts)
+    preview = read_preview(folder, parts["unet"].settings.in_channels)
     _tell_unread(configs["model_index"])
     configs |= {part: other.config for part, other in others.items()} | {"name": name}
     return assembled(
@@ -84,7 +82,8 @@ def encoders_of(parts: Mapping[str, Part]) -> tuple[nn.Module, ...]:
 
 def fit(parts: Mapping[str, Part]) -> None:
     """CheckpointError if the parts cannot work together."""
-    check_fit(parts["unet"].module, parts["vae"].module, encoders_of(parts))
+    encoders = [parts[name].settings for name in parts if name.startswith("text_encoder")]
+    check_fit(parts["unet"].settings, parts["vae"].settings, encoders)
 
 
 def assembled(
@@ -111,11 +110,11 @@ def assembled(
 
 
 def read_tokenizers(
-    folder: Path, configs: Mapping[str, Any], encoders: tuple[nn.Module, ...]
+    folder: Path, configs: Mapping[str, Any], parts: Mapping[str, Part]
 ) -> list[Any]:
     """One tokenizer for each text encoder; CheckpointError unless they fit."""
     made = []
-    for encoder, part in zip(encoders, ("tokenizer", "tokenizer_2"), strict=False):
+    for encoder, part in zip(encoders_of(parts), ("tokenizer", "tokenizer_2"), strict=False):
         context = encoder.config.max_position_embeddings
         below = _tokenizer_place(folder, part)
         made.append(read_tokenizer(folder, configs.get(part, {}), context, below))

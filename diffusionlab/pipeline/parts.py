@@ -1,17 +1,20 @@
 """The networks of a checkpoint one by one: built empty, held against their files, then filled.
 
-A `Part` is a network before its weights are read. All parts of a model are opened, and must fit
-together, before the first byte of weights is read (`filled`).
+A `Part` is a network before its weights are read. The configs of all parts must fit together before
+the first byte of weights is read, and what a header says of its own file must be true. Whether the
+file fits its network is seen while it is read: building the network takes as long as reading much.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
@@ -32,25 +35,59 @@ from ..models import (
 from .configs import CONFIGS, SECOND, check_part_config
 from .files import AGAIN, inside, place, read_json
 from .hub import STEMS
-from .tensors import Weights, open_tensors
-from .text import build_text_encoder, place_positions, rename_text_keys
+from .tensors import open_tensors
+from .text import place_positions, rename_text_keys, text_encoder, text_settings
 from .weights import compare_shapes, find_weights
 
 State = dict[str, torch.Tensor]
-Reader = Callable[[torch.device, torch.dtype], Weights]
+Settle = Callable[[Callable[[], bool]], None]  # `Weights.settle`
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """One network of a model: `module` is empty (on the meta device) until it is `filled`.
-
-    `match` holds its files' headers against it and returns what opens its weights.
-    """
+class Part(ABC):
+    """One network of a model before its weights are read: its config, as written and as checked."""
 
     name: str
-    module: nn.Module
     config: dict[str, Any]
-    match: Callable[[], Reader]
+    settings: Any
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The network, made when first asked for; empty (on the meta device) until it is `filled`.
+
+        Errors: CheckpointError.
+        """
+        return empty_module(self.name, self.settings)
+
+    @abstractmethod
+    def read(
+        self, device: torch.device, dtype: torch.dtype, submit: Callable[[Settle], Any]
+    ) -> State:
+        """The weights under the module's names, each of its shape; `submit` is told what settles.
+
+        Errors: CheckpointError for a wrong header, or weights that are not the module's.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class FolderPart(Part):
+    """A part whose weights lie in a folder in diffusers' layout, in one file or in shards."""
+
+    folder: Path
+    stem: str
+    variant: str | None
+
+    def read(self, device, dtype, submit):
+        """As `Part.read`; the weights are being read while the module is made."""
+        found = find_weights(self.folder, self.stem, self.variant)
+        if self.name == "vae":
+            found = rename_attention_of_2022(found)
+        elif self.name.startswith("text_encoder"):
+            found = rename_text_keys(found, self.module)
+        weights = open_tensors(found, device=device, dtype=dtype)
+        submit(weights.settle)
+        compare_shapes(self.name, found, shapes_of(self.module))
+        return weights.tensors
 
 
 def filled(
@@ -62,28 +99,30 @@ def filled(
 ) -> Any:
     """Give the parts their weights, strictly; eval mode, no gradients. Returns what `beside` does.
 
-    Every header is checked first, then the weights are read by a thread that casts and checks
-    them; `beside` is called meanwhile. allow_nonfinite: weights that are not finite are told in a
-    notice. Errors: CheckpointError, that of `beside` first.
+    A thread reads, casts and checks the weights while the networks are built and `beside` runs.
+    allow_nonfinite: weights that are not finite are told in a notice. Errors: CheckpointError, that
+    of `beside` first; what is still to be read then is left.
     """
-    readers = {name: part.match() for name, part in parts.items()}
+    stop, settled = Event(), []
     thread = ThreadPoolExecutor(1, thread_name_prefix="diffusionlab-weights")
+
+    def submit(settle: Settle) -> None:
+        settled.append(thread.submit(settle, stop.is_set))
+
     try:
-        settled = []
-        for name, read in readers.items():
-            weights = read(device, dtype)
-            settled.append(thread.submit(weights.settle))
-            module = parts[name].module
-            give(module, weights.tensors)
-            if not isinstance(module, (UNet, VAE, TinyVAE)):
-                place_positions(module, device)
-            module.eval()
+        for part in parts.values():
+            weights = part.read(device, dtype, submit)
+            give(part.module, weights)
+            if not isinstance(part.module, (UNet, VAE, TinyVAE)):
+                place_positions(part.module, device)
+            part.module.eval()
         result = beside()
         for error in filter(None, (done.exception() for done in settled)):
             if not (allow_nonfinite and isinstance(error, CheckpointError)):
                 raise error
             notice(str(error))
     finally:
+        stop.set()
         thread.shutdown(cancel_futures=True)
     for part in parts.values():
         if isinstance(part.module, (VAE, TinyVAE)):
@@ -145,10 +184,8 @@ def _in_channels_last(half: nn.Module, given: tuple) -> None:
 
 def open_part(name: str, folder: Path, config: Mapping[str, Any], variant: str | None) -> Part:
     """A network of a checkpoint folder by its config; errors: CheckpointError."""
-    module = empty_module(name, config)
-    return Part(
-        name, module, dict(config), partial(_match, name, module, folder, STEMS[name], variant)
-    )
+    settings = settings_of(name, config)
+    return FolderPart(name, dict(config), settings, folder, STEMS[name], variant)
 
 
 def open_other(name: str, folder: Path, variant: str | None) -> Part:
@@ -167,20 +204,8 @@ def open_other(name: str, folder: Path, variant: str | None) -> Part:
     stem = below + Path(STEMS[name]).name
     ends = (".{}.safetensors", ".safetensors.index.{}.json")
     there = variant and any(inside(folder, stem + e.format(variant), optional=True) for e in ends)
-    module = empty_module(name, config)
-    variant = variant if there else None
-    return Part(name, module, config, partial(_match, name, module, folder, stem, variant))
-
-
-def _match(name: str, module: nn.Module, folder: Path, stem: str, variant: str | None) -> Reader:
-    """Headers only; CheckpointError unless the weights' names and shapes are the module's."""
-    found = find_weights(folder, stem, variant)
-    if name == "vae":
-        found = rename_attention_of_2022(found)
-    elif name.startswith("text_encoder"):
-        found = rename_text_keys(found, module)
-    compare_shapes(name, found, shapes_of(module))
-    return lambda device, dtype: open_tensors(found, device=device, dtype=dtype)
+    settings = settings_of(name, config)
+    return FolderPart(name, config, settings, folder, stem, variant if there else None)
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -191,27 +216,45 @@ def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
 # --- what a config describes -------------------------------------------------------------------
 
 
-def empty_module(name: str, config: Mapping[str, Any]) -> nn.Module:
-    """The network on the meta device, which takes no memory whatever a config asks for."""
-    with torch.device("meta"), _Unstarted(), reading(CONFIGS[name]):
+def settings_of(name: str, config: Mapping[str, Any]) -> Any:
+    """A part's config, checked: UNetConfig, VAEConfig, TinyVAEConfig or CLIPTextConfig.
+
+    Errors: CheckpointError.
+    """
+    with reading(CONFIGS[name]):
         if name == "unet":
-            return UNet(UNetConfig.from_dict(config))
+            return UNetConfig.from_dict(config)
         if name == "vae":
-            tiny = config.get("_class_name") == TINY
-            made, kind = (TinyVAE, TinyVAEConfig) if tiny else (VAE, VAEConfig)
-            return made(kind.from_dict(config))
-        return build_text_encoder(config, projects=name in SECOND)
+            kind = TinyVAEConfig if config.get("_class_name") == TINY else VAEConfig
+            return kind.from_dict(config)
+        return text_settings(config)
 
 
-class _Unstarted(TorchFunctionMode):
-    """Layers made in here draw no first weights: on the meta device there is nothing to draw."""
+def empty_module(name: str, settings: Any) -> nn.Module:
+    """The network of checked settings on the meta device: no memory, whatever they ask for.
 
+    Errors: CheckpointError.
+    """
+    with _Empty(), reading(CONFIGS[name]):
+        if name == "unet":
+            return UNet(settings)
+        if name == "vae":
+            return (TinyVAE if isinstance(settings, TinyVAEConfig) else VAE)(settings)
+        return text_encoder(settings, projects=name in SECOND)
+
+
+class _Empty(TorchFunctionMode):
+    """Layers made in here are on the meta device, and draw no first weights there."""
+
+    MADE = (torch.empty, torch.zeros, torch.ones, torch.full, torch.arange, torch.tensor)
     STARTS = (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_, nn.init.constant_)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func in self.STARTS:
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        if func in self.MADE and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
         return func(*args, **kwargs)
 
 
@@ -239,24 +282,24 @@ def reading(where: str) -> Iterator[None]:
 # --- whether they fit --------------------------------------------------------------------------
 
 
-def check_fit(unet: UNet, vae: VAE | TinyVAE, encoders: tuple[nn.Module, ...]) -> None:
-    """CheckpointError if networks cannot work together."""
-    channels, latent = unet.config.in_channels, vae.config.latent_channels
+def check_fit(unet: UNetConfig, vae: VAEConfig | TinyVAEConfig, encoders: Sequence[Any]) -> None:
+    """CheckpointError if networks of these configs cannot work together."""
+    channels, latent = unet.in_channels, vae.latent_channels
     if channels != latent:
         what = " (an inpainting model)" if channels == 2 * latent + 1 else ""
         raise CheckpointError(
             f"the U-Net takes {channels} channels{what} and the VAE makes {latent}; text-to-image "
             "models take what the VAE makes; use such a checkpoint"
         )
-    wanted = unet.config.cross_attention_dim
-    width = sum(encoder.config.hidden_size for encoder in encoders)
+    wanted = unet.cross_attention_dim
+    width = sum(encoder.hidden_size for encoder in encoders)
     if wanted != width:
         who = "the text encoder writes" if len(encoders) == 1 else "the text encoders write"
         raise CheckpointError(
             f"the U-Net reads text of width {shown(wanted)} and {who} {width}; "
             "they must be equal; take all parts from one checkpoint"
         )
-    pooled, last = unet.config.pooled_width, encoders[-1].config
+    pooled, last = unet.pooled_width, encoders[-1]
     if pooled and (len(encoders) != 2 or last.projection_dim != pooled):
         raise CheckpointError(
             f"the U-Net is told {pooled} numbers of pooled text (SDXL), and {len(encoders)} text "

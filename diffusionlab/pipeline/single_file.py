@@ -7,7 +7,7 @@ against the configs, and then on mapped ones. Nothing is downloaded but, if aske
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,10 @@ from ..errors import CheckpointError, notice
 from .bundle import LatentDiffusion
 from .families import SD2, UNET, VAE, Family, configs_of, recognise
 from .files import foreign, inside, place
-from .folder import assembled, encoders_of, fit, read_schedule, read_tokenizers, refuse_strangers
+from .folder import assembled, fit, read_schedule, read_tokenizers, refuse_strangers
 from .hub import download_tokenizer
-from .parts import Part, Reader, State, empty_module, reading, shapes_of
-from .tensors import Weights, open_tensors
+from .parts import Part, State, reading, settings_of, shapes_of
+from .tensors import open_tensors
 from .text import rename_text_keys
 from .weights import Entry, compare_shapes, declared, read_header, some, torch_dtype
 
@@ -66,7 +66,7 @@ def read_single_file(
     folder = tokenizer_folder or _cached_tokenizer(path, hub)
     configs |= {part: other.config for part, other in others.items()}
     configs |= _paddings(family) | {"name": path.stem}
-    tokenizers = partial(read_tokenizers, folder, dict(configs), encoders_of(parts))
+    tokenizers = partial(read_tokenizers, folder, dict(configs), parts)
     return assembled(
         parts, tokenizers, schedule, None, configs, path, device, dtype, allow_nonfinite
     )
@@ -110,47 +110,44 @@ def _cached_tokenizer(path: Path, hub: Mapping[str, Any]) -> Path:
 # --- weights -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Share:
-    """The tensors of one part in a file, under their original names."""
+@dataclass(frozen=True, eq=False)
+class _FilePart(Part):
+    """A part of a single file: its tensors there, under their original names."""
 
-    part: str
-    prefix: str
-    config: dict[str, Any]
-    module: nn.Module
-    entries: dict[str, Entry]
     path: Path
+    prefix: str
+    entries: dict[str, Entry]
 
-    def match(self) -> Reader:
-        """Headers only; CheckpointError unless names and shapes fit, once renamed."""
-        where = place(self.path)
-        with reading(where), torch.device("meta"):
-            empty = {n: torch.empty(e.shape, dtype=torch_dtype(e))
-                     for n, e in self.entries.items()}  # fmt: skip
-            renamed = self.converted(dict(empty))
-        if self.part == "unet":
-            _refuse_unused(where, empty, renamed)
-        compare_shapes(f"{where} ({self.part})", declared(renamed), shapes_of(self.module))
-        return self.read
-
-    def converted(self, state: State) -> State:
-        """Tensors under diffusers' names."""
-        return converted(self.part, self.prefix, state, self.config, self.module)
-
-    def read(self, device: torch.device, dtype: torch.dtype) -> Weights:
-        """The part's tensors in the wanted dtype, renamed; `settle` says if some are not finite."""
+    def read(self, device, dtype, submit):
+        """As `Part.read`; what the converters make is contiguous, and may be a copy."""
+        self._match()
         weights, wrong = open_tensors(self.entries, device=device, dtype=dtype), []
         try:
             weights.settle()
         except CheckpointError as error:
             wrong.append(error)
-        renamed = self.converted(weights.tensors)
 
-        def settle() -> None:
+        def settle(_stopped: Callable[[], bool]) -> None:
             if wrong:
                 raise wrong[0]
 
-        return Weights({name: t.contiguous() for name, t in renamed.items()}, settle)
+        submit(settle)
+        return {name: t.contiguous() for name, t in self._converted(weights.tensors).items()}
+
+    def _match(self) -> None:
+        """Headers only; CheckpointError unless names and shapes fit, once renamed."""
+        where = place(self.path)
+        with reading(where), torch.device("meta"):
+            empty = {n: torch.empty(e.shape, dtype=torch_dtype(e))
+                     for n, e in self.entries.items()}  # fmt: skip
+            renamed = self._converted(dict(empty))
+        if self.name == "unet":
+            _refuse_unused(where, empty, renamed)
+        compare_shapes(f"{where} ({self.name})", declared(renamed), shapes_of(self.module))
+
+    def _converted(self, state: State) -> State:
+        """Tensors under diffusers' names."""
+        return converted(self.name, self.prefix, state, self.config, self.module)
 
 
 def _open(
@@ -162,9 +159,8 @@ def _open(
         if encoder.part == part and encoder.unused:  # Stable Diffusion 2 stops a layer early
             last = f"{prefix}transformer.resblocks.{config['num_hidden_layers']}."
             mine = {name: entry for name, entry in mine.items() if not name.startswith(last)}
-    module = empty_module(part, config)
-    share = _Share(part, prefix, config, module, mine, next(iter(mine.values())).path)
-    return Part(part, module, config, share.match)
+    path = next(iter(mine.values())).path
+    return _FilePart(part, config, settings_of(part, config), path, prefix, mine)
 
 
 def _refuse_unused(where: str, given: State, made: State) -> None:

@@ -38,7 +38,7 @@ def with_parts(
             modules[name] = module = checked_module(model, name, source)
             config[name] = config_of(module)
     encoders = tuple(modules[name] for name in modules if name.startswith("text_encoder"))
-    check_fit(modules["unet"], modules["vae"], encoders)
+    check_fit(modules["unet"].config, modules["vae"].config, [e.config for e in encoders])
     for tokenizer, encoder in zip((model.tokenizer, model.tokenizer_2), encoders, strict=False):
         check_vocabulary(tokenizer, encoder)
     filled(opened, model.device, model.dtype)

@@ -4,12 +4,12 @@ A network has a thousand tensors that lie in its file one after the other. A tho
 operations wait for each other and for Python; one over all of them runs at the memory's speed and
 lets Python build the rest of the model meanwhile. So reading has two halves: `open_tensors` makes
 the tensors, and what it returns with them, `settle`, fills them where they are cast and checks
-every number.
+every number. A piece has an end, though, so that a model that is refused meanwhile is let go of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,17 +20,18 @@ from .files import place
 from .weights import FLOATING, Entry, malformed, some, torch_dtype
 
 Named = tuple[str, Entry]
+LARGEST_PIECE = 2**31  # bytes in the file; one tensor may have more
 
 
 class Weights(NamedTuple):
     """Tensors by name, and what must be called before their values are believed.
 
     settle: CheckpointError, naming the tensors, if one holds NaN or infinity, or does after the
-    cast.
+    cast. It asks what it is given, piece by piece, whether to leave the rest.
     """
 
     tensors: dict[str, torch.Tensor]
-    settle: Callable[[], None]
+    settle: Callable[..., None]
 
 
 def read_tensors(
@@ -84,11 +85,16 @@ def _runs(named: Iterable[Named]) -> list[list[Named]]:
     """Tensors of one dtype that lie one after the other in their file, together."""
     runs: list[list[Named]] = []
     for name, entry in sorted(named, key=lambda item: (item[1].begin, item[1].end)):
-        last = runs[-1][-1][1] if runs else None
-        if last is None or (last.end, last.dtype) != (entry.begin, entry.dtype):
+        if not runs or not _continues(runs[-1], entry):
             runs.append([])
         runs[-1].append((name, entry))
     return runs
+
+
+def _continues(run: list[Named], entry: Entry) -> bool:
+    first, last = run[0][1], run[-1][1]
+    follows = (last.end, last.dtype) == (entry.begin, entry.dtype)
+    return follows and entry.end - first.begin <= LARGEST_PIECE
 
 
 class _Piece:
@@ -111,19 +117,22 @@ class _Piece:
             self.target = None
             self.tensors = {n: t.to(device, dtype) for n, t in self.tensors.items()}
 
-    def settle(self) -> list[str]:
-        """Fill the tensors; the names of those that are not finite."""
+    def settle(self) -> list[torch.Tensor]:
+        """Fill the tensors and let go of the file; numbers that are finite if all of them are."""
+        rows = [self.target]
         if self.target is None:
             rows = list(self.tensors.values())
-        else:
-            if self.target is not self.source:
-                self.target.copy_(self.source)
+        elif self.target is not self.source:
+            self.target.copy_(self.source)
             # a wider dtype holds every number of a narrower one, which is sooner read
             wider = self.target.dtype.itemsize > self.source.dtype.itemsize
             rows = [self.source if wider else self.target]
-        if all(map(_finite, rows)):
-            return []
-        return [name for name, tensor in self.tensors.items() if not _finite(tensor)]
+        self.source = self.target = None
+        return [end for row in rows for end in _ends(row)]
+
+    def wrong(self) -> list[str]:
+        """The names of the tensors that are not finite."""
+        return [name for name, tensor in self.tensors.items() if not _finite(_ends(tensor))]
 
 
 def _part(row: torch.Tensor, start: int, shape: tuple[int, ...]) -> torch.Tensor:
@@ -132,25 +141,30 @@ def _part(row: torch.Tensor, start: int, shape: tuple[int, ...]) -> torch.Tensor
     return made.set_(row.untyped_storage(), row.storage_offset() + start, shape)
 
 
-def _finite(tensor: torch.Tensor) -> bool:
-    """Whether all numbers are finite, in one pass and without a temporary tensor."""
-    if not tensor.numel():
-        return True
-    low, high = tensor.aminmax()  # NaN anywhere makes both NaN
-    return bool(low.isfinite() & high.isfinite())
+def _ends(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The smallest and the largest number, in one pass; NaN anywhere makes both NaN."""
+    return tuple(tensor.aminmax()) if tensor.numel() else ()
+
+
+def _finite(numbers: Sequence[torch.Tensor]) -> bool:
+    return not numbers or bool(torch.stack(list(numbers)).isfinite().all())
 
 
 class _Settling:
-    """`settle` of `Weights`; it lets go of each piece's file as soon as that is done."""
+    """`settle` of `Weights`: a few large operations, and the questions about them at the end.
+
+    A thread that comes back to Python waits there until another lets go of it.
+    """
 
     def __init__(self, pieces: list[_Piece], dtype: torch.dtype):
         self.pieces, self.dtype = pieces[::-1], str(dtype).removeprefix("torch.")
 
-    def __call__(self) -> None:
-        wrong: dict[str, str] = {}
-        while self.pieces:
+    def __call__(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        read = []
+        while self.pieces and not stopped():  # two
             piece = self.pieces.pop()
-            wrong |= dict.fromkeys(piece.settle(), piece.where)
+            read.append((piece, piece.settle()))
+        wrong = {n: piece.where for piece, e in read if not _finite(e) for n in piece.wrong()}
         if wrong:
             raise CheckpointError(
                 f"{next(iter(wrong.values()))}: not finite in {self.dtype}: {some(wrong)}; weights "

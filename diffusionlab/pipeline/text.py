@@ -38,11 +38,8 @@ SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 _PREFIX = "text_model."  # published files have it; transformers ≥ 5.6 writes and builds without
 
 
-def build_text_encoder(config: Mapping[str, Any], projects: bool = False) -> nn.Module:
-    """An empty CLIPTextModel on the meta device; CheckpointError for what it cannot be.
-
-    projects: a CLIPTextModelWithProjection, SDXL's second.
-    """
+def text_settings(config: Mapping[str, Any]) -> Any:
+    """The CLIPTextConfig of a config; CheckpointError or ValueError for what it cannot be."""
     kind = config.get("model_type", "clip_text_model")
     if kind != "clip_text_model":
         raise CheckpointError(
@@ -59,14 +56,21 @@ def build_text_encoder(config: Mapping[str, Any], projects: bool = False) -> nn.
     # the narrowest imports there are; the model's takes more than twice as long as torch's
     from huggingface_hub.errors import StrictDataclassError
     from transformers.models.clip.configuration_clip import CLIPTextConfig
-    from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
-    made = CLIPTextModelWithProjection if projects else CLIPTextModel
     try:
-        with torch.device("meta"):
-            return made(CLIPTextConfig(**known))
+        return CLIPTextConfig(**known)
     except StrictDataclassError as error:
         raise ValueError(str(error).replace("\n", " ")) from None
+
+
+def text_encoder(settings: Any, projects: bool = False) -> nn.Module:
+    """The CLIPTextModel of a CLIPTextConfig.
+
+    projects: a CLIPTextModelWithProjection, SDXL's second.
+    """
+    from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
+
+    return (CLIPTextModelWithProjection if projects else CLIPTextModel)(settings)
 
 
 def _typed(key: str, kind: type, value: Any) -> Any:

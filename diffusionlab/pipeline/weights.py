@@ -1,7 +1,7 @@
 """The weights of a checkpoint: safetensors headers checked first, the numbers read afterwards.
 
-The header says every tensor's name, dtype, shape and bytes; what is wrong there, or does not fit
-the model, is refused before a byte of weights enters memory. Nothing here unpickles.
+The header says every tensor's name, dtype, shape and bytes; what is wrong there is refused before a
+byte of weights enters memory. Nothing here unpickles.
 """
 
 from __future__ import annotations

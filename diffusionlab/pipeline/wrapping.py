@@ -12,7 +12,7 @@ from ..models import rename_attention_of_2022
 from .bundle import LatentDiffusion
 from .configs import CLASSES, PIPELINES, SECOND, other_family
 from .folder import read_schedule
-from .parts import check_fit, check_vocabulary, empty_module, shapes_of
+from .parts import check_fit, check_vocabulary, empty_module, settings_of, shapes_of
 from .text import place_positions, rename_text_keys
 from .weights import compare_shapes, declared
 
@@ -27,7 +27,7 @@ def from_diffusers(pipe: Any) -> LatentDiffusion:
     configs: dict[str, Any] = {name: _config(name, module) for name, module in theirs.items()}
     modules = {name: wrapped(name, theirs[name], configs[name]) for name in theirs}
     encoders = tuple(modules[name] for name in modules if name.startswith("text_encoder"))
-    check_fit(modules["unet"], modules["vae"], encoders)
+    check_fit(modules["unet"].config, modules["vae"].config, [e.config for e in encoders])
     tokenizers = [pipe.tokenizer, getattr(pipe, "tokenizer_2", None)][: len(encoders)]
     for tokenizer, encoder in zip(tokenizers, encoders, strict=True):
         check_vocabulary(tokenizer, encoder)
@@ -79,7 +79,7 @@ def check_place(modules: dict[str, nn.Module]) -> None:
 
 def wrapped(name: str, module: nn.Module, config: dict[str, Any]) -> nn.Module:
     """Our network with the very tensors of theirs; CheckpointError unless they fit."""
-    ours, state = empty_module(name, config), dict(module.state_dict())
+    ours, state = empty_module(name, settings_of(name, config)), dict(module.state_dict())
     if name == "vae":
         state = rename_attention_of_2022(state)
     elif name.startswith("text_encoder"):
