@@ -7,7 +7,9 @@ with diffusers', after the files were read once. In each process, everything tha
 imported first; then the clock runs until every weight of the model was touched: a mapped weight
 that nobody has read yet is not loaded. Ours looks for NaN in every number meanwhile, diffusers'
 does not; ours copies the VAE into channels_last later, when it first runs, on a CPU. Memory is
-RssAnon above what it was before, sampled every 2 ms in a process of its own.
+RssAnon above what it was before, sampled every 2 ms in a process of its own. "bare" is no loader:
+one copy of the files' numbers into the wanted dtype, or one look at each page where that is the
+files' own, which is what any loader waits for.
 It prints a table and writes results/checkpoints.json (checkpoints_small.json for --size small).
 """
 
@@ -81,6 +83,23 @@ THEIRS = WATCH.format(
     "local_files_only=True)\n"
     "parts = [pipe.unet, pipe.vae, pipe.text_encoder]",
 )
+
+
+BARE = """
+import glob, json, sys, time, torch
+folder, dtype, kept = sys.argv[1], getattr(torch, sys.argv[2]), []
+stored = getattr(torch, folder.rsplit("/")[-1])
+start = time.perf_counter()
+for path in glob.glob(f"{folder}/*/*.safetensors"):
+    with open(path, "rb") as file:
+        header = 8 + int.from_bytes(file.read(8), "little")
+        size = file.seek(0, 2)
+    data = torch.from_file(path, shared=False, size=size, dtype=torch.uint8)[header:]
+    data = data[: len(data) // 8 * 8].view(stored)
+    kept.append(data.to(dtype))
+    kept[-1][::512].sum()
+print(json.dumps(dict(seconds=time.perf_counter() - start)))
+"""
 
 
 # ---- what is loaded ----------------------------------------------------------------------------
@@ -172,7 +191,8 @@ def measured(script: str, folder: Path, dtype: str, watch: str = "") -> dict:
 
 def compared(folder: Path, dtype: str, rounds: int) -> dict:
     """One case: medians, ratios and the largest memory of both, alternating."""
-    scripts = {"diffusionlab": OURS, "diffusers": THEIRS}
+    loaders = {"diffusionlab": OURS, "diffusers": THEIRS}
+    scripts = loaders | {"bare": BARE}
     runs: dict[str, list[dict]] = {name: [] for name in scripts}
     for number in range(rounds + 1):
         for name in sorted(scripts, reverse=bool(number % 2)):
@@ -180,12 +200,13 @@ def compared(folder: Path, dtype: str, rounds: int) -> dict:
     runs = {name: found[1:] for name, found in runs.items()}  # the first round warms the files
     size = runs["diffusionlab"][0]["size"]
     seconds = {name: [run["seconds"] for run in found] for name, found in runs.items()}
-    returned = {name: [run["returned"] for run in found] for name, found in runs.items()}
-    peaks = {name: measured(scripts[name], folder, dtype, "watched")["peak"] for name in scripts}
+    returned = {name: [run["returned"] for run in runs[name]] for name in loaders}
+    peaks = {name: measured(loaders[name], folder, dtype, "watched")["peak"] for name in loaders}
     return {
         "weights_gb": round(size / 1e9, 3),
         "median_seconds": {k: round(statistics.median(v), 3) for k, v in seconds.items()},
         "diffusionlab / diffusers": ratio(seconds, "diffusionlab", "diffusers"),
+        "bare / diffusers": ratio(seconds, "bare", "diffusers"),
         "median_seconds_until_returned": {
             k: round(statistics.median(v), 3) for k, v in returned.items()
         },
