@@ -75,3 +75,12 @@ def tiny_model(tiny_folder):
     from diffusionlab.pipeline import load
 
     return load(tiny_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def toyland_bench():
+    """Toyland on a bench of four samples."""
+    from diffusionlab.claims import Bench
+    from diffusionlab.pipeline import load
+
+    return Bench(load(device="cpu"), 4)

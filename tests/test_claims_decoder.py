@@ -5,21 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from asked import verdict
 from torch import nn
 
-from diffusionlab.claims import Bench, decoder
-from diffusionlab.claims.claim import Finding
-
-CLAIMS = {claim.id: claim for claim in decoder.CLAIMS}
+from diffusionlab.claims import CLAIMS, Bench, decoder
 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_model):
     return Bench(tiny_model, 4)
-
-
-def verdict(name: str, bench) -> str:
-    return Finding(CLAIMS[name], CLAIMS[name].ask(bench)).verdict
 
 
 def test_what_the_architecture_decides(tiny):

@@ -7,32 +7,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from asked import finding
 from PIL import Image
 
 from diffusionlab.analysis.convergence import grid_levels
-from diffusionlab.claims import Bench, guidance, sharpened
-from diffusionlab.claims.claim import Finding
+from diffusionlab.claims import CLAIMS, Bench, guidance
 from diffusionlab.claims.pictures import keeps_to
 from diffusionlab.errors import InputError
-from diffusionlab.pipeline import load
 from diffusionlab.training.judge_nets import Verdict
 
-CLAIMS = {claim.id: claim for claim in (*guidance.CLAIMS, *sharpened.CLAIMS)}
 COUNT = 200  # pictures of no cost, enough that equal ones decide
 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_model):
     return Bench(tiny_model, 2)
-
-
-@pytest.fixture(scope="module")
-def toyland():
-    return Bench(load(device="cpu"), 4)
-
-
-def finding(name, bench):
-    return Finding(CLAIMS[name], CLAIMS[name].ask(bench))
 
 
 def holds(parts):
@@ -63,12 +52,12 @@ def test_a_guided_world_is_narrower_than_the_sharpened_density(tiny):
 
 
 # ---- what a picture shows of a text --------------------------------------------------------------
-def test_a_judge_is_asked_for_what_the_text_names(toyland, tiny, monkeypatch):
+def test_a_judge_is_asked_for_what_the_text_names(toyland_bench, tiny, monkeypatch):
     seen = Verdict(("cat",), "snow", "day", "plain", {"cat": "red"})
-    monkeypatch.setattr(toyland, "judged", lambda images: [seen] * len(images))
-    assert keeps_to(toyland, "A red cat in the snow at night")(flat(0)) == 0.75
-    assert keeps_to(toyland, "a dress")(flat(0)) == 0
-    assert keeps_to(toyland, "xyzzy") is None and keeps_to(tiny, "a red cat") is None
+    monkeypatch.setattr(toyland_bench, "judged", lambda images: [seen] * len(images))
+    assert keeps_to(toyland_bench, "A red cat in the snow at night")(flat(0)) == 0.75
+    assert keeps_to(toyland_bench, "a dress")(flat(0)) == 0
+    assert keeps_to(toyland_bench, "xyzzy") is None and keeps_to(tiny, "a red cat") is None
 
 
 # ---- verdicts that can fail ----------------------------------------------------------------------
@@ -163,12 +152,12 @@ def test_negative_prompts_that_act_at_one_would_show():
 
 
 # ---- on Toyland ----------------------------------------------------------------------------------
-def test_scale_one_follows_the_prompt_of_toyland(toyland):
-    parts = finding("G1", toyland).parts  # four pictures do not decide, but they lean one way
+def test_scale_one_follows_the_prompt_of_toyland(toyland_bench):
+    parts = finding("G1", toyland_bench).parts  # four pictures do not decide, but they lean one way
     assert all(part.measured.value > 5 * part.bar for part in parts)
-    assert finding("G2", toyland).verdict == "false"
+    assert finding("G2", toyland_bench).verdict == "false"
 
 
-def test_a_negative_prompt_does_nothing_at_one(toyland):
-    at_four, _, at_one = CLAIMS["G15"].ask(toyland)
+def test_a_negative_prompt_does_nothing_at_one(toyland_bench):
+    at_four, _, at_one = CLAIMS["G15"].ask(toyland_bench)
     assert at_four.measured.value == 1 and at_one.measured.value == 0

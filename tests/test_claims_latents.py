@@ -6,29 +6,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from asked import verdict
 
 from diffusionlab.analysis.autoencoder import roundtrip
-from diffusionlab.claims import Bench, latents
-from diffusionlab.claims.claim import Finding, Measured
+from diffusionlab.claims import CLAIMS, Bench, latents
+from diffusionlab.claims.claim import Measured
 from diffusionlab.images import Preview, to_image, to_pixels
-from diffusionlab.pipeline import load
 from diffusionlab.toyland import render
-
-CLAIMS = {claim.id: claim for claim in latents.CLAIMS}
 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_model):
     return Bench(tiny_model, 12)
-
-
-@pytest.fixture(scope="module")
-def toyland():
-    return Bench(load(device="cpu"), 4)
-
-
-def verdict(name: str, bench) -> str:
-    return Finding(CLAIMS[name], CLAIMS[name].ask(bench)).verdict
 
 
 def test_what_the_architecture_decides(tiny):
@@ -141,6 +130,6 @@ def test_a_mean_of_doublings_is_told_as_a_ratio():
 
 
 # ---- Toyland ------------------------------------------------------------------------------------
-def test_toylands_autoencoder_is_asked(toyland):
+def test_toylands_autoencoder_is_asked(toyland_bench):
     for name in ("B4", "B12"):
-        assert all(part.measured.count == 4 for part in CLAIMS[name].ask(toyland))
+        assert all(part.measured.count == 4 for part in CLAIMS[name].ask(toyland_bench))

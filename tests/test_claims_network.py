@@ -11,10 +11,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from asked import finding
 from torch import nn
 
 import diffusionlab as dl
-from diffusionlab.claims import Bench, Finding, known_pictures, memory, training_step
+from diffusionlab.claims import Bench, known_pictures, memory, training_step
 from diffusionlab.claims.known_pictures import known, likeness, noised, wrongness
 from diffusionlab.claims.network import CLAIMS
 from diffusionlab.errors import InputError
@@ -22,21 +23,10 @@ from diffusionlab.levels import NoiseLevel
 from diffusionlab.trace import Prediction
 from diffusionlab.training import team
 
-BY_ID = {claim.id: claim for claim in CLAIMS}
-
 
 @pytest.fixture(scope="module")
 def bench(tiny_model):
     return Bench(tiny_model, samples=2)
-
-
-@pytest.fixture(scope="module")
-def toyland():
-    return Bench(dl.load(device="cpu"), samples=4)
-
-
-def held(name: str, bench: Bench) -> Finding:
-    return Finding(BY_ID[name], BY_ID[name].ask(bench))
 
 
 def truthful(kind: str, bench: Bench, monkeypatch) -> Bench:
@@ -61,7 +51,9 @@ def truthful(kind: str, bench: Bench, monkeypatch) -> Bench:
 
 def test_claims_are_short_and_their_names_are_letters_d_and_e():
     assert all(len(claim.says.split()) <= 12 for claim in CLAIMS)
-    assert {claim.id[0] for claim in CLAIMS} == {"D", "E"} and len(BY_ID) == len(CLAIMS)
+    assert {claim.id[0] for claim in CLAIMS} == {"D", "E"} and len(
+        {claim.id for claim in CLAIMS}
+    ) == len(CLAIMS)
 
 
 # ---- training ----------------------------------------------------------------------------------
@@ -69,7 +61,7 @@ def test_a_training_step_is_one_pass_of_the_unet_and_no_picture(bench):
     step = training_step.training_step(bench)
     assert step.calls["UNet"] == 1 and step.calls["Encoder"] == step.calls["Decoder"] == 0
     assert step.learning["unet"] == 1
-    assert held("D2", bench).verdict == "false"
+    assert finding("D2", bench).verdict == "false"
 
 
 def test_the_count_would_see_a_decoder():
@@ -92,7 +84,7 @@ def test_the_share_of_weights_that_learn():
 def test_a_training_step_needs_no_training_extra(tiny_model, monkeypatch):
     monkeypatch.setattr(team, "find_spec", lambda name: None)
     assert isinstance(team.team(True), team.Alone) and isinstance(team.processes(True), team.Alone)
-    assert held("D2", Bench(tiny_model)).verdict == "false"
+    assert finding("D2", Bench(tiny_model)).verdict == "false"
 
 
 def test_processes_that_nothing_joins_are_refused(monkeypatch):
@@ -108,21 +100,21 @@ def test_processes_that_nothing_joins_are_refused(monkeypatch):
 )
 def test_what_the_raw_output_is_decides_what_is_predicted(kind, noise, picture, bench, monkeypatch):
     oracle = truthful(kind, bench, monkeypatch)
-    assert held("E1", oracle).verdict == noise
-    assert held("D4", oracle).verdict == picture
+    assert finding("E1", oracle).verdict == noise
+    assert finding("D4", oracle).verdict == picture
 
 
 def test_a_network_that_knows_the_truth_repairs_and_one_at_random_does_not(bench, monkeypatch):
-    rough = held("D8", Bench(bench.model, samples=4))
+    rough = finding("D8", Bench(bench.model, samples=4))
     assert rough.verdict != "true"
     oracle = truthful("v", bench, monkeypatch)
-    assert held("D8", oracle).verdict == "true"
-    found = held("D6", oracle)
+    assert finding("D8", oracle).verdict == "true"
+    found = finding("D6", oracle)
     assert [part.holds for part in found.parts] == [False, True]
 
 
 def test_who_ignores_the_text_has_not_learned_it(bench, monkeypatch):
-    found = held("D9", truthful("v", bench, monkeypatch))
+    found = finding("D9", truthful("v", bench, monkeypatch))
     assert found.verdict == "false" and all(part.measured.value == 0 for part in found.parts)
 
 
@@ -156,12 +148,12 @@ def test_the_exact_denoiser_gives_its_data_back_and_a_blurred_one_does_not(bench
     assert memory.copies_by_formula(bench) == (0, 2)
 
 
-def test_a_model_that_returns_its_training_pictures_is_found_out(toyland, monkeypatch):
-    few = Bench(toyland.model, samples=4)
+def test_a_model_that_returns_its_training_pictures_is_found_out(toyland_bench, monkeypatch):
+    few = Bench(toyland_bench.model, samples=4)
     trained = memory._training_prompts(few)
     copies = memory.rendered([prompt.scene for prompt in trained], few.model.size)
     monkeypatch.setattr(few, "pictures", lambda prompts: list(copies))
-    found = held("D10", few)
+    found = finding("D10", few)
     assert found.parts[0].measured.value == 1 and found.parts[0].holds is False
     assert found.verdict == "false"
 
@@ -171,15 +163,15 @@ def test_a_model_that_returns_its_training_pictures_is_found_out(toyland, monkey
     ("name", "verdict"),
     [("D8", "true"), ("D13", "true"), ("D5", "partly"), ("E2", "partly"), ("D2", "false")],
 )
-def test_verdicts_on_toyland_that_any_trained_model_must_have(name, verdict, toyland):
-    assert held(name, toyland).verdict == verdict
+def test_verdicts_on_toyland_that_any_trained_model_must_have(name, verdict, toyland_bench):
+    assert finding(name, toyland_bench).verdict == verdict
 
 
-def test_silence_about_noise_makes_the_verdict_fall(toyland):
+def test_silence_about_noise_makes_the_verdict_fall(toyland_bench):
     """With the U-Net's last layer at 0, eps-hat is the noisy picture itself (but for rounding)."""
     unet = dl.load(device="cpu").unet
     nn.init.zeros_(unet.conv_out.weight), nn.init.zeros_(unet.conv_out.bias)
-    mute = Bench(dataclasses.replace(toyland.model, unet=unet), samples=4)
-    predicts = held("E2", mute).parts[0]
+    mute = Bench(dataclasses.replace(toyland_bench.model, unet=unet), samples=4)
+    predicts = finding("E2", mute).parts[0]
     assert not predicts.holds and abs(predicts.measured.value) < 1e-6
-    assert held("E5", mute).verdict != "true"
+    assert finding("E5", mute).verdict != "true"

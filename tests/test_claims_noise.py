@@ -8,21 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from asked import verdict
 
-from diffusionlab.claims import Bench, noise
-from diffusionlab.claims.claim import Finding
+from diffusionlab.claims import CLAIMS, Bench, noise
 from diffusionlab.schedule import NoiseSchedule
-
-CLAIMS = {claim.id: claim for claim in noise.CLAIMS}
 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_model):
     return Bench(tiny_model, 12)
-
-
-def verdict(name: str, bench) -> str:
-    return Finding(CLAIMS[name], CLAIMS[name].ask(bench)).verdict
 
 
 def test_what_seeds_and_schedules_decide(tiny):

@@ -7,30 +7,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from asked import finding
 from PIL import Image
 
 from diffusionlab.claims import Bench, samplers, steps
-from diffusionlab.claims.claim import Finding
 from diffusionlab.claims.pictures import bands, psnr, right, rms, scores
-from diffusionlab.pipeline import load
 from diffusionlab.schedule import NoiseSchedule
 from diffusionlab.training.judge_nets import Verdict
-
-CLAIMS = {claim.id: claim for claim in (*steps.CLAIMS, *samplers.CLAIMS)}
 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_model):
     return Bench(tiny_model, 2)
-
-
-@pytest.fixture(scope="module")
-def toyland():
-    return Bench(load(device="cpu"), 4)
-
-
-def finding(name, bench):
-    return Finding(CLAIMS[name], CLAIMS[name].ask(bench))
 
 
 def with_schedule(schedule):
@@ -124,5 +112,5 @@ def test_few_is_a_third_and_at_least_four():
 
 
 # ---- on Toyland ----------------------------------------------------------------------------------
-def test_ten_steps_are_enough_for_toyland(toyland):
-    assert finding("F7", toyland).verdict == "true"
+def test_ten_steps_are_enough_for_toyland(toyland_bench):
+    assert finding("F7", toyland_bench).verdict == "true"

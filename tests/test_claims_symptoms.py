@@ -6,22 +6,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from asked import verdict
 from PIL import Image
 
-from diffusionlab.claims import Bench, board, examine, symptoms
-from diffusionlab.claims.claim import Finding
+from diffusionlab.claims import CLAIMS, Bench, board, examine, symptoms
 from diffusionlab.toyland import scene
-
-CLAIMS = {claim.id: claim for claim in symptoms.CLAIMS}
 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_model):
     return Bench(tiny_model, 4)
-
-
-def verdict(name: str, bench) -> str:
-    return Finding(CLAIMS[name], CLAIMS[name].ask(bench)).verdict
 
 
 def picture(spread: float, step: int = 8) -> Image.Image:
@@ -31,7 +25,10 @@ def picture(spread: float, step: int = 8) -> Image.Image:
 
 
 def test_they_are_asked_of_any_checkpoint_or_say_why_not(tiny):
-    found = {finding.claim.id: finding for finding in board(tiny, sorted(CLAIMS)).findings}
+    found = {
+        finding.claim.id: finding
+        for finding in board(tiny, sorted(c.id for c in symptoms.CLAIMS)).findings
+    }
     assert found["A10"].verdict == "not asked" and "toyland.json" in found["A10"].refused
     assert all(part.measured.count == 4 for n in ("B24", "F23") for part in found[n].parts)
     assert {claim.notebook for claim in symptoms.CLAIMS} == {10}

@@ -8,29 +8,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from asked import verdict
 
-from diffusionlab.claims import Bench, text
-from diffusionlab.claims.claim import Finding
+from diffusionlab.claims import CLAIMS, Bench, text
 from diffusionlab.errors import InputError
 from diffusionlab.inside.text import embed_layers
-from diffusionlab.pipeline import load
 from diffusionlab.training.judge_nets import Verdict
-
-CLAIMS = {claim.id: claim for claim in text.CLAIMS}
 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_model):
     return Bench(tiny_model, 4)
-
-
-@pytest.fixture(scope="module")
-def toyland():
-    return Bench(load(device="cpu"), 4)
-
-
-def verdict(name: str, bench: Bench) -> str:
-    return Finding(CLAIMS[name], CLAIMS[name].ask(bench)).verdict
 
 
 # ---- structure: the same on every causal encoder -----------------------------------------------
@@ -65,11 +53,11 @@ def test_a_tokenizer_that_splits_at_the_parts_would_make_it_true():
     assert verdict("A5", splitting(lambda word: [word + "</w>"])) == "false"
 
 
-def test_a_prompt_in_the_pieces_that_are_told_would_make_it_true(toyland):
+def test_a_prompt_in_the_pieces_that_are_told_would_make_it_true(toyland_bench):
     halves = {"cyberpunk": ["cyber", "punk</w>"], "cityscape": ["city", "scape</w>"]}
     assert verdict("A6", splitting(lambda word: halves.get(word, [word + "</w>"]))) == "true"
     assert verdict("A6", splitting(lambda word: [word + "</w>"])) == "false"
-    assert verdict("A6", toyland) == "true"  # its tokenizer was made so
+    assert verdict("A6", toyland_bench) == "true"  # its tokenizer was made so
 
 
 def test_a_word_that_is_never_looked_up_would_make_it_true(tiny, monkeypatch):
@@ -149,23 +137,23 @@ def test_a_model_that_reads_the_front_alone_and_one_that_reads_all():
 
 
 # ---- Toyland -----------------------------------------------------------------------------------
-def test_toylands_towers_are_asked(toyland):
+def test_toylands_towers_are_asked(toyland_bench):
     for name in ("A16", "A17", "A23", "A32"):
-        parts = CLAIMS[name].ask(toyland)
+        parts = CLAIMS[name].ask(toyland_bench)
         assert all(1 <= part.measured.count <= 4 for part in parts), name
-    clause = CLAIMS["A17"].ask(toyland)[1].says
+    clause = CLAIMS["A17"].ask(toyland_bench)[1].says
     by_shuffle, by_word = (float(n) for n in re.findall(r"\((0\.\d+)\)", clause))
-    moved = CLAIMS["A17"].ask(toyland)[1].measured.value
+    moved = CLAIMS["A17"].ask(toyland_bench)[1].measured.value
     assert moved == pytest.approx(by_shuffle - by_word, abs=0.01)
-    (own,) = CLAIMS["A23"].ask(toyland)
+    (own,) = CLAIMS["A23"].ask(toyland_bench)
     assert -1 <= own.measured.value <= 1
 
 
-def test_a_pictures_vector_stands_in_for_the_rows(toyland):
-    spread = text._spread(toyland, "a red car", np.eye(1, 128)[0])
+def test_a_pictures_vector_stands_in_for_the_rows(toyland_bench):
+    spread = text._spread(toyland_bench, "a red car", np.eye(1, 128)[0])
     rows = np.asarray(spread.hidden[0])
     assert rows.shape == (32, 128) and (rows == rows[0]).all() and np.count_nonzero(rows[0]) == 1
-    own = text._pooled(toyland, "a red car")
+    own = text._pooled(toyland_bench, "a red car")
     assert rows[0, 0] == pytest.approx(np.linalg.norm(own), rel=1e-5)
     with pytest.raises(InputError, match="gives 7 numbers"):
-        text._spread(toyland, "a red car", np.ones(7))
+        text._spread(toyland_bench, "a red car", np.ones(7))
