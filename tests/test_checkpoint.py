@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import pickle
+import shutil
 import struct
 import threading
 import time
+import weakref
 import zipfile
 from pathlib import Path
 
@@ -17,7 +20,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from diffusionlab.errors import CheckpointError
 from diffusionlab.pipeline import load, parts, tensors
@@ -172,52 +175,97 @@ def test_what_is_no_floating_point_is_left_out_and_parts_the_run_that_is_read_at
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_file_is_read_alike_in_pieces_of_any_size(tmp_path, monkeypatch, dtype):
+def test_a_file_is_read_alike_in_blocks_of_any_size(tmp_path, monkeypatch, dtype):
     arrays = {f"w{i}": np.arange(i + 1) / 8 for i in range(9)}
     entries = read_header(saved(tmp_path / "a.safetensors", **arrays))
     for largest in (1, 12, 40, 10**6):
-        monkeypatch.setattr(tensors, "LARGEST_PIECE", largest)
-        weights = open_tensors(entries, device=CPU["device"], dtype=dtype)
-        if largest == 1:
-            assert len(weights.settle.pieces) == len(arrays)
-        weights.settle()
-        assert {n: t.tolist() for n, t in weights.tensors.items()} == {
+        monkeypatch.setattr(tensors, "LARGEST_BLOCK", largest)
+        read = read_tensors(entries, device=CPU["device"], dtype=dtype)
+        assert {n: t.tolist() for n, t in read.items()} == {
             n: a.tolist() for n, a in arrays.items()
         }
 
 
-def test_every_piece_that_is_not_finite_is_named_and_a_stop_leaves_the_rest(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensors, "LARGEST_PIECE", 4)
+def test_all_that_is_not_finite_is_named_and_a_stop_leaves_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensors, "LARGEST_BLOCK", 4)
     bad = dict(a=[1.0], b=[np.nan], c=[2.0], d=[np.inf])
     entries = read_header(saved(tmp_path / "a.safetensors", **bad))
     with pytest.raises(CheckpointError, match="not finite in float16: 'b', 'd'"):
         read_tensors(entries, device=CPU["device"], dtype=torch.float16)
     weights = open_tensors(entries, device=CPU["device"], dtype=torch.float16)
-    asked = iter([False, True])
-    weights.settle(lambda: next(asked))  # only `a` was read, which is finite
-    assert weights.tensors["a"].tolist() == [1.0] and len(weights.settle.pieces) == 3
+    weights.tensors["d"].zero_()
+    asked = iter([False, False, False, True, True])
+    weights.settle(lambda: next(asked))  # two of four were read, and the model is refused anyway
+    assert weights.tensors["a"].tolist() == [1.0] and weights.tensors["d"].tolist() == [0.0]
 
 
 def test_a_part_that_does_not_fit_is_told_before_all_of_it_is_read(tiny_folder, monkeypatch):
-    """The U-Net's weights are being read while its network is made, and then let go of."""
-    monkeypatch.setattr(tensors, "LARGEST_PIECE", 1)
+    """Mapped weights are being read while the network is made, and then let go of."""
+    monkeypatch.setattr(tensors, "LARGEST_BLOCK", 4)
     read, refused = [], threading.Event()
 
-    def settle(piece, first=tensors._Piece.settle):
+    def ends(block, first=tensors._ends):
+        read.append(block)
         refused.wait(10)
         time.sleep(0.01)
-        read.append(piece)
-        return first(piece)
+        return first(block)
 
     def compare(*given):
         refused.set()
         raise CheckpointError("does not fit")
 
-    monkeypatch.setattr(tensors._Piece, "settle", settle)
+    monkeypatch.setattr(tensors, "_ends", ends)
     monkeypatch.setattr(parts, "compare_shapes", compare)
     with pytest.raises(CheckpointError, match="does not fit"):
         load(tiny_folder, device="cpu")
-    assert 1 <= len(read) < len(find_weights(tiny_folder, "unet/diffusion_pytorch_model")) / 2
+    assert len(read) < 100
+
+
+@pytest.mark.parametrize(("kind", "spaces"), [("F16", 0), ("F32", 1)])
+def test_no_memory_is_given_to_weights_that_do_not_fit(
+    tiny_folder, tmp_path, monkeypatch, kind, spaces
+):
+    """Half the numbers of a file that are cast, or begin between two places, need a copy."""
+    folder = shutil.copytree(tiny_folder, tmp_path / "copy")
+    (shape, size), file = ((1000,), 1000 * (2 if kind == "F16" else 4)), "diffusion_pytorch_model"
+    header = json.dumps({"w": tensor(0, size, shape, kind)}).encode()
+    header += b" " * (-len(header) % 8 + spaces)
+    (folder / f"unet/{file}.safetensors").write_bytes(raw(header, bytes(size)))
+    opened = []
+    monkeypatch.setattr(parts, "open_tensors", lambda *given, **options: opened.append(given))
+    with pytest.raises(CheckpointError, match="unexpected 'w'"):
+        load(folder, device="cpu")
+    assert not opened
+
+
+def test_of_a_model_that_is_refused_nothing_is_held(tiny_folder, tmp_path, monkeypatch):
+    folder = shutil.copytree(tiny_folder, tmp_path / "copy")
+    path, made = folder / "unet/diffusion_pytorch_model.safetensors", []
+    state = load_file(path)
+    state["conv_in.bias"][0] = np.nan
+    save_file(state, path)
+
+    def module(name, settings, first=parts.empty_module):
+        made.append(weakref.ref(built := first(name, settings)))
+        return built
+
+    monkeypatch.setattr(parts, "empty_module", module)
+    gc.disable()
+    try:
+        with contextlib.suppress(CheckpointError):
+            load(folder, device="cpu", dtype="float64")
+        assert len(made) == 3 and not any(one() for one in made)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_model_loaded_in_inference_mode_can_still_learn(tiny_folder, dtype):
+    with torch.inference_mode():
+        model = load(tiny_folder, device="cpu", dtype=dtype)
+    modules = (model.unet, model.vae, *model.text_encoders)
+    own = [t for module in modules for t in (*module.parameters(), *module.buffers())]
+    assert own and not any(t.is_inference() for t in own)
 
 
 @pytest.mark.parametrize("spaces", range(4))

@@ -7,6 +7,9 @@ from typing import Any, TypeVar
 
 from ..errors import CheckpointError, shown
 
+# what diffusers' EMAModel writes into the config of the weights that it averaged
+EMA_NOTES = ("decay", "min_decay", "inv_gamma", "power", "optimization_step", "update_after_step",
+             "use_ema_warmup")  # fmt: skip
 MAX_CHANNELS, MAX_LAYERS, MAX_HEADS, MAX_GROUPS = 8192, 16, 1024, 1024
 Config = TypeVar("Config")
 
@@ -16,14 +19,16 @@ def read_config(
 ) -> Config:
     """A config record from the content of a `config.json`.
 
-    Missing keys take diffusers' defaults; keys that start with `_` are diffusers' own notes.
+    Missing keys take diffusers' defaults, as does a switch that is null (SDXL's was published so);
+    keys that start with `_` and those of an average of weights are diffusers' own notes.
     `others` are the defaults of keys that we do not support: another value there is a
     CheckpointError that names the key, as is a key that nobody knows unless it is null or false.
     """
     known = {field.name for field in fields(kind)}
+    switches = {field.name for field in fields(kind) if isinstance(field.default, bool)}
     values = {}
     for key, value in given.items():
-        if key.startswith("_"):
+        if key.startswith("_") or key in EMA_NOTES or (value is None and key in switches):
             continue
         value = tuple(value) if isinstance(value, list) else value
         if key in known:
@@ -33,12 +38,12 @@ def read_config(
         elif key not in others:
             raise CheckpointError(
                 f"{part} config has the key {shown(key)} = {shown(value)}, which is not known "
-                "here: supported is the layout of Stable Diffusion 1.x and 2.x"
+                "here: supported is the layout of Stable Diffusion 1.x, 2.x and XL"
             )
         elif value != others[key]:
             raise CheckpointError(
                 f"{part} config has {key} = {shown(value)}; only {shown(others[key])} is "
-                "supported: use a checkpoint in the layout of Stable Diffusion 1.x or 2.x"
+                "supported: use a checkpoint in the layout of Stable Diffusion 1.x, 2.x or XL"
             )
     return kind(**values)
 

@@ -1,8 +1,8 @@
 """The networks of a checkpoint one by one: built empty, held against their files, then filled.
 
 A `Part` is a network before its weights are read. The configs of all parts must fit together before
-the first byte of weights is read, and what a header says of its own file must be true. Whether the
-file fits its network is seen while it is read: building the network takes as long as reading much.
+the first byte of weights is read, and what a header says of its own file must be true. No memory is
+given to a file that does not fit its network; one that needs none is read while that is made.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ..models import (
 from .configs import CONFIGS, SECOND, check_part_config
 from .files import AGAIN, inside, place, read_json
 from .hub import STEMS
-from .tensors import open_tensors
+from .tensors import open_tensors, stays_mapped
 from .text import place_positions, rename_text_keys, text_encoder, text_settings
 from .weights import compare_shapes, find_weights
 
@@ -78,15 +78,18 @@ class FolderPart(Part):
     variant: str | None
 
     def read(self, device, dtype, submit):
-        """As `Part.read`; the weights are being read while the module is made."""
+        """As `Part.read`; weights that stay mapped are being read while the module is made."""
         found = find_weights(self.folder, self.stem, self.variant)
         if self.name == "vae":
             found = rename_attention_of_2022(found)
         elif self.name.startswith("text_encoder"):
             found = rename_text_keys(found, self.module)
+        if not (early := stays_mapped(found, device, dtype)):
+            compare_shapes(self.name, found, shapes_of(self.module))
         weights = open_tensors(found, device=device, dtype=dtype)
         submit(weights.settle)
-        compare_shapes(self.name, found, shapes_of(self.module))
+        if early:
+            compare_shapes(self.name, found, shapes_of(self.module))
         return weights.tensors
 
 
@@ -109,25 +112,37 @@ def filled(
     def submit(settle: Settle) -> None:
         settled.append(thread.submit(settle, stop.is_set))
 
-    try:
+    # weights made in inference mode could never be learnt again
+    with torch.inference_mode(False), torch.no_grad():
+        try:
+            for part in parts.values():
+                weights = part.read(device, dtype, submit)
+                give(part.module, weights)
+                if not isinstance(part.module, (UNet, VAE, TinyVAE)):
+                    place_positions(part.module, device)
+                part.module.eval()
+            result = beside()
+            _tell_wrong([done.exception() for done in settled], allow_nonfinite)
+        finally:
+            stop.set()
+            thread.shutdown(cancel_futures=True)
+            settled.clear()  # with an error, whose traceback would hold the weights by them
         for part in parts.values():
-            weights = part.read(device, dtype, submit)
-            give(part.module, weights)
-            if not isinstance(part.module, (UNet, VAE, TinyVAE)):
-                place_positions(part.module, device)
-            part.module.eval()
-        result = beside()
-        for error in filter(None, (done.exception() for done in settled)):
+            if isinstance(part.module, (VAE, TinyVAE)):
+                arrange(part.module)
+    return result
+
+
+def _tell_wrong(errors: list[BaseException | None], allow_nonfinite: bool) -> None:
+    """Raise the first error, or tell it in a notice where weights need not be finite."""
+    for error in filter(None, errors):
+        try:
             if not (allow_nonfinite and isinstance(error, CheckpointError)):
                 raise error
             notice(str(error))
-    finally:
-        stop.set()
-        thread.shutdown(cancel_futures=True)
-    for part in parts.values():
-        if isinstance(part.module, (VAE, TinyVAE)):
-            arrange(part.module)
-    return result
+        finally:  # an error that names itself would hold all that was read until Python tidies up
+            del error
+            errors.clear()
 
 
 def give(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -290,6 +305,16 @@ def check_fit(unet: UNetConfig, vae: VAEConfig | TinyVAEConfig, encoders: Sequen
         raise CheckpointError(
             f"the U-Net takes {channels} channels{what} and the VAE makes {latent}; text-to-image "
             "models take what the VAE makes; use such a checkpoint"
+        )
+    if unet.out_channels != channels:
+        raise CheckpointError(
+            f"the U-Net takes {channels} channels and says {unet.out_channels}; the samplers here "
+            "need a prediction of the latent's own shape; use such a checkpoint"
+        )
+    if (vae.in_channels, vae.out_channels) != (3, 3):
+        raise CheckpointError(
+            f"the VAE takes pictures of {vae.in_channels} channels and makes {vae.out_channels}; "
+            "red, green and blue are read and shown here; use a VAE of pictures in colour"
         )
     wanted = unet.cross_attention_dim
     width = sum(encoder.hidden_size for encoder in encoders)

@@ -4,7 +4,7 @@ A network has a thousand tensors that lie in its file one after the other. A tho
 operations wait for each other and for Python; one over all of them runs at the memory's speed and
 lets Python build the rest of the model meanwhile. So reading has two halves: `open_tensors` makes
 the tensors, and what it returns with them, `settle`, fills them where they are cast and checks
-every number. A piece has an end, though, so that a model that is refused meanwhile is let go of.
+every number. A block has an end, though, so that a model that is refused meanwhile is let go of.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .files import place
 from .weights import FLOATING, Entry, malformed, some, torch_dtype
 
 Named = tuple[str, Entry]
-LARGEST_PIECE = 2**31  # bytes in the file; one tensor may have more
+LARGEST_BLOCK = 2**30  # bytes that are read at once
 
 
 class Weights(NamedTuple):
     """Tensors by name, and what must be called before their values are believed.
 
     settle: CheckpointError, naming the tensors, if one holds NaN or infinity, or does after the
-    cast. It asks what it is given, piece by piece, whether to leave the rest.
+    cast. It asks what it is given, block by block, whether to leave the rest.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -70,14 +70,29 @@ def open_tensors(
     )
 
 
+def stays_mapped(found: Mapping[str, Entry], device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether to open and settle these takes no memory, whatever their size."""
+    starts = {path: _start(path) for path in {entry.path for entry in found.values()}}
+    return device.type == "cpu" and all(
+        torch_dtype(entry) == dtype and (starts[entry.path] + entry.begin) % dtype.itemsize == 0
+        for entry in found.values()
+    )
+
+
+def _start(path: Path) -> int:
+    """Where in a checked file the bytes behind its header begin."""
+    with path.open("rb") as file:
+        return 8 + int.from_bytes(file.read(8), "little")
+
+
 def _mapped(path: Path) -> torch.Tensor:
     """The bytes of a checked file behind its header, mapped: read when they are first used."""
     try:
-        with path.open("rb") as file:
-            start = 8 + int.from_bytes(file.read(8), "little")
-        size = path.stat().st_size
+        start, size = _start(path), path.stat().st_size
         return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)[start:]
     except (OSError, RuntimeError) as error:
+        if "Cannot allocate memory" in str(error):
+            raise MemoryError(str(error)) from None
         raise malformed(path, error) from None
 
 
@@ -85,16 +100,11 @@ def _runs(named: Iterable[Named]) -> list[list[Named]]:
     """Tensors of one dtype that lie one after the other in their file, together."""
     runs: list[list[Named]] = []
     for name, entry in sorted(named, key=lambda item: (item[1].begin, item[1].end)):
-        if not runs or not _continues(runs[-1], entry):
+        last = runs[-1][-1][1] if runs else None
+        if last is None or (last.end, last.dtype) != (entry.begin, entry.dtype):
             runs.append([])
         runs[-1].append((name, entry))
     return runs
-
-
-def _continues(run: list[Named], entry: Entry) -> bool:
-    first, last = run[0][1], run[-1][1]
-    follows = (last.end, last.dtype) == (entry.begin, entry.dtype)
-    return follows and entry.end - first.begin <= LARGEST_PIECE
 
 
 class _Piece:
@@ -117,18 +127,22 @@ class _Piece:
             self.target = None
             self.tensors = {n: t.to(device, dtype) for n, t in self.tensors.items()}
 
-    def settle(self) -> list[torch.Tensor]:
+    def settle(self, stopped: Callable[[], bool]) -> list[torch.Tensor]:
         """Fill the tensors and let go of the file; numbers that are finite if all of them are."""
-        rows = [self.target]
         if self.target is None:
-            rows = list(self.tensors.values())
-        elif self.target is not self.source:
-            self.target.copy_(self.source)
-            # a wider dtype holds every number of a narrower one, which is sooner read
-            wider = self.target.dtype.itemsize > self.source.dtype.itemsize
-            rows = [self.source if wider else self.target]
+            return [end for tensor in self.tensors.values() for end in _ends(tensor)]
+        count = max(LARGEST_BLOCK // self.source.dtype.itemsize, 1)
+        # a wider dtype holds every number of a narrower one, which is sooner read
+        wider = self.target.dtype.itemsize > self.source.dtype.itemsize
+        ends = []
+        for source, target in zip(self.source.split(count), self.target.split(count), strict=True):
+            if stopped():
+                break
+            if self.target is not self.source:
+                target.copy_(source)
+            ends += _ends(source if wider else target)
         self.source = self.target = None
-        return [end for row in rows for end in _ends(row)]
+        return ends
 
     def wrong(self) -> list[str]:
         """The names of the tensors that are not finite."""
@@ -161,9 +175,11 @@ class _Settling:
 
     def __call__(self, stopped: Callable[[], bool] = lambda: False) -> None:
         read = []
-        while self.pieces and not stopped():  # two
+        while self.pieces and not stopped():
             piece = self.pieces.pop()
-            read.append((piece, piece.settle()))
+            read.append((piece, piece.settle(stopped)))
+        if stopped():
+            return
         wrong = {n: piece.where for piece, e in read if not _finite(e) for n in piece.wrong()}
         if wrong:
             raise CheckpointError(
