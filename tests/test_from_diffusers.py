@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import diffusers
@@ -204,6 +206,21 @@ def test_variants_of_a_part_are_taken_where_they_are(model, folder, tmp_path):
     weights.unlink()
     made = model.with_parts(vae=place, variant="fp16")
     assert made.vae.decoder.layers[0].weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("part", "changed", "what"),
+    [
+        ("unet", {"out_channels": 8}, "the U-Net takes 4 channels and says 8"),
+        ("vae", {"in_channels": 1, "out_channels": 1}, "pictures of 1 channels and makes 1"),
+    ],
+)
+def test_parts_of_other_shapes_are_refused(model, folder, tmp_path, part, changed, what):
+    place = shutil.copytree(folder / part, tmp_path / part)
+    config = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps(config | changed))
+    with pytest.raises(CheckpointError, match=what):
+        model.with_parts(**{part: place})
 
 
 def test_parts_that_do_not_fit_are_refused(model, folder, tmp_path, tiny_folder):

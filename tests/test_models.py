@@ -23,6 +23,14 @@ SD15 = UNetConfig(cross_attention_dim=768, sample_size=64)
 SD21 = dataclasses.replace(
     SD15, cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True
 )
+SDXL = UNetConfig(
+    sample_size=128, block_out_channels=(320, 640, 1280), cross_attention_dim=2048,
+    down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
+    up_block_types=("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",),
+    transformer_layers_per_block=(1, 2, 10), attention_head_dim=(5, 10, 20),
+    use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
+    projection_class_embeddings_input_dim=2816,
+)  # fmt: skip
 SD_VAE = VAEConfig(
     block_out_channels=(128, 256, 512, 512), layers_per_block=2,
     down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
@@ -52,6 +60,7 @@ def parameters(network) -> int:
     [
         (SD15, 859_520_964),
         (SD21, 865_910_724),
+        (SDXL, 2_567_463_684),
         (toyland_unet((64, 128), 1), 4_463_236),
         (toyland_unet((96, 128), 2), 8_219_684),
         (toyland_unet((128, 192), 2), 16_617_348),
@@ -128,11 +137,39 @@ SD21_FILE = SD15_FILE | {
     "dual_cross_attention": False, "num_class_embeds": None, "only_cross_attention": False,
     "use_linear_projection": True,
 }  # fmt: skip
+SDXL_FILE = {
+    "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.19.0.dev0", "act_fn": "silu",
+    "addition_embed_type": "text_time", "addition_embed_type_num_heads": 64,
+    "addition_time_embed_dim": 256, "attention_head_dim": [5, 10, 20],
+    "block_out_channels": [320, 640, 1280], "center_input_sample": False,
+    "class_embed_type": None, "class_embeddings_concat": False, "conv_in_kernel": 3,
+    "conv_out_kernel": 3, "cross_attention_dim": 2048, "cross_attention_norm": None,
+    "down_block_types": ["DownBlock2D"] + ["CrossAttnDownBlock2D"] * 2, "downsample_padding": 1,
+    "dual_cross_attention": False, "encoder_hid_dim": None, "encoder_hid_dim_type": None,
+    "flip_sin_to_cos": True, "freq_shift": 0, "in_channels": 4, "layers_per_block": 2,
+    "mid_block_only_cross_attention": None, "mid_block_scale_factor": 1,
+    "mid_block_type": "UNetMidBlock2DCrossAttn", "norm_eps": 1e-05, "norm_num_groups": 32,
+    "num_attention_heads": None, "num_class_embeds": None, "only_cross_attention": False,
+    "out_channels": 4, "projection_class_embeddings_input_dim": 2816,
+    "resnet_out_scale_factor": 1.0, "resnet_skip_time_act": False,
+    "resnet_time_scale_shift": "default", "sample_size": 128, "time_cond_proj_dim": None,
+    "time_embedding_act_fn": None, "time_embedding_dim": None,
+    "time_embedding_type": "positional", "timestep_post_act": None,
+    "transformer_layers_per_block": [1, 2, 10],
+    "up_block_types": ["CrossAttnUpBlock2D"] * 2 + ["UpBlock2D"],
+    "upcast_attention": None, "use_linear_projection": True,
+}  # fmt: skip
+AVERAGED = {  # what diffusers' EMAModel adds to the config of the weights that it averages
+    "decay": 0.9999, "inv_gamma": 1.0, "min_decay": 0.0, "optimization_step": 7, "power": 0.6667,
+    "update_after_step": 0, "use_ema_warmup": False,
+}  # fmt: skip
 
 
 def test_published_configs_are_read():
     assert UNetConfig.from_dict(SD15_FILE) == SD15
+    assert UNetConfig.from_dict(SD15_FILE | AVERAGED) == SD15
     assert UNetConfig.from_dict(SD21_FILE) == SD21
+    assert UNetConfig.from_dict(SDXL_FILE) == SDXL
     assert (SD15.heads, SD15.layers, SD15.depths) == ((8,) * 4, (2,) * 4, (1,) * 4)
     assert SD21.heads == (5, 10, 20, 20)
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import diffusionlab as dl
 from diffusionlab.errors import CheckpointError
-from diffusionlab.pipeline import hub, registry
+from diffusionlab.pipeline import folder, hub, registry
 from diffusionlab.pipeline.registry import CHECKPOINTS, checkpoints, elsewhere, named_by_the_end
 
 
@@ -201,7 +201,7 @@ def test_a_sharded_variant_that_diffusers_and_transformers_wrote_loads(tmp_path)
         assert all(bool((t == state[n]).all()) for n, t in ours.state_dict().items())
 
 
-def test_xl_s_second_encoder_is_read_in_the_variant(tmp_path):
+def test_xl_s_second_encoder_is_read_in_the_variant(tmp_path, tiny_folder, monkeypatch):
     from original_layout import pipeline
 
     pipeline("SDXL").save_pretrained(tmp_path, variant="fp16")
@@ -210,8 +210,33 @@ def test_xl_s_second_encoder_is_read_in_the_variant(tmp_path):
     plain = tmp_path / "text_encoder_2/model.safetensors"
     save_file(load_file(plain.with_name("model.fp16.safetensors")), plain)
     plain.with_name("model.fp16.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="text_encoder_2' has no weights 'model.fp16"):
-        dl.load(tmp_path, device="cpu", variant="fp16")
+    messages = []
+    monkeypatch.setattr(folder, "notice", messages.append)
+    assert dl.load(tmp_path, device="cpu", variant="fp16").is_xl
+    assert messages == ["no variant 'fp16' of text_encoder_2 is there: read without a variant"]
+    with pytest.raises(CheckpointError, match="those without a variant are there: leave variant="):
+        dl.load(tiny_folder, device="cpu", variant="fp16")
+
+
+def test_a_part_without_the_variant_is_fetched_plain(tiny_folder, tmp_path, monkeypatch):
+    calls, snapshot = [], shutil.copytree(tiny_folder, tmp_path / "c0ffee")
+    weights = {p.relative_to(snapshot).as_posix() for p in snapshot.glob("*/*.safetensors")}
+    kept = {name: (snapshot / name).read_bytes() for name in weights}
+    unet = "unet/diffusion_pytorch_model.safetensors"
+
+    def fake(repo, allow_patterns, **options):
+        calls.append(allow_patterns)
+        for name in weights:  # the hub has the variant of the U-Net only
+            (snapshot / name).unlink(missing_ok=True)
+            if len(calls) == 3 and name in allow_patterns:
+                (snapshot / name).write_bytes(kept[name])
+        if len(calls) > 1:
+            (snapshot / unet.replace(".", ".fp16.", 1)).write_bytes(kept[unet])
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fake)
+    dl.load("org/name", device="cpu", variant="fp16")
+    assert len(calls) == 3 and unet not in calls[2] and weights - {unet} <= set(calls[2])
 
 
 # ---- addresses that moved ----------------------------------------------------------------------

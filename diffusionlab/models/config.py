@@ -19,16 +19,16 @@ def read_config(
 ) -> Config:
     """A config record from the content of a `config.json`.
 
-    Missing keys take diffusers' defaults, as does a switch that is null (SDXL's was published so);
-    keys that start with `_` and those of an average of weights are diffusers' own notes.
+    Missing keys take diffusers' defaults; a switch that is off by default may be null (SDXL was
+    published so); keys that start with `_` and an average's own are diffusers' notes.
     `others` are the defaults of keys that we do not support: another value there is a
     CheckpointError that names the key, as is a key that nobody knows unless it is null or false.
     """
     known = {field.name for field in fields(kind)}
-    switches = {field.name for field in fields(kind) if isinstance(field.default, bool)}
+    off = {field.name for field in fields(kind) if field.default is False}
     values = {}
     for key, value in given.items():
-        if key.startswith("_") or key in EMA_NOTES or (value is None and key in switches):
+        if key.startswith("_") or key in EMA_NOTES or (value is None and key in off):
             continue
         value = tuple(value) if isinstance(value, list) else value
         if key in known:

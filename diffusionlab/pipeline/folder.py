@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from .files import AGAIN, inside, read_json
 from .hub import STEMS
 from .parts import Part, check_fit, check_vocabulary, filled, open_part, reading
 from .text import read_tokenizer
+from .weights import has_weights
 
 
 def read_folder(
@@ -40,8 +41,10 @@ def read_folder(
     configs = read_configs(folder)
     published = modernised(configs["scheduler"], configs["model_index"]["_class_name"])
     schedule = read_schedule(published, prediction_type)
+    own = [part for part in STEMS if part in configs and part not in others]
+    variants = _variants(folder, own, variant)
     parts = {
-        part: others[part] if part in others else open_part(part, folder, configs[part], variant)
+        part: others.get(part) or open_part(part, folder, configs[part], variants[part])
         for part in STEMS
         if part in configs
     }
@@ -58,6 +61,17 @@ def read_folder(
     return assembled(
         parts, tokenizers, schedule, preview, configs, folder, device, dtype, allow_nonfinite
     )
+
+
+def _variants(folder: Path, names: Iterable[str], variant: str | None) -> dict[str, str | None]:
+    """The variant of each part: where only some have it, a notice says which are read without."""
+    there = {name: has_weights(folder, STEMS[name], variant) for name in names}
+    without = [name for name in there if not there[name]]
+    if variant is None or not any(there.values()):
+        return dict.fromkeys(there, variant)
+    if without:
+        notice(f"no variant {variant!r} of {', '.join(without)} is there: read without a variant")
+    return {name: variant if there[name] else None for name in there}
 
 
 def read_schedule(config: Mapping[str, Any], prediction_type: str | None = None) -> NoiseSchedule:

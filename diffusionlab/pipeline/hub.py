@@ -14,7 +14,7 @@ from .registry import elsewhere
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}")
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json",
-                   "special_tokens_map.json")  # fmt: skip
+                   "special_tokens_map.json", "added_tokens.json")  # fmt: skip
 CONFIG_FILES = [
     "model_index.json",
     "preview.json",
@@ -70,13 +70,21 @@ def download(
     """The folder of a snapshot: configs, then `check(folder)`, then one variant's weights.
 
     `check` returns the content of model_index.json; the image tower comes along if that lists one.
-    The weights come from the commit that the configs came from; those of the parts in `without`
-    are left where they are. options: cache_dir, local_files_only, token. CheckpointError with the
-    next command for whatever the hub refuses.
+    The weights come from the commit that the configs came from, plain ones for a part without the
+    variant that others have; those of the parts in `without` are left where they are. options:
+    cache_dir, local_files_only, token. CheckpointError with the next command for whatever the hub
+    refuses.
     """
     found = _snapshot(repo, CONFIG_FILES, revision, options)
     files = CONFIG_FILES + tower_files(check(found)) + weight_files(variant, without)
-    return _snapshot(repo, files, found.name, options)
+    found = _snapshot(repo, files, found.name, options)
+    parts = [
+        name for name in STEMS if (found / name / "config.json").is_file() and name not in without
+    ]
+    plain = [name for name in parts if not any((found / name).glob("*.safetensors"))]
+    if variant and plain and len(plain) < len(parts):  # some have no such variant
+        found = _snapshot(repo, weight_files(None, STEMS.keys() - plain), found.name, options)
+    return found
 
 
 def download_part(

@@ -37,7 +37,7 @@ from .files import AGAIN, inside, place, read_json
 from .hub import STEMS
 from .tensors import open_tensors, stays_mapped
 from .text import place_positions, rename_text_keys, text_encoder, text_settings
-from .weights import compare_shapes, find_weights
+from .weights import compare_shapes, find_weights, has_weights
 
 State = dict[str, torch.Tensor]
 Settle = Callable[[Callable[[], bool]], None]  # `Weights.settle`
@@ -217,10 +217,8 @@ def open_other(name: str, folder: Path, variant: str | None) -> Part:
     config = read_json(inside(folder, f"{below}config.json"))
     check_part_config(name, config, f"{below}config.json")
     stem = below + Path(STEMS[name]).name
-    ends = (".{}.safetensors", ".safetensors.index.{}.json")
-    there = variant and any(inside(folder, stem + e.format(variant), optional=True) for e in ends)
-    settings = settings_of(name, config)
-    return FolderPart(name, config, settings, folder, stem, variant if there else None)
+    there = variant if has_weights(folder, stem, variant) else None
+    return FolderPart(name, config, settings_of(name, config), folder, stem, there)
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:

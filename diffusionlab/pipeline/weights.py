@@ -135,6 +135,13 @@ def find_weights(folder: Path, stem: str, variant: str | None = None) -> dict[st
     raise _no_weights(folder, stem, dotted)
 
 
+def has_weights(folder: Path, stem: str, variant: str | None = None) -> bool:
+    """Whether `find_weights` has a file to open."""
+    dotted = f".{variant}" if variant else ""
+    names = (f"{stem}{dotted}.safetensors", f"{stem}.safetensors.index{dotted}.json")
+    return any(inside(folder, name, optional=True) for name in names)
+
+
 def _shards(folder: Path, index: Path) -> dict[str, Entry]:
     listed = read_json(index).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(v, str) for v in listed.values()):
@@ -162,7 +169,9 @@ def _no_weights(folder: Path, stem: str, dotted: str) -> CheckpointError:
     part = (folder / stem).parent
     names = sorted(p.name for p in part.iterdir()) if part.is_dir() else []
     variants = [n for n in names if re.fullmatch(re.escape(wanted.stem) + r"\.\w+\.safetensors", n)]
-    if variants:
+    if dotted and has_weights(folder, stem):
+        advice = "those without a variant are there: leave variant= out"
+    elif variants:
         advice = f"load(..., variant={variants[0].split('.')[-2]!r}) takes {shown(variants[0])}"
     elif any(n.endswith(PICKLED_SUFFIXES) for n in names):
         advice = f"the weights there are pickled: {CONVERT}"
