@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
-from diffusionlab.errors import CheckpointError, InputError
+from diffusionlab.errors import CheckpointError, InputError, MemoryExceeded
 from diffusionlab.pipeline import LatentDiffusion, load, save
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -457,11 +457,21 @@ def test_c08_weights_that_are_not_finite_are_named(folder):
 def test_c08_weights_that_are_not_finite_load_with_a_notice_where_they_are_allowed(folder, capsys):
     rewrite(folder, UNET, lambda w: w | {"conv_in.bias": torch.full((32,), torch.nan)})
     model = load(folder, device="cpu", allow_nonfinite=True)
-    assert "not finite in float32: 'conv_in.bias'" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "not finite in float32: 'conv_in.bias'; they are used as they are\n" in told
     assert model.unet.conv_in.bias.isnan().all() and model.unet.conv_in.weight.isfinite().all()
     rewrite(folder, UNET, lambda w: {n: t for n, t in w.items() if n != "conv_in.bias"})
     with pytest.raises(CheckpointError, match="lack 'conv_in.bias'"):  # nothing else is allowed
         load(folder, device="cpu", allow_nonfinite=True)
+
+
+def test_a_file_for_which_there_is_no_address_space_is_no_broken_file(folder, monkeypatch):
+    def full(*given, **options):
+        raise RuntimeError("unable to mmap 4 bytes from file <x>: Cannot allocate memory (12)")
+
+    monkeypatch.setattr(torch, "from_file", full)
+    with pytest.raises(MemoryExceeded):
+        load(folder, device="cpu")
 
 
 def test_s2_code_in_a_folder_is_never_imported(folder):
@@ -524,7 +534,7 @@ def test_a_hub_id_downloads_configs_first_then_one_variant_of_one_commit(
         ("GatedRepoError", "is gated; accept its licence .*hf auth login"),
         ("RepositoryNotFoundError", "neither a local folder nor on the hub"),
         ("RevisionNotFoundError", "has no revision 'v9'"),
-        ("LocalEntryNotFoundError", "hf download org/name"),
+        ("LocalEntryNotFoundError", r"load\('org/name', revision='v9'\)"),
         ("OfflineModeIsEnabled", "HF_HUB_OFFLINE is set"),
         ("HfHubHTTPError", "could not be downloaded"),
     ],
@@ -540,8 +550,26 @@ def test_the_hubs_errors_become_ours_with_the_next_command(name, what, monkeypat
 
 
 def test_offline_and_not_cached_is_told(tmp_path):
-    with pytest.raises(CheckpointError, match="hf download org/absent"):
+    with pytest.raises(CheckpointError, match=r"not asked .*load\('org/absent'\)"):
         load("org/absent", cache_dir=tmp_path, local_files_only=True)
+    with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE is set; unset it"):
+        load("org/absent", cache_dir=tmp_path)  # set in every test
+    with pytest.raises(CheckpointError, match=r"if it was removed: load\('stable-diffusion-v1-5"):
+        load("runwayml/stable-diffusion-v1-5", cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_a_cache_without_the_weights_says_what_fetches_them(folder, tmp_path, variant):
+    place, commit = tmp_path / "models--org--name", 40 * "a"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs/main").write_text(commit)
+    without = shutil.ignore_patterns("*.safetensors")
+    shutil.copytree(folder, place / "snapshots" / commit, ignore=without)
+    what = r"of 'org/name' no (fp16\.)?safetensors of unet, vae, text_encoder .*load\('org/name'\)"
+    with pytest.raises(CheckpointError, match=what) as told:
+        load("org/name", cache_dir=tmp_path, variant=variant)
+    assert ("leave variant= out" in str(told.value)) == bool(variant)
+    assert commit not in str(told.value)
 
 
 def test_a_local_path_never_asks_the_hub(folder, monkeypatch):

@@ -256,7 +256,7 @@ def test_removed_and_copied_addresses_are_known():
         ("bk-sdm-small", "RepositoryNotFoundError", r"load\('treksis/bk-sdm-small'\)"),
         ("org/name", "RepositoryNotFoundError", "check the spelling"),
         ("sdxl", "GatedRepoError", "accept its licence .*hf auth login"),
-        ("sd15", "OfflineModeIsEnabled", "hf download stable-diffusion-v1-5/"),
+        ("sd15", "OfflineModeIsEnabled", r"load\('stable-diffusion-v1-5/"),
         ("sd15", "LocalEntryNotFoundError", "where there is a network"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A checkpoint folder in diffusers' layout: configs, then every header, then the weights."""
+"""A checkpoint folder in diffusers' layout: all configs first, then part by part the weights."""
 
 from __future__ import annotations
 

@@ -78,13 +78,29 @@ def download(
     found = _snapshot(repo, CONFIG_FILES, revision, options)
     files = CONFIG_FILES + tower_files(check(found)) + weight_files(variant, without)
     found = _snapshot(repo, files, found.name, options)
-    parts = [
-        name for name in STEMS if (found / name / "config.json").is_file() and name not in without
-    ]
-    plain = [name for name in parts if not any((found / name).glob("*.safetensors"))]
-    if variant and plain and len(plain) < len(parts):  # some have no such variant
-        found = _snapshot(repo, weight_files(None, STEMS.keys() - plain), found.name, options)
+    parts = [p for p in STEMS if (found / p / "config.json").is_file() and p not in without]
+    lacking = _without_weights(found, parts)
+    if variant and lacking and lacking != parts:  # some have no such variant
+        found = _snapshot(repo, weight_files(None, STEMS.keys() - lacking), found.name, options)
+        lacking = _without_weights(found, lacking)
+    if lacking:
+        raise CheckpointError(
+            f"of {shown(repo)} no {'.'.join(filter(None, (variant, 'safetensors')))} of "
+            f"{', '.join(lacking)} is in the cache, nor in the repository if the hub was asked; "
+            f"other kinds of file are not read; run {_call(repo, revision)} once where there is a "
+            "network" + (", or leave variant= out" if variant else "")
+        )
     return found
+
+
+def _without_weights(folder: Path, parts: Iterable[str]) -> list[str]:
+    return [part for part in parts if not any((folder / part).glob("*.safetensors"))]
+
+
+def _call(repo: str, revision: str | None) -> str:
+    """What fetches just the files that are read; `hf download` fetches every one there is."""
+    at = f", revision={revision!r}" if revision else ""
+    return f"`diffusionlab.load({repo!r}{at})`, with the other arguments as here,"
 
 
 def download_part(
@@ -123,6 +139,7 @@ def _translated(repo: str, revision: str | None) -> Iterator[None]:
     """The hub's errors as CheckpointError; the hub's own text, with its addresses, is left out."""
     from huggingface_hub import errors
 
+    copies = f"; {_mirror(repo)}" if elsewhere(repo) else ""
     advice = {
         errors.GatedRepoError: "is gated; accept its licence on its page on huggingface.co, then "
         "run `hf auth login`, or pass token=",
@@ -131,9 +148,9 @@ def _translated(repo: str, revision: str | None) -> Iterator[None]:
         errors.RevisionNotFoundError: f"has no revision {shown(revision)}; leave revision= out, "
         "or take a commit from its page",
         errors.OfflineModeIsEnabled: "is not in the cache and HF_HUB_OFFLINE is set; unset it and "
-        f"run `hf download {repo}` once",
+        f"run {_call(repo, revision)} once{copies}",
         errors.LocalEntryNotFoundError: "is not in the cache, and the hub was not asked or did not "
-        f"answer; run `hf download {repo}` once where there is a network",
+        f"answer; run {_call(repo, revision)} once where there is a network{copies}",
     }
     try:
         yield
@@ -143,7 +160,8 @@ def _translated(repo: str, revision: str | None) -> Iterator[None]:
                 f"{shown(repo)} does not fit on the disk; make room, or name another folder with "
                 "cache_dir="
             ) from None
-        found = (text for kind, text in advice.items() if isinstance(error, kind))
+        causes = (error, error.__cause__)  # the hub says that it is offline in the cause alone
+        found = (text for kind, text in advice.items() if any(isinstance(e, kind) for e in causes))
         text = next(found, f"could not be downloaded ({type(error).__name__}); try again later")
         raise CheckpointError(f"{shown(repo)} {text}") from None
 

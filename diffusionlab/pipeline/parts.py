@@ -139,7 +139,8 @@ def _tell_wrong(errors: list[BaseException | None], allow_nonfinite: bool) -> No
         try:
             if not (allow_nonfinite and isinstance(error, CheckpointError)):
                 raise error
-            notice(str(error))
+            what, _, _ = str(error).partition(";")
+            notice(f"{what}; they are used as they are")
         finally:  # an error that names itself would hold all that was read until Python tidies up
             del error
             errors.clear()
