@@ -107,7 +107,7 @@ class Replays:
         self.weights: list[dict[str, nn.Parameter | None]] = []
         self.hooks: list[dict] = []
         self.taps: list[Tap] = []
-        self.told = False
+        self.told: set[str] = set()
         self.lock = threading.Lock()  # one set of static tensors serves one thread at a time
 
     def __deepcopy__(self, memo) -> Replays:
@@ -139,10 +139,10 @@ class Replays:
         return [(tap, watch) for tap in self.taps for watch in tap.watches]
 
     def tell(self, what: str) -> None:
-        """One notice for each network."""
-        if not self.told:
+        """One notice for each network and reason."""
+        if what not in self.told:
             notice(f"graphs: {what}")
-        self.told = True
+        self.told.add(what)
 
     def __call__(self, forward, sample, timestep, text: PreparedText) -> torch.Tensor | None:
         """The replayed result; None where this call cannot be captured."""
@@ -182,11 +182,14 @@ class Replays:
             return None
 
     def forget_other_weights(self) -> None:
-        """Drop all graphs if any weight lies elsewhere: they would read the old place."""
+        """Drop all graphs if any weight lies elsewhere: they would read the old place.
+
+        What was refused before may be captured now, so refusals are forgotten too.
+        """
         found = (weight for part in self.weights for weight in part.values())
         now = tuple(weight.data_ptr() for weight in found if weight is not None)
         if now != self.addresses:
-            self.graphs.clear()
+            self.graphs.clear(), self.refused.clear()
             self.addresses = now
 
 

@@ -59,7 +59,8 @@ class Outbox:
         arrived = None
         if values[0].is_cuda:
             arrived = torch.cuda.Event()
-            arrived.record()
+            # that device's stream: the copy is on its, and it need not be the current device
+            arrived.record(torch.cuda.current_stream(values[0].device))
         self.worker = self.worker or ThreadPoolExecutor(1, "record")
         self.sent.append(self.worker.submit(deliver, arrived, layout, host, places))
 

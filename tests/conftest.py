@@ -59,6 +59,21 @@ def no_network():
         yield
 
 
+@pytest.fixture(autouse=True)
+def plain_float32(request):
+    """In tests marked `gpu`: no TF32 (cuDNN's is on by default), and no trial of kernels."""
+    if not request.node.get_closest_marker("gpu"):
+        yield
+        return
+    from torch.backends import cuda, cudnn
+
+    # not by monkeypatch, which would delete torch's computed attributes instead of restoring them
+    before = cudnn.allow_tf32, cudnn.benchmark, cuda.matmul.allow_tf32
+    cudnn.allow_tf32 = cudnn.benchmark = cuda.matmul.allow_tf32 = False
+    yield
+    cudnn.allow_tf32, cudnn.benchmark, cuda.matmul.allow_tf32 = before
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
     """A random-weight checkpoint in diffusers layout; treat it as read-only."""

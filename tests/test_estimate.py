@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import subprocess
 import sys
@@ -16,10 +17,12 @@ from diffusionlab.conditioning import prepare
 from diffusionlab.errors import InputError
 from diffusionlab.inside.estimate import estimate
 from diffusionlab.models import VAE, UNet, UNetConfig, VAEConfig
+from diffusionlab.pipeline.offload import offloaded
 from diffusionlab.running.ledger import LiveBytes, matmul_rate, price
 from diffusionlab.trace import Estimate, StageCost
 
 ROOT = Path(__file__).parents[1]
+estimating = sys.modules[estimate.__module__]
 
 
 # ---- counting ------------------------------------------------------------------------------------
@@ -128,11 +131,14 @@ def test_the_estimate_is_what_the_process_takes():
 def test_the_estimate_is_what_a_device_takes(tiny_folder):
     model = dl.load(tiny_folder)
     run = dict(height=512, width=512, num_steps=2)
+    told = dl.estimate(model, **run)
     dl.generate(model, "a car", progress=False, **run)
+    gc.collect()
+    before = torch.accelerator.memory_allocated()  # weights, and workspace that libraries keep
     torch.accelerator.reset_peak_memory_stats()
     dl.generate(model, "a car", progress=False, **run)
-    taken = torch.accelerator.max_memory_allocated()
-    assert 0.6 * taken < dl.estimate(model, **run).peak < 1.6 * taken
+    taken = torch.accelerator.max_memory_allocated() - before + told.weights
+    assert 0.6 * taken < told.peak < 1.6 * taken
 
 
 # ---- known networks ------------------------------------------------------------------------------
@@ -214,6 +220,23 @@ def test_the_sums_of_an_estimate():
     assert (found.weights, found.peak, found.peak_offloaded) == (1300, 2200, 1500)
     assert found.fits is None
     assert made(free=900).fits and not made(free=899).fits
+    one = made(free=1500, offloaded=True)  # of which no weights are on the device yet
+    assert one.fits and not replace(one, free=1499).fits
+
+
+def test_an_offloaded_model_s_weights_are_not_there_yet(tiny_model, monkeypatch):
+    whole = estimate(tiny_model, rate=1e9)
+    room = [whole.peak_offloaded]
+    monkeypatch.setattr(estimating, "free_memory", lambda device: room[0])
+    assert estimate(tiny_model, rate=1e9).fits and not whole.offloaded
+    with offloaded(tiny_model, "cpu") as small:
+        found = estimate(small, rate=1e9)
+        assert found.offloaded and found.fits
+        room[0] -= 1
+        assert whole.peak - whole.weights <= room[0]  # which would do for a loaded model
+        assert not estimate(small, rate=1e9).fits
+        there = replace(small, vae=VAE(tiny_model.vae.config).to("meta"))  # on the device by now
+        assert estimate(there, rate=1e9).free == room[0] + found.stages[2].weights
 
 
 def test_what_an_estimate_says():
@@ -221,6 +244,8 @@ def test_what_an_estimate_says():
     for told in ("64 × 48", "20 steps", "predict", "4,000", "about 8 s", "50% of the 1 TFLOP/s",
                  "does not fit", "2.2 kB", "1.5 kB", "12.3 kB", "Estimate"):  # fmt: skip
         assert told in text, told
+    shared = [line for line in repr(made(offloaded=True)).splitlines() if "memory at" in line]
+    assert "at most 1.5 kB on the device" in shared[0] and "all parts 2.2 kB" in shared[0]
     assert "fit" not in repr(made())
     assert "about 3 min" in repr(made(rate=5e10)) and "2.2 h" in repr(made(rate=1e9))
     assert "&lt;b&gt;" in made(model="<b>")._repr_html_()

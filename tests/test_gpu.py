@@ -33,12 +33,10 @@ EVERYTHING = {"predictions", "attention", "heads", "self_attention", "blocks", "
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request, monkeypatch) -> torch.device:
-    """A device, in plain float32: no TF32, no trial of kernels."""
+def device(request) -> torch.device:
+    """A device; conftest.py keeps its float32 plain."""
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     return torch.device(request.param)
 
 
@@ -254,11 +252,13 @@ def test_memory_that_runs_out_is_told_and_given_back(tiny_folder, fast):
     dl.generate(model, PROMPT, **FAST)
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
-    limit = (torch.cuda.memory_reserved() + 64 * 2**20) / total
+    # the U-Net takes 53 MiB at 1024 pixels; the decoder would be content with tiles
+    limit = (torch.cuda.memory_reserved() + 24 * 2**20) / total
     torch.cuda.set_per_process_memory_fraction(limit)
     try:
-        with pytest.raises((MemoryExceeded, torch.OutOfMemoryError)):
+        with pytest.raises(MemoryExceeded) as told:
             dl.generate(model, PROMPT, height=1024, width=1024, **FAST)
+        assert len(told.value.remedies) == 3
         dl.generate(model, PROMPT, **FAST)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -280,6 +280,28 @@ def test_a_device_that_refuses_is_told_once(pair, capsys):
     assert len(tried) == 1
 
 
+@torch.no_grad()
+def test_a_refusal_is_forgotten_with_the_graphs_and_each_reason_told_once(pair, capsys):
+    plain, _, capture = pair
+    reasons = ["busy", "busy", "lost"]
+
+    def refuse_thrice(call):
+        if reasons:
+            raise RuntimeError(reasons.pop(0))
+        return capture(call)
+
+    fast = graphed(plain, refuse_thrice)
+    with watching(fast, {"mid_block.output": lambda name, value: value}):
+        fast(*inputs())  # another reason, told before
+    for left in (2, 1, 0, 0):
+        for _ in range(2):
+            assert torch.equal(fast(*inputs()), plain(*inputs())) and len(reasons) == left
+        fast.mid_block.double().float()  # the same numbers elsewhere
+    assert (capture.captures, capture.replays) == (1, 2)
+    told = "".join(capsys.readouterr())
+    assert [told.count(f"captured ({why})") for why in ("busy", "lost")] == [1, 1]
+
+
 def test_memory_that_runs_out_is_no_reason_to_go_on(pair):
     def run_out(call):
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -6,6 +6,7 @@ import gc
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 
 import diffusionlab as dl
 from diffusionlab.errors import InputError, MemoryExceeded
+from diffusionlab.pipeline.offload import offloaded
 from diffusionlab.running.memory import is_out_of_memory, memory_told, remedies_for
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +63,9 @@ def failing(tiny_model, monkeypatch):
         RuntimeError("Storage size calculation overflowed with sizes=[4611686018427387904, 4]"),
         RuntimeError("MPS backend out of memory (MPS allocated: 17.20 GB). Tried to allocate 1 GB"),
         MemoryError("Unable to allocate 7.45 GiB for an array with shape (1000000000,)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
     ],
 )
 def test_errors_that_say_that_memory_ran_out(error):
@@ -74,7 +79,14 @@ def test_real_errors_of_this_machine_are_known():
         assert is_out_of_memory(error.value)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("sizes differ"), ValueError("out of memory")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("sizes differ"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"),
+        ValueError("out of memory"),
+    ],
+)
 def test_other_errors_pass_as_they_are(tiny_model, failing, error):
     failing(error)
     with pytest.raises(type(error), match=str(error)) as seen:
@@ -126,6 +138,20 @@ def test_the_remedies_are_those_of_the_call(stage, device, dtype, words):
     remedies = remedies_for(stage, Like(device, dtype))
     assert len(remedies) == 3
     assert all(word in remedy for word, remedy in zip(words, remedies, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("stage", ["generate", "predict", "embed", "decode", "encode", "compare"])
+def test_a_remedy_is_one_that_the_package_accepts(tiny_model, stage, dtype):
+    """Only a model on the CPU may be offloaded, and only once."""
+    card = remedies_for(stage, Like("cuda", dtype))
+    told = [remedy for remedy in card if "offloaded" in remedy]
+    assert len(card) == 3 and len(told) == 1
+    assert told[0].startswith('load the model with device="cpu", then `with offloaded(model)')
+    with offloaded(tiny_model, "cpu") as small:
+        small = replace(small, place=torch.device("cuda"))
+        in_turn = remedies_for(stage, small)
+    assert len(set(in_turn)) == 3 and not any("`with offloaded" in told for told in in_turn)
 
 
 def test_every_stage_tells(tiny_model, monkeypatch):

@@ -113,6 +113,31 @@ def test_a_buffer_is_written_to_in_and_out_of_inference_mode():
     assert np.array_equal(rows.array, [[1, 1], [0, 0]])
 
 
+def test_the_event_is_on_the_stream_of_the_copy(monkeypatch):
+    """With a model on cuda:1 the current device may well be cuda:0."""
+    said = []
+
+    class OnSecond(torch.Tensor):
+        is_cuda, device = True, torch.device("cuda:1")
+
+    class Event:
+        def record(self, stream=None):
+            said.append(stream)
+
+        def synchronize(self):
+            said.append("waited")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"stream of {device}")
+    real = outbox.pack
+    here = lambda values: real([value.as_subclass(torch.Tensor) for value in values])  # noqa: E731
+    monkeypatch.setattr(outbox, "pack", here)
+    rows, box = Memory().room(1, (2,)), Outbox()
+    box.keep(rows, torch.ones(2).as_subclass(OnSecond))
+    box.wait()
+    assert said == ["stream of cuda:1", "waited"] and np.array_equal(rows.array, [[1, 1]])
+
+
 def test_bfloat16_and_arrays_find_their_place(tmp_path):
     with Spool(tmp_path / "a") as spool:
         for store in (Memory(), spool):

@@ -333,4 +333,4 @@ def test_an_accelerator_makes_the_same_picture_within_a_tolerance(tiny_folder):
         for where, record in (("cpu", ()), (device, ()), (device, {"predictions", "attention"}))
     )
     assert there.image.tobytes() == recorded.image.tobytes()
-    np.testing.assert_allclose(here.latents, there.latents, rtol=1e-2, atol=1e-2)
+    assert np.abs(here.latents - there.latents).max() < 2e-3 * np.abs(here.latents).max()

@@ -13,8 +13,9 @@ from ..errors import InputError, shown
 from ..models.conditioning import blank_text
 from ..pipeline import LatentDiffusion
 from ..pipeline.devices import bytes_of
+from ..pipeline.offload import Offloaded
 from ..running.ledger import Price, matmul_rate, price
-from ..running.lending import HALVES
+from ..running.lending import HALVES, tensors_of
 from ..running.memory import free_memory
 from ..running.tiles import tile_cells, tile_count
 from ..samplers import Sampler, as_sampler, make_plan
@@ -72,8 +73,19 @@ def estimate(
         record=kept.total,
         rate=rate or matmul_rate(model.device, model.dtype),
         share=SHARE,
-        free=free_memory(model.device),
+        free=_free(model),
+        offloaded=isinstance(model, Offloaded),
     )
+
+
+def _free(model: LatentDiffusion) -> int | None:
+    """The device's free bytes; the part of an offloaded model that is there will make room."""
+    free = free_memory(model.device)
+    if free is None or not isinstance(model, Offloaded):
+        return free
+    parts = *model.text_encoders, model.unet, model.vae
+    tensors = (tensor for part in parts for tensor in tensors_of(part))
+    return free + sum(t.nbytes for t in tensors if t.device.type != "cpu")
 
 
 # ---- the three stages ----------------------------------------------------------------------------

@@ -24,12 +24,15 @@ TOLD = (
     "out of memory",
     "Storage size calculation overflowed",
     "Unable to allocate",
+    "_ALLOC_FAILED",  # of cuBLAS and cuDNN
+    "ALLOCATION_FAILED",
 )
 UNITS = {"bytes": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
          "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}  # fmt: skip
+IN_TURN = 'device="cpu", then `with offloaded(model) as small:` run small, one part at a time'
 LOADING = (
     'dtype="float16" (on a CPU "bfloat16"): half the memory',
-    'device="cpu", then `with offloaded(model) as small:` run small, one part at a time',
+    IN_TURN,
     "a smaller checkpoint",
 )
 AMOUNT = r"([\d.]+) ?(bytes|[KMGT]i?B|B)\b"
@@ -132,17 +135,19 @@ def _described(text: str, stage: str, model: Any, shape: tuple[int, ...]) -> Mem
 def remedies_for(stage: str, model: Any) -> tuple[str, ...]:
     """Three things to do about a stage that did not fit, the one that changes least first."""
     on_cpu = getattr(getattr(model, "device", None), "type", "cpu") == "cpu"
+    in_turn = hasattr(model, "place")  # it is offloaded already
     if stage == "load":
         return LOADING
     whole = getattr(model, "dtype", torch.float32) in (torch.float32, torch.float64)
     half = "bfloat16" if on_cpu else "float16"
+    there = " and run it without offloaded" if in_turn else ""
     known = [
         (stage in ("decode", "encode"), f"{stage}(…, tile=256): pieces of 256 pixels, blended"),
         (stage == "compare", "together=False: one run at a time"),
         (whole, f'load the model with dtype="{half}": half the memory'),
-        (not on_cpu, "`with offloaded(model) as small:` run small, one part on it at a time"),
+        (not on_cpu and not in_turn, f"load the model with {IN_TURN}"),
         (True, "a smaller picture, by height= and width=: attention grows with their product"),
-        (not on_cpu, 'load the model with device="cpu": slower, in the computer\'s own memory'),
+        (not on_cpu, f'load the model with device="cpu"{there}: slower, in the computer\'s memory'),
         (True, 'record less, e.g. record={"predictions"}, and delete results that hold arrays'),
         (True, "close other programs, or use a larger computer"),
     ]

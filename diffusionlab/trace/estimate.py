@@ -29,6 +29,7 @@ class Estimate(Shown):
     `rate` in FLOP a second is what a large matrix product reached there, `share` the part of it
     that whole networks reach; `free` are the device's free bytes on top of the loaded model, None
     where nobody tells; `record` are the bytes of the finished record, in the computer's memory.
+    Of an `offloaded` model, whose parts take turns there, `free` counts none as loaded.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Estimate(Shown):
     rate: float
     share: float
     free: int | None = None
+    offloaded: bool = False
 
     @property
     def flops(self) -> int:
@@ -70,7 +72,8 @@ class Estimate(Shown):
     @property
     def fits(self) -> bool | None:
         """Whether the run fits beside what is on the device now; None where nobody tells."""
-        return None if self.free is None else self.peak - self.weights <= self.free
+        needed = self.peak_offloaded if self.offloaded else self.peak - self.weights
+        return None if self.free is None else needed <= self.free
 
     def __repr__(self) -> str:
         """A table: one line a stage."""
@@ -89,14 +92,19 @@ class Estimate(Shown):
         free = "" if self.free is None else (
             f"{size_text(self.free)} are free: it {'fits' if self.fits else 'does not fit'}"
         )  # fmt: skip
+        most = [size_text(self.peak_offloaded), size_text(self.peak)]
+        memory = (
+            "memory at most {} on the device, one part at a time (offloaded); with all parts {}"
+            if self.offloaded else
+            "memory at most {1} on the device; with one part at a time (offloaded) {0}"
+        ).format(*most)  # fmt: skip
         return lines(
             f"Estimate for {self.model!r} on {self.device}, {self.dtype}: one picture of "
             f"{height} × {width}, {self.num_steps} steps",
             *table,
             f"about {_duration(self.seconds)}: {self.flops / 1e12:.3g} TFLOP at {self.share:.0%} "
             f"of the {self.rate / 1e12:.3g} TFLOP/s that a matrix product reached here",
-            f"memory at most {size_text(self.peak)} on the device; with one part at a time "
-            f"(offloaded) {size_text(self.peak_offloaded)}",
+            memory,
             free,
             f"the record: {size_text(self.record)} in the computer's memory",
         )
