@@ -14,7 +14,11 @@ from .errors import InputError, NumericsError, shown
 from .finite import all_finite, first_not_finite
 from .models.conditioning import PreparedText, TextInput
 from .pipeline import LatentDiffusion
+from .schedule import NoiseLevel
 from .trace import Guidance, TextEmbedding, Tokens, as_guidance
+
+# What one of several runs asks the network: latent, level, text, uncond, guidance_scale.
+Asked = tuple[torch.Tensor, NoiseLevel, TextEmbedding, TextEmbedding | None, float | Guidance]
 
 
 def tensor_of(values, device: torch.device | str) -> torch.Tensor:
@@ -112,6 +116,17 @@ def stacked(inputs: Sequence[TextInput]) -> TextInput:
     return TextInput(*(None if part[0] is None else torch.cat(part) for part in columns))
 
 
+def many_texts(model: LatentDiffusion, asked: Sequence[Asked]) -> TextInput:
+    """The branches of several runs as the rows of one batch."""
+    guided = [(given[1:4], as_guidance(given[4])) for given in asked]
+    return stacked(
+        [
+            branch_texts(model, text, uncond, guidance, scale_at(model, guidance, level))
+            for (level, text, uncond), guidance in guided
+        ]
+    )
+
+
 def scale_at(model: LatentDiffusion, guidance: float | Guidance, level) -> float:
     """The scale that branches are combined with: 1 where the network is told it instead."""
     return 1.0 if model.embeds_guidance else as_guidance(guidance).at(level)
@@ -124,3 +139,13 @@ def prepare(model, text_embedding, uncond_embedding, guidance_scale) -> Prepared
     scale = 1.0 if model.embeds_guidance else guidance.scale
     texts = branch_texts(model, text_embedding, uncond_embedding, guidance, scale)
     return model.unet.prepare_text(texts)
+
+
+@torch.inference_mode()
+def prepare_many(model: LatentDiffusion, asked: Sequence[Asked]) -> PreparedText:
+    """`prepare` for runs that share a call; it holds for as long as they run the same branches.
+
+    All rows go through each product at once, as they would in the call: row by row they would round
+    differently on some devices.
+    """
+    return model.unet.prepare_text(many_texts(model, asked))

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from .conditioning import prepare_many, scale_at
 from .errors import InputError, notice, shown
 from .generate import NOISES, checked, generate, quiet
 from .memory_limit import told_together
+from .models.conditioning import PreparedText
 from .pipeline import LatentDiffusion
 from .plan import Plan, denoise_many
 from .recordable import tap_patterns
@@ -241,18 +243,41 @@ def _begun(model: LatentDiffusion, run: dict, plan: tuple, texts: Texts) -> Run:
     return Run(settings, steps, text, uncond, source, latent, recorder)
 
 
+class Shared:
+    """The network's answers to all runs that wait for it, in calls of at most MOST_ROWS rows.
+
+    The texts of a call are prepared once for as long as the same runs, with as many branches, share
+    it: keys and values do not change from step to step.
+    """
+
+    def __init__(self, model: LatentDiffusion, runs: list[Run]):
+        self.model, self.runs = model, runs
+        self.prepared: dict[tuple, PreparedText] = {}
+
+    def __call__(self, requests: list[tuple[int, torch.Tensor, NoiseLevel]]) -> list[Prediction]:
+        most, said = MOST_ROWS // 2, []
+        parts = [requests[i : i + most] for i in range(0, len(requests), most)]
+        keys = [self.who(part) for part in parts]
+        self.prepared = {key: text for key, text in self.prepared.items() if key in keys}
+        for key, part in zip(keys, parts, strict=True):
+            asked = [(point, level, *self.runs[i].asked) for i, point, level in part]
+            if key not in self.prepared:
+                self.prepared[key] = prepare_many(self.model, asked)
+            said += predict_many(self.model, asked, self.prepared[key])
+        return said
+
+    def who(self, part: list[tuple[int, torch.Tensor, NoiseLevel]]) -> tuple[tuple[int, bool], ...]:
+        """The runs of a call, and which of them are guided at their level."""
+        scales = ((i, scale_at(self.model, self.runs[i].asked[-1], level)) for i, _, level in part)
+        return tuple((i, scale != 1) for i, scale in scales)
+
+
 @torch.inference_mode()
 def _in_lockstep(model, given, plans, progress) -> Iterator[tuple[int, Trace]]:
     """All runs at once: those that wait for the network share its next call."""
     texts = Texts(model, given[0]["height"], given[0]["width"])
     runs = [_begun(model, run, plan, texts) for run, plan in zip(given, plans, strict=True)]
-
-    def ask(requests: list[tuple[int, torch.Tensor, NoiseLevel]]) -> list[Prediction]:
-        asked = [(point, level, *runs[i].asked) for i, point, level in requests]
-        parts = [asked[i : i + MOST_ROWS // 2] for i in range(0, len(asked), MOST_ROWS // 2)]
-        return [said for part in parts for said in predict_many(model, part)]
-
-    steps = denoise_many([r.plan for r in runs], [r.latent for r in runs], ask,
+    steps = denoise_many([r.plan for r in runs], [r.latent for r in runs], Shared(model, runs),
                          [r.source for r in runs])  # fmt: skip
     total = sum(len(run.plan) for run in runs)
     try:

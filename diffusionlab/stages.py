@@ -16,10 +16,11 @@ import torch
 from PIL import Image
 
 from .conditioning import (
+    Asked,
     branch_texts,
     encoded,
+    many_texts,
     scale_at,
-    stacked,
     tensor_of,
 )
 from .errors import InputError, NumericsError, shown
@@ -208,33 +209,29 @@ def predict(
                       guidance.rescale)  # fmt: skip
 
 
-Asked = tuple[torch.Tensor, NoiseLevel, TextEmbedding, TextEmbedding | None, float | Guidance]
-
-
 @memory_told("predict_many")
-def predict_many(model: LatentDiffusion, asked: Sequence[Asked]) -> list[Prediction]:
+def predict_many(
+    model: LatentDiffusion, asked: Sequence[Asked], prepared: PreparedText | None = None
+) -> list[Prediction]:
     """`predict` for several runs at once, each (latent, level, text, uncond, guidance_scale).
 
     All branches of all runs are the rows of one batch; the answers agree with single calls up to
-    rounding. Errors as `predict`.
+    rounding. `prepared` is what `prepare_many` made of the same. Errors as `predict`.
     """
     guidances = [as_guidance(guidance) for *_, guidance in asked]
     scales = [scale_at(model, g, given[1]) for g, given in zip(guidances, asked, strict=True)]
-    branches = [
-        branch_texts(model, *given[2:4], guidance, scale)
-        for given, guidance, scale in zip(asked, guidances, scales, strict=True)
-    ]
-    counts = [len(branch) for branch in branches]
+    counts = [1 if scale == 1 else 2 for scale in scales]
     pairs = list(zip(asked, counts, strict=True))
     sample = torch.cat([given[0].to(model.dtype).expand(n, *given[0].shape) for given, n in pairs])
     times = [given[1].timestep for given, n in pairs for _ in range(n)]
     timestep = torch.tensor(times, dtype=torch.float32, device=sample.device)
-    outputs = model.unet(sample, timestep, stacked(branches)).float()
+    outputs = model.unet(sample, timestep, prepared or many_texts(model, asked)).float()
     kind, said = model.schedule.prediction_type, []
     for i, output in enumerate(outputs.split(counts)):
-        (values, level, *_), scale, share = asked[i], scales[i], guidances[i].rescale
+        (values, level, *texts), scale, share = asked[i], scales[i], guidances[i].rescale
         if not all_finite(output):
-            raise _not_finite(model, values, level, branches[i])
+            text = branch_texts(model, *texts[:2], guidances[i], scale)
+            raise _not_finite(model, values, level, text)
         first = output[0] if scale != 1 else None
         said.append(Prediction(level, values, output[-1], first, scale, kind, model.preview, share))
     return said

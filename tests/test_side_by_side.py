@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from functools import partial
 
 import numpy as np
 import pytest
+from test_graphs import Rerun
 
+from diffusionlab import graphs
 from diffusionlab.analysis.ladder import climb
 from diffusionlab.analysis.ledger import noise_ledger
 from diffusionlab.errors import InputError
 from diffusionlab.generate import generate
+from diffusionlab.pipeline import load
 from diffusionlab.samplers import ddim
 from diffusionlab.side_by_side import compare
-from diffusionlab.trace import Comparison
+from diffusionlab.trace import Comparison, Guidance
 
 generating = importlib.import_module("diffusionlab.generate")
 side_by_side = importlib.import_module("diffusionlab.side_by_side")
@@ -86,6 +90,61 @@ def test_runs_together_equal_runs_alone(tiny_model):
             assert all(map(np.array_equal, first.noises, second.noises))
         assert len(one.predictions) == len(other.predictions)
     assert not np.allclose(both.traces[0].latents[-1], both.traces[2].latents[-1], atol=1e-2)
+
+
+def key_products(unet) -> tuple[list, int]:
+    """A list that grows with each product for the keys of a text, and how many layers make one."""
+    calls, layers = [], [part.attn2.to_k for part in unet.modules() if hasattr(part, "attn2")]
+    for layer in layers:
+        layer.register_forward_hook(lambda *given: calls.append(1))
+    return calls, len(layers)
+
+
+@pytest.mark.parametrize(
+    ("axes", "times"),
+    [
+        (dict(seeds=[1, 2, 3], num_steps=6), 1),
+        (dict(steps=[2, 4, 4], samplers=["ddim", "heun", "heun"]), 2),  # the first one ends early
+        (dict(seeds=range(17), num_steps=3), 2),  # two calls a step: more rows than one takes
+        (dict(steps=[2] * 16 + [3]), 2),  # the last run goes on alone with what it has
+        (dict(seeds=[1, 2], guidance_scale=Guidance(4.0, (0.5, 5.0)), num_steps=6), 3),
+    ],
+)
+def test_texts_of_runs_together_are_prepared_once_for_each_set(tiny_folder, axes, times):
+    model = load(tiny_folder, device="cpu")
+    calls, layers = key_products(model.unet)
+    compare(model, "a red car", **axes, together=True, progress=False)
+    assert len(calls) == times * layers > 0
+
+
+def test_texts_prepared_once_change_no_bit(tiny_model, monkeypatch):
+    axes = dict(
+        prompts=["a red car", "a blue boat", "a red car"],
+        samplers=["heun", "ddpm", "dpmpp_2m"],
+        guidance_scales=[1.0, Guidance(3.0, (0.5, 5.0)), 4.0],
+        steps=[3, 5, 2],
+    )
+    once = compare(tiny_model, **axes, together=True, progress=False)
+    monkeypatch.setattr(side_by_side, "prepare_many", lambda model, asked: None)  # not at all
+    each = compare(tiny_model, **axes, together=True, progress=False)
+    for ours, theirs in zip(once.traces, each.traces, strict=True):
+        assert np.array_equal(ours.latents, theirs.latents)
+        for a, b in zip(ours.predictions, theirs.predictions, strict=True):
+            assert np.array_equal(a.cond, b.cond)
+            assert (a.uncond is None) == (b.uncond is None)
+
+
+def test_a_graph_of_runs_together_takes_the_text_in_once(tiny_folder, monkeypatch):
+    model = load(tiny_folder, device="cpu")
+    model = dataclasses.replace(model, unet=graphs.graphed(model.unet, Rerun()))
+    loads, real = [], graphs.text_tensors
+    monkeypatch.setattr(graphs, "text_tensors", lambda text: loads.append(1) or real(text))
+    shared = dict(seeds=[1, 2], together=True, progress=False)
+    compare(model, "a red car", num_steps=5, **shared)
+    assert len(loads) == 5  # for the key of each call; the graph was made of this text
+    loads.clear()
+    compare(model, "a blue boat", num_steps=5, **shared)
+    assert len(loads) == 5 + 2  # and once from the new text into the graph's own
 
 
 def test_a_notice_about_a_word_is_told_once_for_runs_together(tiny_model, capsys):
