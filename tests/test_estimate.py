@@ -222,6 +222,7 @@ def test_what_an_estimate_says():
                  "does not fit", "2.2 kB", "1.5 kB", "12.3 kB", "Estimate"):  # fmt: skip
         assert told in text, told
     assert "fit" not in repr(made())
+    assert "of a matrix product, given or measured here" in repr(made())
     assert "about 3 min" in repr(made(rate=5e10)) and "2.2 h" in repr(made(rate=1e9))
     assert "&lt;b&gt;" in made(model="<b>")._repr_html_()
 

@@ -94,7 +94,7 @@ class Estimate(Shown):
             f"{height} × {width}, {self.num_steps} steps",
             *table,
             f"about {_duration(self.seconds)}: {self.flops / 1e12:.3g} TFLOP at {self.share:.0%} "
-            f"of the {self.rate / 1e12:.3g} TFLOP/s that a matrix product reached here",
+            f"of the {self.rate / 1e12:.3g} TFLOP/s of a matrix product, given or measured here",
             f"memory at most {size_text(self.peak)} on the device; with one part at a time "
             f"(offloaded) {size_text(self.peak_offloaded)}",
             free,
