@@ -247,6 +247,7 @@ def test_what_an_estimate_says():
     shared = [line for line in repr(made(offloaded=True)).splitlines() if "memory at" in line]
     assert "at most 1.5 kB on the device" in shared[0] and "all parts 2.2 kB" in shared[0]
     assert "fit" not in repr(made())
+    assert "of a matrix product, given or measured here" in repr(made())
     assert "about 3 min" in repr(made(rate=5e10)) and "2.2 h" in repr(made(rate=1e9))
     assert "&lt;b&gt;" in made(model="<b>")._repr_html_()
 

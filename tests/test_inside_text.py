@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -10,12 +11,15 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from original_layout import pipeline
 from PIL import Image
 
 import diffusionlab as dl
+from diffusionlab import plots
 from diffusionlab.analysis.padding import padding
 from diffusionlab.analysis.text_edits import blend, replace_word
-from diffusionlab.errors import CheckpointError, InputError
+from diffusionlab.analysis.text_layers import layer_paths
+from diffusionlab.errors import CheckpointError, InputError, NumericsError
 from diffusionlab.inside.merges import merge_steps
 from diffusionlab.inside.text import embed_images, embed_layers
 from diffusionlab.toyland import checkpoint
@@ -98,8 +102,65 @@ def test_layers_are_those_of_transformers_with_its_plain_attention(request, name
     assert np.abs(found.hidden[:-1] - hidden[:-1]).max() < 1e-4 * np.abs(hidden).max()
 
 
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory):
+    """A reduced SDXL: two text encoders, each with a padding of its own."""
+    place = tmp_path_factory.mktemp("sdxl") / "model"
+    pipeline("SDXL").save_pretrained(place)
+    return dl.load(place, device="cpu")
+
+
+@pytest.mark.parametrize("encoder", [0, 1])
+def test_the_layers_of_both_encoders_of_sdxl_end_where_embed_does(sdxl, encoder):
+    tokens = dl.tokenize(sdxl, "a red car")
+    assert sdxl.pad_ids[0] != sdxl.pad_ids[1] and "pad" in tokens.kinds
+    made, found = dl.embed(sdxl, tokens), embed_layers(sdxl, tokens, encoder)
+    assert np.array_equal(found.final, made.hidden[encoder].numpy())
+    assert np.array_equal(found.final, found.hidden[-2]) and len(found.hidden) == 4
+    assert found.encoder == encoder and found.attention.shape[0] == 3
+    figure, name = plots.plot_text_layers(found), ("first", "second")[encoder]
+    assert figure.axes[0].get_title("left") == (
+        f"each token through the 3 layers of the {name} text encoder"
+    )  # and no check failed: nothing closes the rows that SDXL reads
+    assert f"3 layers of the {name} text encoder: the median" in figure.alt
+
+
+def test_the_layers_of_one_encoder_do_not_name_it(toyland, tiny_model):
+    for model in (toyland, tiny_model):
+        figure = plots.plot_text_layers(embed_layers(model, dl.tokenize(model, PROMPT)))
+        title = figure.axes[0].get_title("left")
+        assert title.startswith("each token through the") and title.endswith(
+            "layers of the text encoder"
+        )
+        assert "layers of the text encoder: the median length goes" in figure.alt
+
+
+def test_what_embed_refuses_has_no_layers_either(tiny_model):
+    spoilt = copy.deepcopy(tiny_model.text_encoders[0])
+    getattr(spoilt, "text_model", spoilt).final_layer_norm.weight.fill_(torch.nan)
+    model, tokens = replace(tiny_model, text_encoders=(spoilt,)), dl.tokenize(tiny_model, PROMPT)
+    hooks = state_of(model)[1]
+    with pytest.raises(NumericsError, match="final_layer_norm"):
+        embed_layers(model, tokens)
+    with pytest.raises(NumericsError, match="final_layer_norm"):
+        dl.embed(model, tokens)
+    assert state_of(model)[1] == hooks
+
+
+@pytest.mark.parametrize("name", ["toyland", "sdxl"])
+def test_every_point_of_the_paths_lies_inside_the_panel(request, name):
+    model = request.getfixturevalue(name)
+    for prompt in (PROMPT, "a red car", "a"):
+        record = embed_layers(model, dl.tokenize(model, prompt))
+        panel = plots.plot_text_layers(record).axes[0].child_axes[2]
+        (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
+        x, y = np.moveaxis(layer_paths(record).points, -1, 0)
+        inside = (left <= x) & (x <= right) & (low <= y) & (y <= high)
+        assert inside.all(), (prompt, inside.sum(axis=1))
+
+
 def test_layers_pass_their_own_checks_and_a_spoilt_one_does_not(tiny_model):
-    from diffusionlab.analysis.text_layers import layer_paths, text_attention
+    from diffusionlab.analysis.text_layers import text_attention
 
     found = embed_layers(tiny_model, dl.tokenize(tiny_model, PROMPT))
     assert layer_paths(found).closing.holds

@@ -29,6 +29,7 @@ from test_trace import same
 from diffusionlab import plots
 from diffusionlab.analysis.latents import branch_eps, branch_x0, residual_of
 from diffusionlab.analysis.updates import coefficients, equation, invariants, replay
+from diffusionlab.errors import InputError
 from diffusionlab.plan import Stage, Step, Term, Update
 from diffusionlab.plots.figure import SMALL, Figure, canvas, colour, drawable, heading, text_width
 from diffusionlab.plots.sheets import Cell, Sheet
@@ -377,6 +378,25 @@ def test_text_embedding_rows_are_the_tokens_rows():
     assert names[1:6] == ["a", "red", "sky", "scra", "per"] and names[-1] == "<pad> (1 of 5)"
     bare = plots.plot_text_embedding(TextEmbedding(record.hidden))
     assert bare.axes[0].images[0].get_array().shape == (12, 8)
+
+
+def test_one_of_two_text_encoders_is_drawn_and_named():
+    alone = RUN.text_embedding
+    both = replace(alone, hidden=(alone.hidden[0], np.ones((12, 5), np.float32)))
+    one = plots.plot_text_embedding(alone)
+    assert one.axes[0].get_title("left").startswith("text embedding: 12 rows × 8 numbers, one row")
+    assert one.alt.startswith("Heat map of 8 token rows with 8 numbers each, between")
+    for encoder, (name, width) in enumerate((("first", 8), ("second", 5))):
+        figure = plots.plot_text_embedding(both, encoder=encoder)
+        title = " ".join(figure.axes[0].get_title("left").split())
+        assert title.startswith(f"text embedding of the {name} of 2 encoders: 12 rows × {width}")
+        assert f"{width} numbers each of the {name} of 2 encoders, between" in figure.alt
+        drawn = figure.axes[0].images[0].get_array()
+        assert np.array_equal(drawn, both.hidden[encoder][:8].astype(np.float64))
+    assert plots.plot_text_embedding(both).alt.count("of the first of 2 encoders") == 1
+    for encoder in (1, -1, True):
+        with pytest.raises(InputError, match="encoder is .*; 0 to 0 is allowed"):
+            plots.plot_text_embedding(alone, encoder=encoder)
 
 
 def test_live_tensors_are_drawn_as_their_numbers():

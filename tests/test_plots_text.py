@@ -278,6 +278,20 @@ def test_names_of_points_never_lie_on_each_other():
         assert not any(box.overlaps(other) for other in boxes[:i])
 
 
+def test_names_keep_apart_where_the_axes_hold_more_than_their_points():
+    points = np.array([[0, 0], [0, 0], [0.01, 0.01], [0, 0.02], [1, 1], [1, 1.0]])
+    around = np.array([[-9, 0], [3, -7.0], [np.nan, 0]])
+    figure = Figure(figsize=(10, 6))
+    axes = figure.add_axes((0.1, 0.1, 0.85, 0.85))
+    place_names(axes, points, ["a rather long name"] * 6, (8.5, 5.1), around=around)
+    figure.to_png()
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    assert left < -9 and right > 3 and low < -7 and high > 1
+    boxes = [t.get_window_extent() for t in axes.texts]
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
+
+
 # ---- images and captions ---------------------------------------------------------------------
 def test_captions_are_rows_images_columns_and_the_best_are_marked():
     axes = plots.plot_image_text(MATCHED).axes[0]

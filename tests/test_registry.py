@@ -61,6 +61,13 @@ def test_the_table_shows_every_checkpoint():
     assert all({entry.family, entry.name} <= set(page.cells) for entry in table)
 
 
+def test_a_name_that_the_table_has_not_is_told_with_its_near_ones():
+    with pytest.raises(KeyError, match=r"no checkpoint 'sd1.5'; did you mean 'sd15'.*allowed are"):
+        checkpoints()["sd1.5"]
+    with pytest.raises(KeyError, match="no checkpoint 3; allowed are sd15, "):
+        checkpoints()[3]
+
+
 def test_the_table_escapes_what_it_shows(monkeypatch):
     hostile = registry.Checkpoint("<script>", "a/b", "<b>", 512, (1, 1), "", note='"><img src=x>')
     monkeypatch.setitem(CHECKPOINTS, "x", hostile)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..conditioning import encoded
 from ..errors import CheckpointError, InputError, shown
 from ..images import to_image, to_rgb
 from ..pipeline import LatentDiffusion
@@ -51,10 +52,12 @@ BATCH = 16
 def embed_layers(model: LatentDiffusion, tokens: Tokens, encoder: int = 0) -> TextLayers:
     """Run one text encoder and keep what stands between its layers, and where each token looked.
 
-    The run is the one of `embed`: `final` equals its `hidden[encoder]`. The attention of each layer
-    is softmax(query · key / √(head width)) over the tokens up to the row's own (arXiv 1706.03762,
-    Eq. 1), computed beside the encoder from its own queries and keys. The model is left as it was.
-    Errors: InputError for anything but Tokens, and for an encoder that the model has not.
+    The run is the one of `embed`, with the encoder's own padding: `final` is its `hidden[encoder]`,
+    for SDXL the rows before the last layer, which stands in `hidden` all the same. The attention of
+    each layer is softmax(query · key / √(head width)) over the tokens up to the row's own (arXiv
+    1706.03762, Eq. 1), computed beside the encoder from its own queries and keys. The model is left
+    as it was. Errors: InputError for anything but Tokens, and for an encoder that the model has
+    not; NumericsError as `embed`.
     """
     if not isinstance(tokens, Tokens):
         raise InputError(
@@ -62,9 +65,8 @@ def embed_layers(model: LatentDiffusion, tokens: Tokens, encoder: int = 0) -> Te
         )
     tower = _encoder(model, encoder)
     layers = getattr(tower, "text_model", tower).encoder.layers
-    ids = torch.tensor([tokens.ids], device=model.device)  # (1, tokens)
     with _listening(layers) as (states, queries, keys):
-        final = tower(input_ids=ids).last_hidden_state[0]  # (tokens, width)
+        final, _ = encoded(model, tokens, encoder)  # (tokens, width)
     attention = [
         _attention(query, key, layer.self_attn)
         for query, key, layer in zip(queries, keys, layers, strict=True)

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import close_matches, shown
+
 OPENRAIL_M, OPENRAIL_PP = "CreativeML OpenRAIL-M", "CreativeML OpenRAIL++-M"
 
 
@@ -147,6 +149,11 @@ class Checkpoints:
         return len(CHECKPOINTS)
 
     def __getitem__(self, name: str) -> Checkpoint:
+        if name not in CHECKPOINTS:
+            near = close_matches(name, CHECKPOINTS) if isinstance(name, str) else ""
+            raise KeyError(
+                f"no checkpoint {shown(name)}; {near}allowed are {', '.join(CHECKPOINTS)}"
+            )
         return CHECKPOINTS[name]
 
     def rows(self) -> list[tuple[str, ...]]:

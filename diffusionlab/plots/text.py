@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from diffusionlab.analysis.latents import numbers
+from diffusionlab.analysis.text import hidden_of
 from diffusionlab.plots.figure import (
     SIGNED,
     SMALL,
@@ -18,16 +18,21 @@ from diffusionlab.plots.figure import (
     heading,
     not_finite,
 )
+from diffusionlab.plots.text_space import ordinal
 from diffusionlab.trace import TextEmbedding
 
 
-def plot_text_embedding(record: TextEmbedding, *, ax: Axes | None = None) -> Figure | Axes:
-    """One row per token of the first text encoder, (tokens, width); equal paddings shown once.
+def plot_text_embedding(
+    record: TextEmbedding, *, encoder: int = 0, ax: Axes | None = None
+) -> Figure | Axes:
+    """One row per token of one text encoder, (tokens, width); equal paddings shown once.
 
-    The scale is symmetric and ends at the 99th percentile of |value|, since single columns of CLIP
-    are far larger than the rest.
+    The U-Net of SDXL reads the rows of two text encoders side by side. The scale is symmetric and
+    ends at the 99th percentile of |value|, since single columns of CLIP are far larger than the
+    rest. Raises InputError for a text encoder that is not there.
     """
-    values = numbers(record.hidden[0])
+    values, count = hidden_of(record, encoder), len(record.hidden)
+    whose = f" of the {ordinal(encoder)} of {count} encoders" if count > 1 else ""
     names, chosen = _rows(record, len(values))
     shown = values[chosen]
     bad = not_finite(values, "made by embed")
@@ -39,11 +44,11 @@ def plot_text_embedding(record: TextEmbedding, *, ax: Axes | None = None) -> Fig
     axis_labels(axes, f"number in the row (width {values.shape[1]})", "")
     axes.tick_params(axis="y", labelsize=SMALL, length=0)
     colour_bar(axes, picture, "value, cut at the\n99th percentile")
-    title = f"text embedding: {values.shape[0]} rows × {values.shape[1]} numbers, one row per token"
-    heading(axes, title, bad)
+    size = f"{values.shape[0]} rows × {values.shape[1]} numbers, one row per token"
+    heading(axes, f"text embedding{whose}: {size}", bad)
     hidden = len(values) - len(chosen)
     more = f" {hidden} further rows of padding are not drawn." if hidden else ""
-    alt = f"Heat map of {len(chosen)} token rows with {values.shape[1]} numbers each"
+    alt = f"Heat map of {len(chosen)} token rows with {values.shape[1]} numbers each{whose}"
     return finish(ax, axes, f"{alt}, between {np.min(shown):.3g} and {np.max(shown):.3g}.{more}")
 
 

@@ -29,6 +29,7 @@ from diffusionlab.plots.figure import (
 from diffusionlab.plots.text_space import (
     PRINTED,
     kind_of_point,
+    ordinal,
     place_names,
     print_values,
     share_label,
@@ -40,7 +41,8 @@ def plot_text_layers(record: TextLayers, *, ax: Axes | None = None) -> Figure | 
     """Each token's row through the layers: its length, how far it turned, and its path in a plane.
 
     Layer 0 is the vocabulary's row plus the position, before the first layer. Padding is drawn
-    once. The plane keeps most of the variance of all words and the end token at all layers.
+    once. The plane keeps most of the variance of all words and the end token at all layers. The
+    text encoder is named where the model has several.
     """
     found = layer_paths(record)
     names, shown = token_names(record.tokens)
@@ -59,16 +61,28 @@ def plot_text_layers(record: TextLayers, *, ax: Axes | None = None) -> Figure | 
     _paths(right, found, [drawable(record.tokens.pieces[i][:14]) for i in found.rows],
            (5.6, high - 1.9))  # fmt: skip
     bad = not_finite(record.hidden, "in the text encoder's layers")
-    title = f"each token through the {len(record.hidden) - 1} layers of the text encoder"
-    heading(axes, title, bad, "" if bad else found.closing)
+    count, whose = len(record.hidden) - 1, _encoder(record)
+    title = f"each token through the {count} layers of the {whose}"
+    heading(axes, title, bad, "" if bad or _early(record) else found.closing)
     ends = f"from {np.median(found.norms[0]):.3g} to {np.median(found.norms[-1]):.3g}"
     alt = (
-        f"{len(shown)} tokens through {len(record.hidden) - 1} layers of the text encoder: the "
-        f"median length goes {ends}; the mean cosine with layer 0 ends at "
+        f"{len(shown)} tokens through {count} layers of the {whose}: the median length goes "
+        f"{ends}; the mean cosine with layer 0 ends at "
         f"{found.to_start[-1, shown].mean():.2g}; two axes hold {sum(found.plane.explained):.0%} "
         "of the variance of all layers."
     )
     return finish(ax, axes, alt)
+
+
+def _early(record: TextLayers) -> bool:
+    """Whether the U-Net reads the rows before the last layer, as SDXL's: nothing closes those."""
+    return len(record.hidden) > 1 and np.array_equal(record.final, record.hidden[-2])
+
+
+def _encoder(record: TextLayers) -> str:
+    """Which text encoder of SDXL's it is; the record of another does not name it."""
+    several = record.encoder > 0 or _early(record)
+    return f"{ordinal(record.encoder)} text encoder" if several else "text encoder"
 
 
 def token_names(tokens: Tokens) -> tuple[list[str], list[int]]:
@@ -102,7 +116,7 @@ def _paths(panel: Axes, found: LayerPaths, names: list[str], inches: tuple) -> N
         path = found.points[:, i]
         panel.plot(*path.T, color=shade, marker=mark, linewidth=2.5, markersize=6, alpha=0.85)
         panel.plot(*path[-1:].T, color=shade, marker=mark, markersize=13, markeredgecolor=INK)
-    place_names(panel, found.points[-1], names, inches)
+    place_names(panel, found.points[-1], names, inches, around=found.points.reshape(-1, 2))
     first, second = found.plane.explained
     axis_labels(panel, share_label("first axis", first), share_label("second", second), SMALL)
     told = found.plane.warning or f"layer 0 to layer {len(found.points) - 1} (large)"

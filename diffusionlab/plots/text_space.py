@@ -132,6 +132,11 @@ def short(name: str, most: int) -> str:
     return drawable(name if len(name) <= most else name[: most - 1] + "…")
 
 
+def ordinal(number: int) -> str:
+    """The name of a text encoder's number, which counts from 0."""
+    return ("first", "second", "third")[number] if number < 3 else f"{number + 1}th"
+
+
 def share_label(name: str, share: float) -> str:
     """An axis' name with its share of the variance."""
     return f"{name} (unknown share)" if np.isnan(share) else f"{name}, {share:.0%} of variance"
@@ -154,30 +159,51 @@ def print_values(ax: Axes, values: np.ndarray, text: str, light: np.ndarray) -> 
 
 def place_names(
     ax: Axes, points: np.ndarray, names: Sequence[str], inches: tuple[float, float],
-    size: float = SMALL,
+    size: float = SMALL, around: np.ndarray | None = None,
 ) -> None:  # fmt: skip
     """A name beside each point, moved down where it would lie on another, with a line to it.
 
-    `inches` are about the size of the Axes, from which the room that a name needs is reckoned.
+    `inches` are about the size of the Axes, from which the room that a name needs is reckoned. The
+    limits hold the points, their names, and `around`, (n, 2), what else is drawn.
     """
     good = np.flatnonzero(np.isfinite(points).all(axis=1))
     if not len(good):
         return
-    low, high = points[good].min(axis=0), points[good].max(axis=0)
-    letter, line = 0.0088 * size / inches[0], 0.021 * size / inches[1]  # shares of the Axes
-    widest = max(len(name) for name in names) * letter
-    span = np.maximum(high - low, 1e-9) / (np.array([0.9 - widest, 0.8]))
-    gap = np.array([0.02, line / 2]) * span
-    taken = [(x - gap[0], x + gap[0], y) for x, y in points[good]]  # left, right, middle
-    for i in good[np.argsort(-points[good, 1], kind="stable")]:
-        left, y = points[i] + (1.05 * gap[0], 0.0)
-        right = left + len(names[i]) * letter * span[0]
-        while hit := [b for a, z, b in taken if a < right and left < z and abs(b - y) < 2 * gap[1]]:
-            y = min(hit) - 2.001 * gap[1]
-        taken.append((left, right, y))
+    points, names = points[good], [names[i] for i in good]
+    room = size / np.array(inches) * (0.0088, 0.021)  # of a letter and a line, shares of the Axes
+    places, limits = _places(points, names, room, points)
+    if around is not None:
+        around = around[np.isfinite(around).all(axis=1)]
+        if ((around < limits[0]) | (around > limits[1])).any():
+            places, limits = _places(points, names, room, np.concatenate([points, around]))
+    for i in np.argsort(-points[:, 1], kind="stable"):
+        left, y = places[i]
         if y != points[i, 1]:
             ax.plot([points[i, 0], left], [points[i, 1], y], color=QUIET, linewidth=1)
         ground = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.5}
         label(ax, left, y, names[i], ha="left", fontsize=size, bbox=ground, in_layout=False)
-    ax.set_xlim(low[0] - 0.05 * span[0], high[0] + (0.05 + widest) * span[0])
-    ax.set_ylim(min(y for *_, y in taken) - 0.08 * span[1], high[1] + 0.1 * span[1])
+    ax.set_xlim(*limits[:, 0])
+    ax.set_ylim(*limits[:, 1])
+
+
+def _places(
+    points: np.ndarray, names: Sequence[str], room: np.ndarray, held: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the names begin, (n, 2), and the limits (low, high) that hold them and `held`."""
+    low, high = held.min(axis=0), held.max(axis=0)
+    letter, line = room
+    widest = max(len(name) for name in names) * letter
+    span = np.maximum(high - low, 1e-9) / (np.array([0.9 - widest, 0.8]))
+    gap = np.array([0.02, line / 2]) * span
+    taken = [(x - gap[0], x + gap[0], y) for x, y in points]  # left, right, middle
+    places = points + (1.05 * gap[0], 0.0)
+    for i in np.argsort(-points[:, 1], kind="stable"):
+        left, y = places[i]
+        right = left + len(names[i]) * letter * span[0]
+        while hit := [b for a, z, b in taken if a < right and left < z and abs(b - y) < 2 * gap[1]]:
+            y = min(hit) - 2.001 * gap[1]
+        taken.append((left, right, y))
+        places[i, 1] = y
+    lowest = min(low[1], *(y for *_, y in taken))
+    margin = np.array([[0.05, 0.08], [0.05 + widest, 0.1]]) * span
+    return places, np.array([[low[0], lowest], high]) + [[-1], [1]] * margin
