@@ -117,12 +117,13 @@ def test_the_layers_of_both_encoders_of_sdxl_end_where_embed_does(sdxl, encoder)
     made, found = dl.embed(sdxl, tokens), embed_layers(sdxl, tokens, encoder)
     assert np.array_equal(found.final, made.hidden[encoder].numpy())
     assert np.array_equal(found.final, found.hidden[-2]) and len(found.hidden) == 4
-    assert found.encoder == encoder and found.attention.shape[0] == 3
+    assert layer_paths(found).closing.holds
+    assert (found.encoder, found.encoders) == (encoder, 2) and found.attention.shape[0] == 3
     figure, name = plots.plot_text_layers(found), ("first", "second")[encoder]
     assert figure.axes[0].get_title("left") == (
-        f"each token through the 3 layers of the {name} text encoder"
+        f"each token through the 3 layers of the {name} of 2 text encoders"
     )  # and no check failed: nothing closes the rows that SDXL reads
-    assert f"3 layers of the {name} text encoder: the median" in figure.alt
+    assert f"3 layers of the {name} of 2 text encoders: the median" in figure.alt
 
 
 def test_the_layers_of_one_encoder_do_not_name_it(toyland, tiny_model):

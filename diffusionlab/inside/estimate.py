@@ -75,6 +75,7 @@ def estimate(
         share=SHARE,
         free=_free(model),
         offloaded=isinstance(model, Offloaded),
+        measured=rate is None,
     )
 
 

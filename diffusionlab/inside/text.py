@@ -77,6 +77,7 @@ def embed_layers(model: LatentDiffusion, tokens: Tokens, encoder: int = 0) -> Te
         final=_plain(final),
         attention=_plain(torch.stack(attention)),
         encoder=encoder,
+        encoders=len(model.text_encoders),
     )
 
 

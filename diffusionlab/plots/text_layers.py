@@ -61,9 +61,11 @@ def plot_text_layers(record: TextLayers, *, ax: Axes | None = None) -> Figure | 
     _paths(right, found, [drawable(record.tokens.pieces[i][:14]) for i in found.rows],
            (5.6, high - 1.9))  # fmt: skip
     bad = not_finite(record.hidden, "in the text encoder's layers")
-    count, whose = len(record.hidden) - 1, _encoder(record)
+    count, whose = len(record.hidden) - 1, "text encoder"
+    if record.encoders > 1:
+        whose = f"{ordinal(record.encoder)} of {record.encoders} text encoders"
     title = f"each token through the {count} layers of the {whose}"
-    heading(axes, title, bad, "" if bad or _early(record) else found.closing)
+    heading(axes, title, bad, "" if bad else found.closing)
     ends = f"from {np.median(found.norms[0]):.3g} to {np.median(found.norms[-1]):.3g}"
     alt = (
         f"{len(shown)} tokens through {count} layers of the {whose}: the median length goes "
@@ -72,17 +74,6 @@ def plot_text_layers(record: TextLayers, *, ax: Axes | None = None) -> Figure | 
         "of the variance of all layers."
     )
     return finish(ax, axes, alt)
-
-
-def _early(record: TextLayers) -> bool:
-    """Whether the U-Net reads the rows before the last layer, as SDXL's: nothing closes those."""
-    return len(record.hidden) > 1 and np.array_equal(record.final, record.hidden[-2])
-
-
-def _encoder(record: TextLayers) -> str:
-    """Which text encoder of SDXL's it is; the record of another does not name it."""
-    several = record.encoder > 0 or _early(record)
-    return f"{ordinal(record.encoder)} text encoder" if several else "text encoder"
 
 
 def token_names(tokens: Tokens) -> tuple[list[str], list[int]]:

@@ -26,10 +26,11 @@ class StageCost:
 class Estimate(Shown):
     """What a run will take on its model's device: an estimate, made by `estimate`.
 
-    `rate` in FLOP a second is what a large matrix product reached there, `share` the part of it
-    that whole networks reach; `free` are the device's free bytes on top of the loaded model, None
-    where nobody tells; `record` are the bytes of the finished record, in the computer's memory.
-    Of an `offloaded` model, whose parts take turns there, `free` counts none as loaded.
+    `rate` in FLOP a second is what a large matrix product reached there, or what was given (it is
+    not `measured` then), `share` the part of it that whole networks reach; `free` are the device's
+    free bytes on top of the loaded model, None where nobody tells; `record` are the bytes of the
+    finished record, in the computer's memory. Of an `offloaded` model, whose parts take turns
+    there, `free` counts none as loaded.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Estimate(Shown):
     share: float
     free: int | None = None
     offloaded: bool = False
+    measured: bool = True
 
     @property
     def flops(self) -> int:
@@ -98,12 +100,15 @@ class Estimate(Shown):
             if self.offloaded else
             "memory at most {1} on the device; with one part at a time (offloaded) {0}"
         ).format(*most)  # fmt: skip
+        how = (
+            "that a matrix product reached here" if self.measured else "that were given as its rate"
+        )
         return lines(
             f"Estimate for {self.model!r} on {self.device}, {self.dtype}: one picture of "
             f"{height} × {width}, {self.num_steps} steps",
             *table,
             f"about {_duration(self.seconds)}: {self.flops / 1e12:.3g} TFLOP at {self.share:.0%} "
-            f"of the {self.rate / 1e12:.3g} TFLOP/s {how}",
+            f"of the {self.rate / 1e12:.3g} TFLOP/s that {how}",
             memory,
             free,
             f"the record: {size_text(self.record)} in the computer's memory",

@@ -70,9 +70,10 @@ class TextLayers(Shown):
 
     `hidden` (layers + 1, tokens, width): entry 0 goes into the first layer (the token's own row of
     the vocabulary plus its position), the last entry comes out of the last layer. `final` (tokens,
-    width) is that after the closing normalisation: what the U-Net reads. `attention` (layers,
-    heads, tokens, tokens): row i says where token i looks; its entries sum to 1, those after i are
-    0 (causal mask). `encoder` counts the model's text encoders.
+    width) is what the U-Net reads: that after the closing normalisation, for SDXL `hidden[-2]`.
+    `attention` (layers, heads, tokens, tokens): row i says where token i looks; its entries sum to
+    1, those after i are 0 (causal mask). `encoder` counts the model's text encoders from 0, of
+    which there are `encoders`; the ids of their paddings may differ from those of `tokens`.
     """
 
     tokens: Tokens
@@ -80,6 +81,7 @@ class TextLayers(Shown):
     final: np.ndarray
     attention: np.ndarray
     encoder: int = 0
+    encoders: int = 1
 
     def __repr__(self) -> str:
         return lines(
