@@ -9,10 +9,9 @@ The loops alone, without text encoder and VAE. Reported: steps a second, ratios 
 share of the roofline (FLOPs of a guided step, by torch's counter, over the rate of a large matrix
 product, measured here) and peak memory.
 
-`peak_gb` is the most that torch's allocator held of the device during the first call of a way, its
-cache emptied before: weights and graph pools included, the CUDA context not. Ways without graphs
-come first and leave nothing on the device but the weights. graphs_recording shares network and pool
-with graphs, so its figure has both graphs in it.
+`peak_gb` is the most that torch's allocator held of the device during a way's first call, its cache
+emptied before: weights and graph pools included, the CUDA context not. Ways without graphs come
+first and leave only weights; graphs_recording shares network and pool with graphs: both are in it.
 
 What time is left is looked at before every loop; what there is none for is left out and named. A
 run ends when `--minutes` are over, later only by a loop or compilation longer than expected, and
@@ -45,7 +44,8 @@ from diffusionlab.graphs import graphed
 from diffusionlab.stages import predict
 
 MAIN = "diffusers and ours"  # the ways that alternate; the others of a plan are each by itself
-CHANNELS, OURS_COMPILED, COMPILED = "graphs_channels_last", "graphs_compiled", "diffusers_compiled"
+COMPILED, CHANNELS, OURS_COMPILED = "diffusers_compiled", "graphs_channels_last", "graphs_compiled"
+WAYS = MAIN, COMPILED, CHANNELS, OURS_COMPILED
 PLANS = {  # in the order of what is most wanted: the time may end anywhere
     "full": [
         *[("sd15", "float16", MAIN), ("sdxl", "float16", MAIN), ("sd15", "float16", COMPILED)],
@@ -53,7 +53,7 @@ PLANS = {  # in the order of what is most wanted: the time may end anywhere
         *[("sdxl", "float16", CHANNELS), ("sdxl", "bfloat16", MAIN)],
         *[("sd15", "float16", OURS_COMPILED), ("sdxl", "float16", OURS_COMPILED)],
     ],
-    "tiny": [(size, "float32", way) for way in (MAIN, CHANNELS) for size in ("tiny", "tinyxl")],
+    "tiny": [(size, "float32", way) for way in WAYS for size in ("tiny", "tinyxl")],
 }
 COMPILE_MINUTES = {"sd15": 2.0, "sdxl": 3.0}  # left before a compilation is begun
 START_MINUTES = 0.2  # left before the networks of a case are built
@@ -163,8 +163,7 @@ class Bench:
             self.usual = first
         self.calls[name], self.seconds[name] = call, []
         self.expected[name] = min(first, self.usual)  # a first call may have compiled
-        peak = self.clock.peak_gb()
-        self.tell(name, {"first_call_s": round(first, 3), "peak_gb": peak, "rounds": 0})
+        self.tell(name, {"first_s": round(first, 3), "peak_gb": self.clock.peak_gb(), "rounds": 0})
 
     def rounds(self, end: float = math.inf) -> None:
         """Loops of all begun ways, the order turning, while there is time; then let go of them.
@@ -252,10 +251,11 @@ def by_itself(bench: Bench, size: str, dtype: torch.dtype, way: str) -> None:
         torch.compiler.reset()  # its caches may hold the networks
 
 
-def missing(device: str, kind: str) -> bool:
-    """Whether a device only emulates this dtype."""
-    there = not device.startswith("cuda") or torch.cuda.is_bf16_supported(including_emulation=False)
-    return kind == "bfloat16" and not there
+def pointless(device: str, kind: str, way: str) -> bool:
+    """Whether the device only emulates this dtype, or is a CPU and would compile for minutes."""
+    if device.startswith("cuda"):
+        return kind == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return device == "cpu" and "compiled" in way
 
 
 def main(arguments: list[str] | None = None, cut: bool = False) -> Path:
@@ -306,9 +306,8 @@ def measure(clock: Clock, plan: list, steps: int, result: dict, keep: Callable[[
 
     for size, kind, way in plan:
         title = f"{size} {kind}"
-        if way != MAIN and title not in benches:
-            continue  # nothing to compare with
-        if way == MAIN and (clock.left < 60 * START_MINUTES or missing(clock.device, kind)):
+        ready = clock.left > 60 * START_MINUTES if way == MAIN else title in benches
+        if not ready or pointless(clock.device, kind, way):
             continue
         print(f"{title}, {way}: {clock.left / 60:.1f} minutes left", flush=True)
         clock.fresh()
