@@ -4,7 +4,7 @@
 # Needs torch with CUDA, transformers, diffusers (a wheel suffices), hypothesis, pytest,
 # lazy_loader, tqdm, pillow, numpy and safetensors beside the package; `python3`, or $PYTHON. The
 # network is never used. What is missing is named first; the benchmark runs whatever the tests say.
-# Written: device.txt, gpu_tests.txt, accelerator.txt, accelerator_<device>.json (after each way).
+# Written: device.txt, gpu_tests.txt, accelerator.txt, accelerator_<device>.json (after each loop).
 set -u
 cd "$(dirname "$0")/.." || exit 1
 folder=${1:-${OUT:-benchmarks/results}}
@@ -36,7 +36,7 @@ tests=$?
 tail -n 40 "$folder/gpu_tests.txt"
 [ $tests -eq 124 ] && echo "the tests took longer than ${TEST_SECONDS:-150} seconds and were cut"
 
-# one way may not end: a compilation is only begun with minutes left, never cut by the benchmark
+# it ends itself 30 seconds after its minutes, whatever it is at; this is for what stops even that
 cut=$(awk "BEGIN { print int(60 * $minutes + 45) }")
 timeout -k 10 "$cut" "$python" benchmarks/accelerator.py --minutes "$minutes" --out "$folder" \
   ${SIZE:+--size "$SIZE"} 2>&1 | tee "$folder/accelerator.txt"

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,42 +61,168 @@ def test_the_accelerator_benchmark_runs_anywhere(benchmark, tmp_path):
     assert list(result["cases"]) == ["tiny float32", "tinyxl float32"] and not result["left_out"]
     for found in result["cases"].values():
         assert found["difference"] < 1e-4
-        ways = ["plain", "recording", "graphs", "graphs_recording", "diffusers"]
+        ways = ["diffusers", "plain", "recording", "graphs", "graphs_recording"]
         assert list(found["ways"]) == [*ways, "graphs_channels_last"]
         assert all(0 < way["it_per_s"] < math.inf for way in found["ways"].values())
         assert len(found["seconds_ratios"]) == 5 and found["tflop_per_guided_step"] >= 0
 
 
+class Slow:
+    """Loops that take no time, on a clock that says they took `seconds`; `seen` before each."""
+
+    def __init__(self, accelerator, monkeypatch, seconds: float, seen=lambda: None):
+        self.now, self.loops = 1000.0, 0
+
+        def loop(*given, **options):
+            def run():
+                seen()
+                self.now += seconds
+                self.loops += 1
+
+            return run
+
+        for name in ("our_loop", "their_loop"):
+            monkeypatch.setattr(accelerator, name, loop)
+        monkeypatch.setattr(accelerator, "matmul_rate", lambda device, dtype: 1e12)
+        clock = SimpleNamespace(monotonic=lambda: self.now, perf_counter=lambda: self.now)
+        monkeypatch.setattr(accelerator, "time", clock)
+
+
+def tiny(accelerator, folder: Path, *more: str) -> dict:
+    given = ["--size", "tiny", "--device", "cpu", "--out", str(folder), *more]
+    return json.loads(accelerator.main(given).read_text())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "loops", "rounds"),
+    [(14, 25, {0, 1, 3}), (20, 18, {0, 1}), (30, 12, {0, 1}), (500, 1, {0})],
+)
+def test_the_accelerator_benchmark_ends_in_time_with_something_of_both_sizes(
+    benchmark, tmp_path, monkeypatch, seconds, loops, rounds
+):
+    accelerator = benchmark("accelerator")
+    slow = Slow(accelerator, monkeypatch, seconds)
+    result = tiny(accelerator, tmp_path, "--minutes", "6")
+    assert slow.now - 1000 <= max(360, seconds), (
+        "a loop was begun that the time did not suffice for"
+    )
+    assert slow.loops == loops
+    ways = [way for found in result["cases"].values() for way in found["ways"].values()]
+    assert {way["rounds"] for way in ways if "rounds" in way} == rounds
+    assert all("rounds" in way or way == {"left_out": "no time"} for way in ways)
+    if seconds <= 20:  # both sizes have a ratio, and share the time
+        for found in result["cases"].values():
+            assert found["seconds_ratios"]["plain / diffusers"]["median_ratio"] == 1
+            assert found["ways"]["diffusers"]["ms_per_step"] == 50 * seconds
+    else:
+        assert result["left_out"] == (["tinyxl float32"] if seconds == 500 else [])
+
+
+def test_every_loop_is_on_disk_before_the_next_begins(benchmark, tmp_path, monkeypatch):
+    accelerator = benchmark("accelerator")
+    found = []
+
+    def seen():
+        cases = json.loads((tmp_path / "accelerator_cpu.json").read_text())["cases"].values()
+        ways = [way for case in cases for way in case["ways"].values()]
+        found.append(sum(1 + way["rounds"] for way in ways))
+
+    slow = Slow(accelerator, monkeypatch, 1, seen)
+    tiny(accelerator, tmp_path)
+    assert found == list(range(slow.loops)) and slow.loops == 48
+
+
 def test_what_fails_or_has_no_time_is_named_and_the_rest_measured(benchmark, tmp_path, capsys):
     accelerator = benchmark("accelerator")
+    calls = iter([None, None, RuntimeError("no more memory")])
 
     def broken():
         raise RuntimeError("no such kernel\nmore")
 
-    clock = accelerator.Clock("cpu", 1)
-    assert list(accelerator.alternating(clock, {"a": broken, "b": lambda: None})) == ["b"]
+    def later():
+        if error := next(calls):
+            raise error
+
+    bench = accelerator.Bench(accelerator.Clock("cpu", 1), 1, 1.0, 1e12, lambda found: None)
+    for name, call in {"a": broken, "b": lambda: None, "c": later}.items():
+        bench.begin(name, lambda call=call: call)
+    bench.rounds()
+    ways = bench.found["ways"]
+    assert ways["a"] == {"failed": "RuntimeError: no such kernel"}
+    assert ways["b"]["rounds"] == 3 and "failed" not in ways["b"]
+    assert ways["c"]["rounds"] == 1 and ways["c"]["failed"] == "RuntimeError: no more memory"
     assert "a failed: RuntimeError: no such kernel\n" in capsys.readouterr().out
-    path = accelerator.main(["--size", "tiny", "--device", "cpu", "--minutes", "0",
-                             "--out", str(tmp_path)])  # fmt: skip
-    assert len(json.loads(path.read_text())["left_out"]) == 2
+    result = tiny(accelerator, tmp_path, "--minutes", "0")
+    assert result["left_out"] == ["tiny float32", "tinyxl float32"] and not result["cases"]
+
+
+def test_peak_memory_is_what_the_allocator_held_in_a_ways_own_first_call(benchmark, monkeypatch):
+    """An allocator whose cache keeps what was let go of, as CUDA's does."""
+    held = {"used": 2, "cached": 0, "peak": 0}
+
+    def call(gigabytes):
+        held["cached"] = max(held["cached"], gigabytes)
+        held["peak"] = max(held["peak"], held["used"] + held["cached"])
+
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: held.update(cached=0))
+    told = {"reset_peak_memory_stats": lambda: held.update(peak=held["used"] + held["cached"]),
+            "max_memory_reserved": lambda: held["peak"] * 10**9}  # fmt: skip
+    for name, function in told.items():
+        monkeypatch.setattr(torch.cuda, name, function)
+    accelerator = benchmark("accelerator")
+    bench = accelerator.Bench(accelerator.Clock("cuda", 1), 1, 1.0, 1e12, lambda found: None)
+    for name, gigabytes in {"large": 5, "small": 1}.items():
+        bench.begin(name, lambda gigabytes=gigabytes: lambda: call(gigabytes))
+    assert [way["peak_gb"] for way in bench.found["ways"].values()] == [7, 3]
+
+
+def test_graphs_are_made_when_the_other_ways_have_shown_their_memory(
+    benchmark, tmp_path, monkeypatch
+):
+    accelerator = benchmark("accelerator")
+    shown, real = [], accelerator.graphed
+
+    def graphed(unet):
+        path = tmp_path / "accelerator_cpu.json"
+        shown.append(list(json.loads(path.read_text())["cases"]["tiny float32"]["ways"]))
+        return real(unet)
+
+    monkeypatch.setattr(accelerator, "graphed", graphed)
+    Slow(accelerator, monkeypatch, 1)
+    tiny(accelerator, tmp_path)
+    assert shown[0] == ["diffusers", "plain", "recording"]
+
+
+def test_a_script_ends_itself_half_a_minute_after_its_time(benchmark, tmp_path, monkeypatch):
+    accelerator = benchmark("accelerator")
+    armed = []
+    later = SimpleNamespace(dump_traceback_later=lambda *given, **how: armed.append((given, how)))
+    monkeypatch.setattr(accelerator, "faulthandler", later)
+    tiny(accelerator, tmp_path, "--minutes", "0")
+    assert not armed  # a test's process must live
+    accelerator.main(["--size", "tiny", "--minutes", "0", "--device", "cpu", "--out",
+                      str(tmp_path)], cut=True)  # fmt: skip
+    assert armed == [((30.0,), {"exit": True})]
 
 
 def test_a_case_that_fails_keeps_what_was_known_and_lets_the_next_one_run(
     benchmark, tmp_path, monkeypatch
 ):
     accelerator = benchmark("accelerator")
+    real = accelerator.case
 
-    def stopping(clock, size, dtype, rate, steps, build, keep):
+    def stopping(clock, size, dtype, rate, steps, keep):
+        if size != "tiny":
+            return real(clock, size, dtype, rate, steps, keep)
         keep({"ways": {"plain": {"it_per_s": 1.0}}})
-        if size == "tiny":
-            raise MemoryError("full")
-        return {"ways": {}, "seconds_ratios": {}}
+        raise MemoryError("full")
 
+    Slow(accelerator, monkeypatch, 1)
     monkeypatch.setattr(accelerator, "case", stopping)
-    path = accelerator.main(["--size", "tiny", "--device", "cpu", "--out", str(tmp_path)])
-    cases = json.loads(path.read_text())["cases"]
+    cases = tiny(accelerator, tmp_path)["cases"]
     assert cases["tiny float32"] == {"ways": {"plain": {"it_per_s": 1.0}}, "failed": "MemoryError"}
-    assert "tinyxl float32" in cases
+    assert cases["tinyxl float32"]["ways"]["graphs_channels_last"]["rounds"] == 3
 
 
 def test_the_step_benchmark_runs(benchmark, tmp_path):
