@@ -60,6 +60,16 @@ def token_ids(model: LatentDiffusion, tokens: Tokens, number: int) -> tuple[int,
 
 
 # ---- into the U-Net ----------------------------------------------------------------------------
+def check_guidance(model: LatentDiffusion, guidance: Guidance) -> None:
+    """Refuse an interval or a rescale where no unconditional pass is there for them to act on."""
+    if model.embeds_guidance and (guidance.interval is not None or guidance.rescale):
+        raise InputError(
+            f"guidance is {guidance}, but {model.name} is told its guidance as a number and has no "
+            "unconditional pass; a scale alone is allowed: leave interval and rescale out, e.g. "
+            f"guidance_scale={guidance.scale:g}"
+        )
+
+
 def check_embedding(model: LatentDiffusion, embedding: TextEmbedding) -> None:
     """Refuse what is no text embedding of this model's shape, or is not finite."""
     width, asked_for = model.unet.config.cross_attention_dim, len(model.text_encoders)
@@ -129,7 +139,9 @@ def many_texts(model: LatentDiffusion, asked: Sequence[Asked]) -> TextInput:
 
 def scale_at(model: LatentDiffusion, guidance: float | Guidance, level) -> float:
     """The scale that branches are combined with: 1 where the network is told it instead."""
-    return 1.0 if model.embeds_guidance else as_guidance(guidance).at(level)
+    guidance = as_guidance(guidance)
+    check_guidance(model, guidance)
+    return 1.0 if model.embeds_guidance else guidance.at(level)
 
 
 @torch.inference_mode()

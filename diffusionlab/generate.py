@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from .conditioning import check_embedding, prepare
+from .conditioning import check_embedding, check_guidance, prepare
 from .memory_limit import announced, tell
 from .noise import BrownianPath, Sequential
 from .pipeline import LatentDiffusion
@@ -60,11 +60,13 @@ def generate(
     "frames" or tap patterns; what the taps saw is in `trace.attention`, by their names. `noise`
     says where the draws of a noisy sampler come from: "sequential" (one after the other, as in
     diffusers) or "brownian" (increments of one path, as `compare` takes them). `guidance_scale`
-    may be a `Guidance` with an interval or a rescale. `text_embedding` takes the place of the
-    prompt's own: an edited one of `analysis.text_edits`, say. `save_to` is a trace file that the
-    record is written to as it is made, so that a long run needs no more memory than a short one;
-    the returned trace reads from it. `progress` is a bar (True), nothing (False), or a function
-    that is handed every live step once it is kept; a KeyboardInterrupt that it raises is Ctrl-C.
+    may be a `Guidance` with an interval or a rescale, unless the model is told its guidance (latent
+    consistency models; there a negative prompt does nothing, which a notice says).
+    `text_embedding` takes the place of the prompt's own: an edited one of `analysis.text_edits`,
+    say. `save_to` is a trace file that the record is written to as it is made, so that a long run
+    needs no more memory than a short one; the returned trace reads from it. `progress` is a bar
+    (True), nothing (False), or a function that is handed every live step once it is kept; a
+    KeyboardInterrupt that it raises is Ctrl-C.
     Errors: InputError before any work for whatever cannot be run, MemoryExceeded for a record that
     is too large (`recording_size` says how large). Ctrl-C re-raises with the steps so far as
     `.trace` on the exception.
@@ -106,6 +108,7 @@ def checked(model, prompt, negative_prompt, seed, num_steps, sampler, spacing, g
     """Check every value before any work; give the settings, the noise levels and the plan."""
     check_prompt(prompt), check_prompt(negative_prompt)
     chosen, guidance = as_sampler(sampler), as_guidance(guidance_scale)
+    check_guidance(model, guidance)
     size = check_size(model, "height", height), check_size(model, "width", width)
     NOISES[one_of("noise", noise, NOISES)](seed)  # refuses what is no seed
     levels = model.schedule.levels(num_steps, spacing)
@@ -119,6 +122,11 @@ def checked(model, prompt, negative_prompt, seed, num_steps, sampler, spacing, g
     if text_embedding is not None:
         check_embedding(model, text_embedding)
         notices += ("the text embedding was given; it was not made from the prompt",)
+    if model.embeds_guidance and negative_prompt:
+        notices += (
+            f"the negative prompt does nothing: {model.name} is told its guidance as a number and "
+            "has no unconditional pass",
+        )
     settings = Settings(
         model=model.name,
         prompt=str(prompt),

@@ -5,11 +5,18 @@ from __future__ import annotations
 import math
 from functools import wraps
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from diffusionlab.course import check, show_pictures, show_source, shown_or_told
+from diffusionlab.course import (
+    check,
+    needs_two_passes,
+    show_pictures,
+    show_source,
+    shown_or_told,
+)
 from diffusionlab.errors import InputError
 from diffusionlab.images import blank
 from diffusionlab.plan import combine
@@ -178,3 +185,9 @@ def test_a_model_that_cannot_be_asked_is_told_and_other_errors_pass():
     assert "no &lt;judges&gt; here" in told._repr_html_()
     with pytest.raises(ZeroDivisionError):
         shown_or_told(lambda: 1 / 0)
+
+
+def test_a_model_of_one_pass_is_told_so_where_guidance_has_two():
+    needs_two_passes(SimpleNamespace(embeds_guidance=False, name="plain"))
+    with pytest.raises(InputError, match=r"lcm is told .* two passes: use Toyland, dl\.load\(\)"):
+        needs_two_passes(SimpleNamespace(embeds_guidance=True, name="lcm"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ import torch
 from diffusionlab import stages
 from diffusionlab.errors import InputError
 from diffusionlab.generate import denoise, generate
+from diffusionlab.models.unet import UNet
 from diffusionlab.noise import Sequential
 from diffusionlab.samplers import SAMPLERS, make_plan
+from diffusionlab.side_by_side import compare
 from diffusionlab.taps import find_taps
-from diffusionlab.trace import Trace
+from diffusionlab.trace import Guidance, Trace
 
 generating = importlib.import_module("diffusionlab.generate")  # dl.generate is the function
 FAST = dict(seed=5, num_steps=3, progress=False)
@@ -92,6 +95,42 @@ def test_the_negative_prompt_is_the_unconditional_branch(tiny_model):
         for n in ("", "blue")
     ]
     assert off[0].image.tobytes() == off[1].image.tobytes()
+
+
+# ---- a model that is told its guidance -------------------------------------------------------
+@pytest.fixture(scope="module")
+def told_model(tiny_model):
+    """The tiny model with a U-Net that reads the guidance scale, as that of an LCM does."""
+    config = replace(tiny_model.unet.config, time_cond_proj_dim=16)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return replace(tiny_model, unet=UNet(config).eval())
+
+
+@pytest.mark.parametrize("options", [{"interval": (0.3, 5)}, {"rescale": 0.7}])
+def test_what_needs_two_passes_is_refused_where_there_is_one(told_model, options):
+    guidance, run = Guidance(8, **options), {k: v for k, v in FAST.items() if k != "progress"}
+    plain = generate(told_model, "a red car", guidance_scale=8, **FAST)
+    call, text = plain.predictions[0], plain.text_embedding
+    for ask in (
+        lambda: generate(told_model, "a red car", guidance_scale=guidance, **FAST),
+        lambda: compare(told_model, "a red car", guidance_scales=[8, guidance], **run),
+        lambda: stages.predict(told_model, call.latent, call.level, text, text, guidance),
+    ):
+        with pytest.raises(InputError, match="guidance is 8.* told its guidance as a number.*=8$"):
+            ask()
+    assert len(compare(told_model, "a red car", guidance_scales=[1, 8], **run).traces) == 2
+
+
+def test_a_negative_prompt_that_does_nothing_is_told(told_model, tiny_model, capsys):
+    one, other = (
+        generate(told_model, "a red car", guidance_scale=8, negative_prompt=negative, **FAST)
+        for negative in ("", "blue")
+    )
+    assert np.array_equal(one.latents, other.latents) and not one.settings.notices
+    (line,) = other.settings.notices
+    assert line.startswith("the negative prompt does nothing") and line in capsys.readouterr().err
+    assert not generate(tiny_model, "a red car", negative_prompt="blue", **FAST).settings.notices
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from diffusionlab.analysis.guidance_sweep import clipped, saturation, sweep
 from diffusionlab.errors import InputError
 from diffusionlab.schedule import NoiseLevel
 from diffusionlab.trace import Comparison, Guidance, Prediction, Trace
+from diffusionlab.views.dial_data import dial_data, difference_data
 
 PROMPT = "a red car in the city at night"
 
@@ -243,6 +244,20 @@ def test_whole_runs_from_another_noise_fail_the_check():
         return replace(other, steps=(first, *other.steps[1:]))
 
     assert not dial(traces.trace(5), 2, [4], run=run).start.holds
+
+
+def test_a_run_that_was_told_its_guidance_is_not_sent_to_another_scale():
+    """Scale 8, no interval, one pass: what a latent consistency model leaves in the record."""
+    plain = run_at(1.0)
+    told = replace(plain, settings=replace(plain.settings, guidance_scale=8.0))
+    for call in (lambda: dial(told, 0), lambda: guidance_curves(told)):
+        with pytest.raises(InputError, match="guidance.* is 8, but this model is told") as found:
+            call()
+        assert "not distilled this way" in str(found.value)
+        assert "other than 1" not in str(found.value)
+    reason = difference_data(told, [0])["reasons"][0]
+    assert reason == dial_data(told, [0])["missing"] and "has guidance 8, but this model" in reason
+    assert "was not run" in difference_data(plain, [0])["reasons"][0]
 
 
 def test_errors_say_what_to_do():

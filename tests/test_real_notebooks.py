@@ -6,12 +6,13 @@ import diffusers
 import nbformat
 import pytest
 import torch
+from nbclient.exceptions import CellExecutionError
 from original_layout import pipeline, unet, write_cached_tokenizer, write_single_file
 from test_notebooks import NOTEBOOKS, about_outputs, code_cells, load_refresh
 from test_parity_families import FAMILIES
 
 CHOOSING = [path for path in NOTEBOOKS if "DIFFUSIONLAB_MODEL" in path.read_text(encoding="utf-8")]
-FIRST = "01_prompt_to_picture"
+FIRST, GUIDING = "01_prompt_to_picture", "08_guidance"
 
 
 def small_pipeline():
@@ -65,6 +66,43 @@ def test_the_first_notebook_runs_on_a_single_file(tmp_path, monkeypatch):
     cells = run(next(p for p in CHOOSING if p.stem == FIRST), file, monkeypatch)
     assert "one.safetensors" in cells[0].outputs[-1].data["text/plain"]
     check_parts_are_the_whole(cells)
+
+
+@pytest.fixture(scope="module")
+def lcm(tmp_path_factory):
+    """A folder of a model that is told its guidance and has one pass."""
+    folder = tmp_path_factory.mktemp("distilled") / "lcm"
+    FAMILIES["LCM"]().save_pretrained(folder)
+    return folder
+
+
+def named(stem):
+    return next(path for path in CHOOSING if path.stem == stem)
+
+
+def test_the_first_notebook_runs_on_an_lcm(lcm, monkeypatch):
+    cells = run(named(FIRST), lcm, monkeypatch)
+    check_parts_are_the_whole(cells)
+    mixing, counting = (
+        cell.outputs[-1].data["text/plain"] for cell in cells if "refusal or" in cell.source
+        or "branches" in cell.source
+    )  # fmt: skip
+    assert mixing.startswith("Not on this model: lcm is told its guidance as a number")
+    assert "right" in counting and "one answer of" in counting
+
+
+def test_the_notebook_of_two_passes_stops_on_an_lcm_with_one_sentence(lcm, monkeypatch):
+    monkeypatch.setenv("DIFFUSIONLAB_MODEL", str(lcm))
+    path, refresh = named(GUIDING), load_refresh()
+    notebook = nbformat.read(path, as_version=4)
+    with pytest.raises(CellExecutionError) as found:
+        refresh.executed(notebook, path.parent)
+    assert found.value.ename == "InputError" and found.value.evalue.startswith(
+        "lcm is told its guidance as a number and has no unconditional pass; "
+    )
+    failed = [cell for cell in code_cells(notebook)
+              if any(out.output_type == "error" for out in cell.outputs)]  # fmt: skip
+    assert failed == code_cells(notebook)[:1]
 
 
 def test_there_is_a_notebook_that_takes_other_models():

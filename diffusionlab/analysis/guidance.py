@@ -19,15 +19,27 @@ from diffusionlab.analysis.similarity import angle
 from diffusionlab.analysis.updates import replay
 from diffusionlab.errors import InputError, shown
 from diffusionlab.schedule import NoiseLevel
-from diffusionlab.trace import Guidance, Prediction, Trace, as_guidance
+from diffusionlab.trace import Guidance, Prediction, Settings, Trace, as_guidance
 
 __all__ = ["Curves", "GuidanceDial", "Stop", "call_at", "dial", "guidance_curves", "recombine"]
 
 SCALES, MOST_SCALES = (0, 1, 2, 4, 8), 9
 ONCE = "without its unconditional pass"
+TOLD = (
+    "this model is told its guidance as a number and has no unconditional pass; use a checkpoint "
+    "that is not distilled this way"
+)
 
 
 # ---- the branches of a run --------------------------------------------------------------------
+def is_told(settings: Settings) -> bool:
+    """Whether a run with a step of one pass is that of a model told its guidance as a number.
+
+    A scale other than 1 without an interval runs both passes at every step of any other model.
+    """
+    return settings.guidance_scale != 1 and settings.guidance_interval is None
+
+
 def call_at(trace: Trace, step: Any) -> Prediction:
     """The first network call of a step. Raises InputError for a step or a record that is not there.
 
@@ -50,10 +62,15 @@ def guided_call(trace: Trace, step: Any) -> Prediction:
     """As `call_at`, but both branches must have been run. Raises InputError where they were not."""
     call = call_at(trace, step)
     if call.uncond is None:
+        guidance = trace.settings.guidance
+        why = (
+            f"guidance is {guidance}, but {TOLD}"
+            if is_told(trace.settings)
+            else f"guidance is {guidance}, which is 1 there; choose a step inside the interval, or "
+            "run again with a guidance_scale other than 1"
+        )
         raise InputError(
-            f"step {step} (karras_sigma {call.level.karras_sigma:.3g}) was run {ONCE}: guidance "
-            f"is {trace.settings.guidance}, which is 1 there; choose a step inside the interval, "
-            "or run again with a guidance_scale other than 1"
+            f"step {step} (karras_sigma {call.level.karras_sigma:.3g}) was run {ONCE}: {why}"
         )
     return call
 
@@ -63,8 +80,11 @@ def guided_steps(trace: Trace) -> tuple[int, ...]:
     found = [i for i in range(len(trace.steps)) if call_at(trace, i).uncond is not None]
     if not found:
         call_at(trace, 0)  # a run of no step has its own error
+        told = f"guidance of this run is {trace.settings.guidance}"
+        if is_told(trace.settings):
+            raise InputError(f"{told}, but {TOLD}")
         raise InputError(
-            f"guidance of this run is {trace.settings.guidance}: every step was made {ONCE}; "
+            f"{told}: every step was made {ONCE}; "
             "run again with a guidance_scale other than 1, e.g. 4"
         )
     return tuple(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffusionlab.course.checks import Check, check
 from diffusionlab.course.live import watch
 from diffusionlab.course.pictures import Pictures, show_pictures
-from diffusionlab.course.refusals import Refusal, shown_or_told
+from diffusionlab.course.refusals import Refusal, needs_two_passes, shown_or_told
 from diffusionlab.course.self_checks import SelfCheck, self_check
 from diffusionlab.course.sources import Source, show_source
 
@@ -16,6 +16,7 @@ __all__ = [
     "SelfCheck",
     "Source",
     "check",
+    "needs_two_passes",
     "self_check",
     "show_pictures",
     "show_source",

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusionlab.analysis.guidance import TOLD, is_told
 from diffusionlab.analysis.latents import branch_x0, numbers
 from diffusionlab.schedule import to_x0
 from diffusionlab.trace import Prediction, Trace
@@ -61,6 +62,8 @@ def _reason(trace: Trace, index: int) -> str:
         return 'The predictions were not recorded: run again with record={"predictions"}.'
     if calls[0].uncond is None:
         guidance, sigma = trace.settings.guidance, calls[0].level.karras_sigma
+        if is_told(trace.settings):
+            return f"This run has guidance {guidance}, but {TOLD}."
         if guidance.interval is None:
             return f"This run has guidance {guidance}: its unconditional pass was not run."
         return (
