@@ -14,6 +14,7 @@ import torch
 from original_layout import pipeline, scheduler, text_encoder, unet, vae
 from safetensors.torch import load_file, save_file
 from tiny import tiny_tokenizer
+from tokenizers import AddedToken
 
 import diffusionlab as dl
 from diffusionlab.errors import CheckpointError, InputError
@@ -88,6 +89,54 @@ def test_a_latent_consistency_pipeline_is_wrapped():
     )
     assert model.embeds_guidance
     assert dl.generate(model, "a red car", guidance_scale=8.0, **RUN).image
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_fused_projections_are_told_and_once_unfused_read(alone):
+    pipe, wrap = pipeline("SD 1"), dl.LatentDiffusion.from_diffusers
+    before = wrap(pipe)
+    fused = pipe.unet if alone else pipe
+    fused.fuse_qkv_projections()
+    if alone:  # as the pipeline's own method does
+        pipe.unet.set_attn_processor(diffusers.models.attention_processor.FusedAttnProcessor2_0())
+    with pytest.raises(
+        InputError, match=r"unet has fused .*pipe\.unfuse_qkv_projections\(\) first"
+    ):
+        wrap(pipe)
+    fused.unfuse_qkv_projections()
+    assert any(".to_qkv." in key for key in pipe.unet.state_dict())  # copies that nobody reads
+    assert same(wrap(pipe), before)
+
+
+def with_words(words, **flags):
+    """A pipeline whose tokenizer has learned words, and whose encoder has rows for them."""
+    pipe = pipeline("SD 1")
+    pipe.tokenizer.add_tokens([AddedToken(word, **flags) for word in words])
+    pipe.text_encoder.resize_token_embeddings(len(pipe.tokenizer), mean_resizing=False)
+    return pipe
+
+
+@pytest.mark.parametrize("flags", [{}, {"special": True}, {"single_word": True, "rstrip": True}])
+def test_learned_words_keep_their_ids_when_saved_and_loaded(tmp_path, flags):
+    pipe = with_words(["<cat>", "Zwerg"], **flags)
+    model = dl.LatentDiffusion.from_diffusers(pipe)
+    dl.save(model, tmp_path / "saved")
+    again = dl.load(tmp_path / "saved", device="cpu")
+    theirs = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "saved")
+    for text in ("a <cat> car", "<CAT>s, a zwerg Zwerg  by<cat>the sea", "two Zwerge!"):
+        expected = pipe.tokenizer(text).input_ids
+        assert again.tokenizer(text).input_ids == expected
+        assert theirs.tokenizer(text).input_ids == expected
+        assert dl.tokenize(again, text).ids[: len(expected)] == tuple(expected)
+    assert again.tokenizer.get_vocab() == pipe.tokenizer.get_vocab()
+    assert same(again, model) and len(again.tokenizer) == again.text_encoders[0].config.vocab_size
+
+
+def test_words_left_from_an_earlier_save_do_not_count(tmp_path):
+    dl.save(dl.LatentDiffusion.from_diffusers(with_words(["<cat>"])), tmp_path)
+    (tmp_path / "tokenizer" / "added_tokens.json").write_text('{"<dog>": 619}')
+    dl.save(model := dl.LatentDiffusion.from_diffusers(pipeline("SD 1")), tmp_path)
+    assert dl.load(tmp_path, device="cpu").tokenizer.get_vocab() == model.tokenizer.get_vocab()
 
 
 class FluxPipeline:

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken
 from transformers import CLIPTokenizer
 
 from diffusionlab.errors import CheckpointError, InputError, MemoryExceeded
 from diffusionlab.pipeline import LatentDiffusion, load, save
+from diffusionlab.pipeline.text import tokenizer_files
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE_WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
@@ -618,6 +620,139 @@ def test_the_padding_token_is_the_one_that_transformers_takes(tiny_folder, tmp_p
     (folder / "tokenizer" / "special_tokens_map.json").write_text(json.dumps(mapped))
     theirs = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     assert load(folder, device="cpu").tokenizer.pad_token_id == theirs.pad_token_id
+
+
+# ---- learned words ---------------------------------------------------------------------------
+WORDS = ("<cat>", "Zwerg", "<s1>")
+PLAIN = dict(single_word=False, lstrip=False, rstrip=False, normalized=True, special=False)
+
+
+@pytest.fixture
+def learned(tiny_folder, tiny_model, tmp_path):
+    """A folder with rows for three more words, its tokenizer as in 2022: vocab.json, merges.txt."""
+    folder = tmp_path / "learned"
+    shutil.copytree(tiny_folder, folder)
+    vocab, merges, config = tokenizer_files(tiny_model.tokenizer)
+    config.pop("added_tokens_decoder", None)
+    shutil.rmtree(folder / "tokenizer")
+    (folder / "tokenizer").mkdir()
+    put(folder, "vocab.json", vocab)
+    put(folder, "tokenizer_config.json", config)
+    (folder / "tokenizer/merges.txt").write_text(merges, encoding="utf-8")
+    weights = load_file(folder / TEXT)
+    name = next(name for name in weights if name.endswith("token_embedding.weight"))
+    weights[name] = torch.cat([weights[name], weights[name][:3]])
+    save_file(weights, folder / TEXT, metadata={"format": "pt"})
+    edit(folder, "text_encoder/config.json", vocab_size=len(vocab) + 3)
+    return folder, len(vocab)
+
+
+def put(folder, name, value):
+    (folder / "tokenizer" / name).write_text(json.dumps(value))
+
+
+def listed_2022(folder, end, flags):
+    put(folder, "added_tokens.json", {word: end + i for i, word in enumerate(WORDS)})
+
+
+def listed_2024(folder, end, flags):
+    tokens = {str(end + i): {"content": word} | flags for i, word in enumerate(WORDS)}
+    edit(folder, "tokenizer/tokenizer_config.json", added_tokens_decoder=tokens)
+    put(folder, "added_tokens.json", {"<nobody>": 5})  # does not count beside the list
+
+
+def listed_whole(folder, end, flags):
+    theirs = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    theirs.add_tokens([AddedToken(word, **flags) for word in WORDS])
+    theirs.save_pretrained(folder / "tokenizer")
+    for name in ("vocab.json", "merges.txt"):
+        (folder / "tokenizer" / name).unlink(missing_ok=True)
+
+
+def listed_beside(folder, end, flags):
+    listed_2022(folder, end, flags)
+    (folder / "tokenizer/added_tokens.json").rename(folder / "words.json")
+    vocab, merges = (folder / "tokenizer" / name for name in ("vocab.json", "merges.txt"))
+    kept = vocab.read_bytes(), merges.read_bytes()
+    listed_whole(folder, end, flags)
+    vocab.write_bytes(kept[0])
+    merges.write_bytes(kept[1])
+
+
+@pytest.mark.parametrize("change", [{}, {"special": True, "normalized": False}, {"rstrip": True}])
+@pytest.mark.parametrize("listing", [listed_2022, listed_2024, listed_whole, listed_beside])
+def test_learned_words_have_the_ids_that_transformers_gives(learned, tmp_path, listing, change):
+    folder, end = learned
+    listing(folder, end, PLAIN | change)
+    theirs = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    model = load(folder, device="cpu")
+    again = load(save(model, tmp_path / "again"), device="cpu")
+    written = CLIPTokenizer.from_pretrained(tmp_path / "again/tokenizer")
+    for text in ("a <cat> car", "<CAT>s ZWERG  by<s1>the Zwerge", "a red <|endoftext|> car"):
+        ids = theirs(text).input_ids
+        assert end in ids or "<cat>" not in text
+        assert ids == model.tokenizer(text).input_ids == again.tokenizer(text).input_ids
+        assert ids == written(text).input_ids
+    for tokenizer in (model.tokenizer, again.tokenizer, written):
+        assert tokenizer.get_vocab() == theirs.get_vocab()
+
+
+def test_a_special_token_may_be_an_added_one(learned):
+    folder, end = learned
+    put(folder, "added_tokens.json", {"<cat>": end, "<pad>": end + 1})
+    edit(folder, "tokenizer/tokenizer_config.json", pad_token="<pad>")
+    theirs = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    ours = load(folder, device="cpu").tokenizer
+    assert ours.pad_token_id == theirs.pad_token_id == end + 1
+    assert ours("a <cat> <pad>").input_ids == theirs("a <cat> <pad>").input_ids
+
+
+DECODER, FILE, WHOLE = "tokenizer_config.json", "added_tokens.json", "tokenizer.json"
+ADDED_FAULTS = [
+    (FILE, lambda end: {"<cat>": end + 1}, r"'<cat>' has id 620, and its place is 619; words of"),
+    (FILE, lambda end: {"<cat>": 5}, "'<cat>' has id 5, and its place is 619"),
+    (FILE, lambda end: {"<|endoftext|>": end}, "'.*endoftext.*' has id 619, and its place is 618"),
+    (FILE, lambda end: {f"<{i}>": end + i for i in range(4)}, "623 ids and the text encoder 622"),
+    (FILE, lambda end: {f"<{i}>": end + i for i in range(10_001)}, "at most 10000 are read"),
+    (FILE, lambda end: {"<cat>": "x"}, "added_tokens.json' lists the added tokens .*'x'"),
+    (FILE, lambda end: {"<cat>": True}, "an id of 0 or more, a text and flags"),
+    (FILE, lambda end: {"<cat>": -1}, "an id of 0 or more"),
+    (FILE, lambda end: {"": end}, "lists the added tokens"),
+    (FILE, lambda end: {"\ud83d": end}, "lists the added tokens"),
+    (FILE, lambda end: [1], "is not a JSON object"),
+    (DECODER, lambda end: {"added_tokens_decoder": [1]}, r"lists the added tokens \[1\]"),
+    (DECODER, lambda end: {"added_tokens_decoder": {"9" * 5000: PLAIN}}, "lists the added tokens"),
+    (DECODER, lambda end: {"added_tokens_decoder": {str(end): PLAIN}}, "lists the added tokens"),
+    (
+        DECODER,
+        lambda end: {"added_tokens_decoder": {str(end): {"content": "x", "rstrip": "no"}}},
+        "lists the added tokens .*'no'",
+    ),
+    (
+        DECODER,
+        lambda end: {"added_tokens_decoder": {str(end + i): {"content": "<x>"} for i in range(2)}},
+        "'<x>' has id 620, and its place is 619",
+    ),
+    (WHOLE, lambda end: {"added_tokens": {"<cat>": end}}, "lists the added tokens"),
+    (WHOLE, lambda end: {"added_tokens": [5]}, r"lists the added tokens \[5\]"),
+    (WHOLE, lambda end: {"added_tokens": [{"content": "<cat>"}]}, "lists the added tokens"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "what"), ADDED_FAULTS)
+def test_added_tokens_that_cannot_be_are_refused(learned, name, content, what):
+    folder, end = learned
+    put(folder, name, content(end))
+    with pytest.raises(CheckpointError, match=what):
+        load(folder, device="cpu")
+
+
+def test_ids_are_those_that_the_library_gave(learned, monkeypatch):
+    folder, end = learned
+    listed_2022(folder, end, PLAIN)
+    monkeypatch.setattr(CLIPTokenizer, "convert_tokens_to_ids", lambda self, text: 7)
+    with pytest.raises(CheckpointError, match="has id 619, and its place is 7"):
+        load(folder, device="cpu")
 
 
 def test_a_unet_config_without_sample_size_takes_the_vae_s(tiny_folder, tmp_path):

@@ -13,11 +13,14 @@ import pytest
 import torch
 from original_layout import pipeline, write_single_file
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 import diffusionlab as dl
 from diffusionlab.errors import CheckpointError
 from diffusionlab.pipeline import loading, single_file
+from diffusionlab.pipeline.families import recognise
 
+UNET, TEXT = "model.diffusion_model.", "cond_stage_model.transformer.text_model."
 FAMILIES = ("SD 1", "SD 2", "SDXL")
 
 
@@ -174,10 +177,51 @@ def test_c18_other_files_are_recognised_by_their_keys(tmp_path, key, what):
         dl.load(path, device="cpu")
 
 
+PARTS = {
+    "first_stage_model.": "VAE",
+    "cond_stage_model.": "text encoder",
+    "model.diffusion_model.": "U-Net",
+}
+
+
+@pytest.mark.parametrize("prefix", PARTS)
+def test_what_a_file_lacks_of_a_model_is_named(first, tmp_path, prefix):
+    folder, path = first
+    kept = {name: t for name, t in load_file(path).items() if not name.startswith(prefix)}
+    save_file(kept, tmp_path / "part.safetensors")
+    with pytest.raises(CheckpointError, match=rf"\(a model without its {PARTS[prefix]}\)"):
+        from_file(tmp_path / "part.safetensors", folder)
+
+
+def test_what_a_file_lacks_of_sdxl_is_named():
+    keys = [UNET, "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."]
+    keys = [key + "x" for key in keys]
+    for given, what in [
+        (keys, r"a model without its VAE\)"),
+        (keys[:2], r"a model without its second text encoder and VAE\)"),
+        (keys[::2], r"a model without its first text encoder and VAE\)"),
+        ([*keys[1:], "first_stage_model.x"], r"a model without its U-Net\)"),
+        ([keys[0], "first_stage_model.x"], r"a model without its text encoder\)"),
+    ]:
+        with pytest.raises(CheckpointError, match=what):
+            recognise(given, "it")
+
+
+def test_a_vocabulary_s_learned_words_come_with_it(first, tmp_path):
+    """Its folder says what was added to it, whoever's config names the padding."""
+    folder, path = first
+    rows = f"{TEXT}embeddings.token_embedding.weight"
+    state = load_file(path)
+    state[rows] = torch.cat([state[rows], state[rows][:1]])
+    save_file(state, tmp_path / "model.safetensors")
+    words = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    words.add_tokens(["<cat>"])
+    words.save_pretrained(tmp_path / "words")
+    model = from_file(tmp_path / "model.safetensors", tmp_path / "words")
+    assert model.tokenizer("a <cat>").input_ids == words("a <cat>").input_ids
+
+
 # ---- files that are wrong ----------------------------------------------------------------------
-UNET, TEXT = "model.diffusion_model.", "cond_stage_model.transformer.text_model."
-
-
 def without(key):
     return lambda state: {name: t for name, t in state.items() if name != key}
 

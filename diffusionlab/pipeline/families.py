@@ -8,7 +8,7 @@ that narrower models load too.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,21 +75,43 @@ FAMILIES = (SDXL, SD2, SD1)
 def recognise(names: Iterable[str], where: str) -> Family:
     """The family of a whole model in one file; CheckpointError says what else it is."""
     names = list(names)
+
+    def there(prefix: str) -> bool:
+        return any(name.startswith(prefix) for name in names)
+
     stripped = [name.removeprefix(UNET) for name in names]
     for starts, what in OTHER_KINDS[:-LAST_KINDS]:
         if any(name.startswith(starts) for name in stripped) or _named_lora(what, names):
             raise _other(where, what)
     for family in FAMILIES:
         prefixes = [UNET, VAE, *(encoder.prefix for encoder in family.encoders)]
-        if all(any(name.startswith(prefix) for name in names) for prefix in prefixes):
+        if all(map(there, prefixes)):
             return family
-    whole = [prefix for prefix in (UNET, VAE) if any(n.startswith(prefix) for n in names)]
-    if whole == [UNET]:
-        raise _other(where, "a U-Net without text encoder and VAE")
+    if what := _incomplete(there):
+        raise _other(where, what)
     kinds = (
         w for starts, w in OTHER_KINDS[-LAST_KINDS:] if any(n.startswith(starts) for n in names)
     )
     raise _other(where, next(kinds, f"of an unknown model: its first keys are {shown(names[:3])}"))
+
+
+def _incomplete(there: Callable[[str], bool]) -> str | None:
+    """What a file with several parts of a model, or its U-Net alone, lacks of it."""
+    nearest = max(FAMILIES, key=lambda family: sum(there(e.prefix) for e in family.encoders))
+    missing = [there(e.prefix) for e in nearest.encoders].count(False)
+    parts = {"U-Net": there(UNET)}
+    if 0 < missing < len(nearest.encoders):  # which of SDXL's two
+        parts["first text encoder"], parts["second text encoder"] = (
+            there(e.prefix) for e in nearest.encoders
+        )
+    else:
+        parts["text encoder"] = not missing
+    parts["VAE"] = there(VAE)
+    found = [name for name, here in parts.items() if here]
+    lacking = " and ".join(name for name, here in parts.items() if not here)
+    if found == ["U-Net"]:
+        return f"a U-Net without {lacking}"
+    return f"a model without its {lacking}" if len(found) > 1 else None
 
 
 def _named_lora(what: str, names: list[str]) -> bool:

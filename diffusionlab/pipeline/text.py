@@ -35,6 +35,9 @@ TEXT_KEYS = {
 }
 ACTIVATIONS = ("quick_gelu", "gelu")
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+ADDED_IN = ("tokenizer_config", "added_tokens", "tokenizer")  # where added tokens may be listed
+MOST_ADDED = 10_000  # thirty times as many take a quarter of a minute
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")  # of an added token
 _PREFIX = "text_model."  # published files have it; transformers ≥ 5.6 writes and builds without
 
 
@@ -118,11 +121,14 @@ def read_tokenizer(
 ) -> Any:
     """A CLIPTokenizer from a checkpoint's folder: vocab.json + merges.txt or tokenizer.json.
 
-    config: the contents of tokenizer_config.json. CheckpointError if a piece is missing.
+    config: the contents of a tokenizer_config.json, for the special tokens; what was added to the
+    vocabulary is told by the files beside it. CheckpointError if a piece is missing.
     """
-    vocab, merges = _vocabulary(folder, part)
+    vocab, merges, whole = _vocabulary(folder, part)
     names = _special_tokens(folder, config, part)
-    strange = [name for name in names.values() if name not in vocab]
+    added = _added_tokens(folder, part, whole, set(names.values()))
+    texts = _by_text(vocab, added)
+    strange = [name for name in names.values() if name not in vocab and name not in texts]
     if strange:
         raise CheckpointError(
             f"tokenizer/vocab.json lacks the special token {shown(strange[0])}; every one that the "
@@ -130,43 +136,134 @@ def read_tokenizer(
         )
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
+    # as from_pretrained hands them on: a special token that is listed has the flags listed there
+    options = {key: texts.get(name, name) for key, name in names.items()}
+    options |= {"model_max_length": context_length, "added_tokens_decoder": added}
     try:
-        return CLIPTokenizer(vocab, merges, model_max_length=context_length, **names)
+        made = CLIPTokenizer(vocab, merges, **options)
     except Exception as error:  # tokenizers raises plain Exception
         raise CheckpointError(
             f"the tokenizer's vocabulary and merges do not fit ({shown(str(error))}); {AGAIN}"
         ) from None
+    for index, token in added.items():
+        if (given := made.convert_tokens_to_ids(token.content)) != index:
+            raise _bad_id(token.content, index, given)
+    return made
 
 
-def _vocabulary(folder: Path, part: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    whole = inside(folder, f"{part}/tokenizer.json", optional=True)
-    if whole and not inside(folder, f"{part}/vocab.json", optional=True):
-        contents = read_json(whole)
-        model, added = contents.get("model"), contents.get("added_tokens") or []
+def _vocabulary(
+    folder: Path, part: str
+) -> tuple[dict[str, int], list[tuple[str, str]], dict[str, Any] | None]:
+    """Vocabulary, merges, and the contents of tokenizer.json if they are from there."""
+    contents, path = None, inside(folder, f"{part}/tokenizer.json", optional=True)
+    if path and not inside(folder, f"{part}/vocab.json", optional=True):
+        contents = read_json(path)
+        model = contents.get("model")
         try:
-            vocab = model["vocab"] | {token["content"]: token["id"] for token in added}
+            vocab = {**model["vocab"]}
             merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
         except (TypeError, KeyError, AttributeError) as error:
-            raise _bad_vocabulary(whole, error) from None
+            raise _bad_vocabulary(path, error) from None
         if set(map(type, chain.from_iterable(merges))) - {str}:
-            raise _bad_vocabulary(whole, "a merge is not two pieces")
+            raise _bad_vocabulary(path, "a merge is not two pieces")
     else:
-        whole = inside(folder, f"{part}/vocab.json")
-        vocab = read_json(whole)
+        path = inside(folder, f"{part}/vocab.json")
+        vocab = read_json(path)
         text = read_text(inside(folder, f"{part}/merges.txt"))
         lines = text.split("\n")[text.startswith("#version") :]
         # tuples: Python's collector, which lists keep busy for half a second, leaves them alone
         merges = list(map(tuple, map(str.split, filter(None, lines))))
     whole_numbers = set(map(type, vocab.values())) == {int}
     if not whole_numbers or set(vocab.values()) != set(range(len(vocab))):
-        raise _bad_vocabulary(whole, f"the ids are not 0 … {len(vocab) - 1}")
+        raise _bad_vocabulary(path, f"the ids are not 0 … {len(vocab) - 1}")
     if set(map(len, merges)) - {2}:
-        raise _bad_vocabulary(whole, "a merge is not two pieces")
-    return vocab, merges
+        raise _bad_vocabulary(path, "a merge is not two pieces")
+    return vocab, merges, contents
 
 
 def _bad_vocabulary(path: Path, reason: object) -> CheckpointError:
     return CheckpointError(f"{place(path)} is not a byte-pair vocabulary ({reason}); {AGAIN}")
+
+
+# --- what was added to a vocabulary ------------------------------------------------------------
+
+
+def _added_tokens(
+    folder: Path, part: str, whole: Mapping[str, Any] | None, special: set[str]
+) -> dict[int, Any]:
+    """Id → AddedToken of what a vocabulary was given later, a learned word for one.
+
+    As transformers reads them: the list of tokenizer_config.json counts alone; without it those of
+    added_tokens.json, as textual inversion was saved in 2022, and of tokenizer.json, whose contents
+    are `whole` if they have been read.
+    """
+    lies = [inside(folder, f"{part}/{name}.json", optional=True) for name in ADDED_IN]
+    config = read_json(lies[0]) if lies[0] else {}
+    if "added_tokens_decoder" in config:
+        listed = config["added_tokens_decoder"]
+        if not isinstance(listed, dict):
+            raise _bad_added(lies[0], listed)
+        return dict(_added_token(lies[0], *pair) for pair in listed.items())
+    more = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    added = {}
+    for text, index in (read_json(lies[1]) if lies[1] else {}).items():
+        plain = text not in special and text not in more
+        entry = {"content": text, "normalized": plain, "special": not plain}
+        added |= [_added_token(lies[1], index, entry)]
+    if lies[2]:
+        listed = (read_json(lies[2]) if whole is None else whole).get("added_tokens") or []
+        if not isinstance(listed, list) or set(map(type, listed)) - {dict}:
+            raise _bad_added(lies[2], listed)
+        added |= [_added_token(lies[2], entry.get("id"), entry) for entry in listed]
+    return added
+
+
+def _added_token(path: Path, index: Any, entry: Any) -> tuple[int, Any]:
+    from transformers.tokenization_utils_base import AddedToken
+
+    if isinstance(index, str) and index.isdecimal() and len(index) < 10:
+        index = int(index)
+    given = entry if isinstance(entry, dict) else {}
+    text, flags = given.get("content"), {k: given[k] for k in FLAGS if k in given}
+    sound = type(index) is int and index >= 0 and isinstance(text, str) and text
+    if not sound or set(map(type, flags.values())) - {bool}:
+        raise _bad_added(path, {index: entry})
+    try:
+        return index, AddedToken(text, **flags)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        raise _bad_added(path, {index: entry}) from None
+
+
+def _bad_added(path: Path, given: object) -> CheckpointError:
+    return CheckpointError(
+        f"{place(path)} lists the added tokens {shown(given)}; an id of 0 or more, a text and "
+        f"flags that are true or false are allowed for each; {AGAIN}"
+    )
+
+
+def _by_text(vocab: Mapping[str, int], added: Mapping[int, Any]) -> dict[str, Any]:
+    """The added tokens by text; CheckpointError unless their ids are those they will be given."""
+    if len(added) > MOST_ADDED:
+        raise CheckpointError(
+            f"the tokenizer has {len(added)} added tokens; at most {MOST_ADDED} are read; use "
+            "another checkpoint"
+        )
+    found: dict[str, Any] = {}
+    new: dict[str, int] = {}
+    for index, token in sorted(added.items()):
+        text = token.content
+        allowed = vocab[text] if text in vocab else new.setdefault(text, len(vocab) + len(new))
+        if index != allowed:
+            raise _bad_id(text, index, allowed)
+        found[text] = token
+    return found
+
+
+def _bad_id(text: str, index: int, allowed: int) -> CheckpointError:
+    return CheckpointError(
+        f"the tokenizer's added token {shown(text)} has id {index}, and its place is {allowed}; "
+        "words of the vocabulary keep their ids, others follow without a gap or a repeat; " + AGAIN
+    )
 
 
 def _special_tokens(folder: Path, config: Mapping[str, Any], part: str) -> dict[str, str]:
@@ -188,7 +285,10 @@ def _special_tokens(folder: Path, config: Mapping[str, Any], part: str) -> dict[
 
 
 def tokenizer_files(tokenizer: Any) -> tuple[dict[str, int], str, dict[str, Any]]:
-    """What `tokenizer/` holds: vocab.json, the text of merges.txt, tokenizer_config.json."""
+    """What `tokenizer/` holds: vocab.json, the text of merges.txt, tokenizer_config.json.
+
+    The config lists all added tokens, so that no file left from an earlier save counts beside it.
+    """
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     pairs = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
     config = {
@@ -198,5 +298,9 @@ def tokenizer_files(tokenizer: Any) -> tuple[dict[str, int], str, dict[str, Any]
         "do_lower_case": True,
         "add_prefix_space": False,
         "errors": "replace",
+        "added_tokens_decoder": {
+            str(index): {key: getattr(token, key) for key in ("content", *FLAGS)}
+            for index, token in sorted(tokenizer.added_tokens_decoder.items())
+        },
     }
     return model["vocab"], "\n".join(["#version: 0.2", *pairs]) + "\n", config

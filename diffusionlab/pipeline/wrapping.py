@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from .parts import check_fit, check_vocabulary, empty_module, settings_of, shape
 from .text import place_positions, rename_text_keys
 from .weights import compare_shapes, declared
 
+JOINED = re.compile(r"\.to_(qkv|kv)\.")  # diffusers keeps both, joined and separate
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
@@ -79,7 +81,7 @@ def check_place(modules: dict[str, nn.Module]) -> None:
 
 def wrapped(name: str, module: nn.Module, config: dict[str, Any]) -> nn.Module:
     """Our network with the very tensors of theirs; CheckpointError unless they fit."""
-    ours, state = empty_module(name, settings_of(name, config)), dict(module.state_dict())
+    ours, state = empty_module(name, settings_of(name, config)), _unfused(name, module)
     if name == "vae":
         state = rename_attention_of_2022(state)
     elif name.startswith("text_encoder"):
@@ -89,6 +91,19 @@ def wrapped(name: str, module: nn.Module, config: dict[str, Any]) -> nn.Module:
     if name.startswith("text_encoder"):
         place_positions(ours, next(module.parameters()).device)
     return ours.eval().requires_grad_(False)
+
+
+def _unfused(name: str, module: nn.Module) -> dict[str, Any]:
+    """A network's tensors without the joined copies that fused projections leave behind."""
+    state, used = module.state_dict(), getattr(module, "attn_processors", {}).values()
+    kept = {key: tensor for key, tensor in state.items() if not JOINED.search(key)}
+    if len(kept) < len(state) and any("Fused" in type(processor).__name__ for processor in used):
+        raise InputError(
+            f"the pipeline's {name} has fused query, key and value projections; separate ones are "
+            f"allowed; call pipe.unfuse_qkv_projections() first, or "
+            f"pipe.{name}.unfuse_qkv_projections() if that part alone was fused"
+        )
+    return kept
 
 
 def _config(name: str, module: nn.Module) -> dict[str, Any]:
