@@ -12,6 +12,7 @@ import torch
 from diffusionlab import stages
 from diffusionlab.errors import InputError
 from diffusionlab.generate import denoise, generate
+from diffusionlab.inside import estimate
 from diffusionlab.models.unet import UNet
 from diffusionlab.noise import Sequential
 from diffusionlab.samplers import SAMPLERS, make_plan
@@ -116,6 +117,7 @@ def test_what_needs_two_passes_is_refused_where_there_is_one(told_model, options
         lambda: generate(told_model, "a red car", guidance_scale=guidance, **FAST),
         lambda: compare(told_model, "a red car", guidance_scales=[8, guidance], **run),
         lambda: stages.predict(told_model, call.latent, call.level, text, text, guidance),
+        lambda: estimate(told_model, guidance_scale=guidance, rate=1e9),
     ):
         with pytest.raises(InputError, match="guidance is 8.* told its guidance as a number.*=8$"):
             ask()

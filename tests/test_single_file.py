@@ -177,6 +177,15 @@ def test_c18_other_files_are_recognised_by_their_keys(tmp_path, key, what):
         dl.load(path, device="cpu")
 
 
+def test_a_part_s_own_file_is_named(tiny_folder):
+    """This transformers writes a text encoder without `text_model.`, like a tiny VAE's layers."""
+    for part, what in (("unet/diffusion_pytorch_model", "a U-Net alone"),
+                       ("vae/diffusion_pytorch_model", "a VAE alone"),
+                       ("text_encoder/model", "a text encoder alone")):  # fmt: skip
+        with pytest.raises(CheckpointError, match=f"a single safetensors file .{what}"):
+            dl.load(tiny_folder / f"{part}.safetensors", device="cpu")
+
+
 PARTS = {
     "first_stage_model.": "VAE",
     "cond_stage_model.": "text encoder",

@@ -276,6 +276,7 @@ def negative_prompts_act(bench: Bench) -> tuple[Part, ...]:
 
     Bars: more than half of the pictures.
     """
+    check_branches(bench)
     prompts, changed = bench.one_object[: few(bench)], []
     texts = [prompt.text for prompt in prompts]
     colours = [next(iter(prompt.colours.values())) for prompt in prompts]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..budget import Counts, recording_size
+from ..conditioning import check_guidance
 from ..errors import InputError, shown
 from ..models.conditioning import blank_text
 from ..pipeline import LatentDiffusion
@@ -56,7 +57,8 @@ def estimate(
                           spacing=spacing, guidance_scale=guidance_scale, height=size[0],
                           width=size[1])  # fmt: skip
     plan = make_plan(as_sampler(sampler), model.schedule.levels(num_steps, spacing), model.schedule)
-    guidance = Guidance(1.0) if model.embeds_guidance else as_guidance(guidance_scale)
+    check_guidance(model, guidance := as_guidance(guidance_scale))
+    guidance = Guidance(1.0) if model.embeds_guidance else guidance
     counts, latent = Counts.of(plan, guidance), [side // model.size_factor for side in size]
     pictures = 1 + counts.steps * ("frames" in record)
     return Estimate(

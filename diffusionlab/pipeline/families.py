@@ -28,12 +28,13 @@ OTHER_KINDS = (  # how a key begins, once a common prefix is gone → what the f
     (("emb_params", "clip_g", "clip_l"), "a textual inversion, one word's embedding"),
     (("conditioner.embedders.0.model.",), "the refiner of SDXL"),
     (("edm_mean",), "Playground 2.5, with noise levels of its own"),
+    (("embeddings.token_embedding.",), "a text encoder alone"),
     (("encoder.layers.", "decoder.layers."), "a tiny VAE alone"),
     (("encoder.", "decoder.", "first_stage_model."), "a VAE alone"),
     (("text_model.", "cond_stage_model.", "transformer."), "a text encoder alone"),
     (("down_blocks.", "input_blocks."), "a U-Net alone"),
 )
-LAST_KINDS = 4  # of OTHER_KINDS: parts that a whole model also has
+LAST_KINDS = 5  # of OTHER_KINDS: parts that a whole model also has
 
 
 @dataclass(frozen=True)
