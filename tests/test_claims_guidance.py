@@ -108,6 +108,7 @@ def judged_bench(by_scale, verdict):
         return runs[: len(texts)]
 
     return SimpleNamespace(
+        model=SimpleNamespace(embeds_guidance=False),
         samples=COUNT, texts=[prompt.text] * COUNT, one_object=[prompt, other] * (COUNT // 2),
         traces=traces,
         pictures=lambda texts, **settings: [run.image for run in traces(texts, **settings)],

@@ -12,7 +12,7 @@ import torch
 from diffusionlab import stages
 from diffusionlab.errors import InputError
 from diffusionlab.generate import denoise, generate
-from diffusionlab.inside import estimate
+from diffusionlab.inside.estimate import estimate
 from diffusionlab.models.unet import UNet
 from diffusionlab.noise import Sequential
 from diffusionlab.samplers import SAMPLERS, make_plan
