@@ -247,8 +247,8 @@ def test_what_an_estimate_says():
     shared = [line for line in repr(made(offloaded=True)).splitlines() if "memory at" in line]
     assert "at most 1.5 kB on the device" in shared[0] and "all parts 2.2 kB" in shared[0]
     assert "fit" not in repr(made())
-    assert "that a matrix product reached here" in repr(made())
-    assert "reached" not in repr(made(measured=False)) and "given" in repr(made(measured=False))
+    assert "TFLOP/s that a matrix product reached here\n" in repr(made())
+    assert "TFLOP/s that were given as its rate\n" in repr(made(measured=False))
     assert "about 3 min" in repr(made(rate=5e10)) and "2.2 h" in repr(made(rate=1e9))
     assert "&lt;b&gt;" in made(model="<b>")._repr_html_()
 

@@ -108,7 +108,7 @@ class Estimate(Shown):
             f"{height} × {width}, {self.num_steps} steps",
             *table,
             f"about {_duration(self.seconds)}: {self.flops / 1e12:.3g} TFLOP at {self.share:.0%} "
-            f"of the {self.rate / 1e12:.3g} TFLOP/s that {how}",
+            f"of the {self.rate / 1e12:.3g} TFLOP/s {how}",
             memory,
             free,
             f"the record: {size_text(self.record)} in the computer's memory",
