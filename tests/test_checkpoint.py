@@ -536,3 +536,25 @@ def test_weights_are_given_frozen_and_uncopied_and_each_has_its_place(tiny_model
         give(empty_module("unet", settings), {n: state[n] for n in state if n[:7] != "conv_in"})
     with pytest.raises(ValueError, match=r"without a place: \['strange'\]"):
         give(empty_module("unet", settings), state | {"strange": state["conv_in.bias"]})
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_the_collector_rests_while_a_model_is_made_and_then_is_as_before(
+    works, tiny_folder, tmp_path, monkeypatch
+):
+    seen, read = [], parts.FolderPart.read
+    monkeypatch.setattr(
+        parts.FolderPart, "read", lambda *a: seen.append(gc.isenabled()) or read(*a)
+    )
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    (gc.enable if works else gc.disable)()
+    try:
+        load(folder)
+        assert gc.isenabled() == works
+        (folder / "unet/diffusion_pytorch_model.safetensors").write_bytes(b"")
+        with pytest.raises(CheckpointError):
+            load(folder)
+        assert gc.isenabled() == works
+    finally:
+        gc.enable()
+    assert len(seen) > 3 and not any(seen)

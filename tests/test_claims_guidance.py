@@ -91,7 +91,7 @@ def test_rows_of_every_call_are_counted_and_no_hook_stays(tiny):
 @pytest.mark.parametrize("name", ["G7", "G8", "G14", "G15"])
 def test_a_model_of_one_pass_is_told_so(name):
     told = SimpleNamespace(embeds_guidance=True, name="distilled")
-    with pytest.raises(InputError, match=r"distilled is told the guidance scale.*use dl\.load\(\)"):
+    with pytest.raises(InputError, match=r"distilled is told its guidance.*dl\.load\(\)"):
         CLAIMS[name].ask(SimpleNamespace(model=told))
 
 

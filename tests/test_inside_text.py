@@ -121,17 +121,25 @@ def test_the_layers_of_both_encoders_of_sdxl_end_where_embed_does(sdxl, encoder)
     assert (found.encoder, found.encoders) == (encoder, 2) and found.attention.shape[0] == 3
     figure, name = plots.plot_text_layers(found), ("first", "second")[encoder]
     assert figure.axes[0].get_title("left") == (
-        f"each token through the 3 layers of the {name} of 2 text encoders"
+        f"each token through the 3 layers of the {name} of 2 text encoders; "
+        "the U-Net reads 2 (framed)"
     )  # and no check failed: nothing closes the rows that SDXL reads
     assert f"3 layers of the {name} of 2 text encoders: the median" in figure.alt
+    assert figure.alt.endswith("The U-Net reads layer 2.")
+    lengths, cosines, paths = figure.axes[0].child_axes[:3]
+    assert [frame.get_x() for panel in (lengths, cosines) for frame in panel.patches] == [1.5, 1.5]
+    large = [line.get_xydata() for line in paths.get_lines() if len(line.get_xydata()) == 1]
+    assert np.array_equal(np.concatenate(large), layer_paths(found).points[2])
 
 
 def test_the_layers_of_one_encoder_do_not_name_it(toyland, tiny_model):
     for model in (toyland, tiny_model):
         figure = plots.plot_text_layers(embed_layers(model, dl.tokenize(model, PROMPT)))
         title = figure.axes[0].get_title("left")
-        assert title.startswith("each token through the") and title.endswith(
-            "layers of the text encoder"
+        last = model.text_encoders[0].config.num_hidden_layers
+        assert title == (
+            f"each token through the {last} layers of the text encoder; "
+            f"the U-Net reads {last} (framed)"
         )
         assert "layers of the text encoder: the median length goes" in figure.alt
 

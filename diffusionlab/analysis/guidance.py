@@ -21,17 +21,35 @@ from diffusionlab.errors import InputError, shown
 from diffusionlab.schedule import NoiseLevel
 from diffusionlab.trace import Guidance, Prediction, Settings, Trace, as_guidance
 
-__all__ = ["Curves", "GuidanceDial", "Stop", "call_at", "dial", "guidance_curves", "recombine"]
+__all__ = [
+    "Curves",
+    "GuidanceDial",
+    "Stop",
+    "call_at",
+    "dial",
+    "guidance_curves",
+    "needs_two_passes",
+    "recombine",
+]
 
 SCALES, MOST_SCALES = (0, 1, 2, 4, 8), 9
 ONCE = "without its unconditional pass"
 TOLD = (
-    "this model is told its guidance as a number and has no unconditional pass; use a checkpoint "
-    "that is not distilled this way"
+    "is told its guidance as a number and has no unconditional pass; use Toyland, dl.load(), or a "
+    "checkpoint that is not distilled this way"
 )
 
 
 # ---- the branches of a run --------------------------------------------------------------------
+def needs_two_passes(model: Any) -> None:
+    """Refuse a model without an unconditional pass, where guidance by two passes is the subject.
+
+    Errors: InputError for a model that is told its guidance as a number (an LCM).
+    """
+    if model.embeds_guidance:
+        raise InputError(f"{model.name} {TOLD}; this is about guidance by two passes")
+
+
 def is_told(settings: Settings) -> bool:
     """Whether a run with a step of one pass is that of a model told its guidance as a number.
 
@@ -64,7 +82,7 @@ def guided_call(trace: Trace, step: Any) -> Prediction:
     if call.uncond is None:
         guidance = trace.settings.guidance
         why = (
-            f"guidance is {guidance}, but {TOLD}"
+            f"guidance is {guidance}, but this model {TOLD}"
             if is_told(trace.settings)
             else f"guidance is {guidance}, which is 1 there; choose a step inside the interval, or "
             "run again with a guidance_scale other than 1"
@@ -82,7 +100,7 @@ def guided_steps(trace: Trace) -> tuple[int, ...]:
         call_at(trace, 0)  # a run of no step has its own error
         told = f"guidance of this run is {trace.settings.guidance}"
         if is_told(trace.settings):
-            raise InputError(f"{told}, but {TOLD}")
+            raise InputError(f"{told}, but this model {TOLD}")
         raise InputError(
             f"{told}: every step was made {ONCE}; "
             "run again with a guidance_scale other than 1, e.g. 4"

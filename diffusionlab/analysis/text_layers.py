@@ -11,6 +11,8 @@ from diffusionlab.analysis.text import Plane, plane
 from diffusionlab.errors import InputError, shown
 from diffusionlab.trace import TextLayers
 
+BEFORE_LAST = Residual(0.0, 1e-2, "the rows before the last layer are what the U-Net reads")
+
 
 @dataclass(frozen=True, eq=False)
 class LayerPaths:
@@ -22,6 +24,7 @@ class LayerPaths:
     (layers + 1, rows, 2) in `points`; start, the same in every prompt, is left out. `closing`
     checks that `final` is the normalised last layer times a gain plus a shift, one pair for each
     column (arXiv 1607.06450, Eq. 4); it holds for SDXL, which reads the rows before the last layer.
+    `read` is the layer whose rows the U-Net reads.
     """
 
     norms: np.ndarray
@@ -31,6 +34,7 @@ class LayerPaths:
     plane: Plane
     points: np.ndarray
     closing: Residual
+    read: int
 
 
 def layer_paths(layers: TextLayers) -> LayerPaths:
@@ -43,13 +47,14 @@ def layer_paths(layers: TextLayers) -> LayerPaths:
     rows = tuple(i for i, kind in enumerate(layers.tokens.kinds) if kind in ("word", "end"))
     found = plane(hidden[:, rows].reshape(-1, hidden.shape[-1]))
     points = found.points.reshape(len(hidden), len(rows), 2)
-    return LayerPaths(norms, to_start, changes, rows, found, points, _closing(layers))
+    before_last = len(hidden) > 1 and np.array_equal(layers.final, layers.hidden[-2])
+    closing = BEFORE_LAST if before_last else _closing(layers)
+    read = len(hidden) - (2 if before_last else 1)
+    return LayerPaths(norms, to_start, changes, rows, found, points, closing, read)
 
 
 def _closing(layers: TextLayers) -> Residual:
     """Column by column, the straight line through (normalised last layer, final), and its error."""
-    if len(layers.hidden) > 1 and np.array_equal(layers.final, layers.hidden[-2]):
-        return Residual(0.0, 1e-2, "the rows before the last layer are what the U-Net reads")
     last, final = numbers(layers.hidden[-1]), numbers(layers.final)
     with np.errstate(all="ignore"):
         x = (last - last.mean(axis=1, keepdims=True)) / last.std(axis=1, keepdims=True)

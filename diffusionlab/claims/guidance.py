@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from diffusionlab.analysis.guidance import recombined
+from diffusionlab.analysis.guidance import needs_two_passes, recombined
 from diffusionlab.analysis.guidance_sweep import clipped, saturation
 from diffusionlab.analysis.latents import branch_eps, branch_x0, numbers
 from diffusionlab.analysis.same_runs import distance
@@ -18,7 +18,6 @@ from diffusionlab.claims.claim import Claim, Part
 from diffusionlab.claims.intervals import exact, gained, mean, share
 from diffusionlab.claims.pictures import rms, scores, values
 from diffusionlab.claims.steps import few, runs_of
-from diffusionlab.errors import InputError
 from diffusionlab.generate import generate
 from diffusionlab.inside.estimate import estimate
 from diffusionlab.stages import decode, draw_noise, embed, predict, tokenize
@@ -32,15 +31,6 @@ NOTHING = 0.05  # of what was asked for; a smaller gain is no gain
 def runs_at(bench: Bench, scale: float) -> tuple[Trace, ...]:
     """One run for each prompt; the seeds are the same at every scale."""
     return runs_of(bench, bench.texts, num_steps=STEPS, guidance_scale=scale)
-
-
-def check_branches(bench: Bench) -> None:
-    """Refuse a model that is told the scale and has no unconditional pass."""
-    if bench.model.embeds_guidance:
-        raise InputError(
-            f"{bench.model.name} is told the guidance scale and runs one pass; this claim is about "
-            "models with two: use dl.load(), or a checkpoint that was not distilled"
-        )
 
 
 def images_at(bench: Bench, scale: float) -> list:
@@ -135,7 +125,7 @@ def twice_the_computation(bench: Bench) -> tuple[Part, ...]:
 
 def without_any_text(bench: Bench) -> tuple[Part, ...]:
     """Look at what the pass without a prompt reads, and put zeros in its place."""
-    check_branches(bench)
+    needs_two_passes(bench.model)
     model, level = bench.model, bench.model.schedule.levels(20)[0]
     empty = embed(model, tokenize(model, ""), negative=True)
     zeros = replace(empty, hidden=tuple(np.zeros_like(to_numpy(h)) for h in empty.hidden))
@@ -154,7 +144,7 @@ def without_any_text(bench: Bench) -> tuple[Part, ...]:
 # ---- the direction -------------------------------------------------------------------------------
 def the_scale_sets_the_difference(bench: Bench) -> tuple[Part, ...]:
     """Compare runs at scales 2 and 8: how far the branches are apart, first at one same x_t."""
-    check_branches(bench)
+    needs_two_passes(bench.model)
     ends = {g: runs_at(bench, g) for g in (2, 8)}
     first = {g: [run.predictions[0] for run in runs] for g, runs in ends.items()}
     apart = max(_apart(b) / _apart(a) for a, b in zip(first[2], first[8], strict=True))
@@ -180,7 +170,7 @@ def _pushed(call: Prediction) -> float:
 
 def the_text_direction_is_amplified(bench: Bench) -> tuple[Part, ...]:
     """Take angle and length of what guidance adds, beside the difference of the branches."""
-    check_branches(bench)
+    needs_two_passes(bench.model)
     calls = bench.run(num_steps=STEPS, guidance_scale=8.0).predictions
     turned = max(
         angle(numbers(c.guided) - numbers(c.uncond), numbers(c.cond) - numbers(c.uncond))
@@ -276,7 +266,7 @@ def negative_prompts_act(bench: Bench) -> tuple[Part, ...]:
 
     Bars: more than half of the pictures.
     """
-    check_branches(bench)
+    needs_two_passes(bench.model)
     prompts, changed = bench.one_object[: few(bench)], []
     texts = [prompt.text for prompt in prompts]
     colours = [next(iter(prompt.colours.values())) for prompt in prompts]

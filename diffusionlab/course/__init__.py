@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from diffusionlab.analysis.guidance import needs_two_passes
 from diffusionlab.course.checks import Check, check
 from diffusionlab.course.live import watch
 from diffusionlab.course.pictures import Pictures, show_pictures
-from diffusionlab.course.refusals import Refusal, needs_two_passes, shown_or_told
+from diffusionlab.course.refusals import Refusal, shown_or_told
 from diffusionlab.course.self_checks import SelfCheck, self_check
 from diffusionlab.course.sources import Source, show_source
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from diffusionlab.errors import DiffusionLabError, InputError
+from diffusionlab.errors import DiffusionLabError
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,3 @@ def shown_or_told(make: Callable[[], Any]) -> Any:
         return make()
     except DiffusionLabError as error:
         return Refusal(str(error))
-
-
-def needs_two_passes(model: Any) -> None:
-    """Refuse a model without an unconditional pass, where guidance by two passes is the subject.
-
-    Errors: InputError for a model that is told its guidance as a number (an LCM).
-    """
-    if model.embeds_guidance:
-        raise InputError(
-            f"{model.name} is told its guidance as a number and has no unconditional pass; this is "
-            "about guidance by two passes: use Toyland, dl.load(), or a checkpoint that is not "
-            "distilled this way"
-        )

@@ -19,8 +19,9 @@ from .bundle import LatentDiffusion
 from .configs import CONFIGS, read_configs
 from .devices import best_dtype
 from .files import AGAIN, inside, read_json
+from .fitting import check_fit, check_vocabulary
 from .hub import STEMS
-from .parts import Part, check_fit, check_vocabulary, filled, open_part, reading
+from .parts import Part, filled, open_part, reading
 from .text import read_tokenizer
 from .weights import has_weights
 

@@ -7,8 +7,9 @@ given to a file that does not fit its network; one that needs none is read while
 
 from __future__ import annotations
 
+import gc
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ def filled(
         settled.append(thread.submit(settle, stop.is_set))
 
     # weights made in inference mode could never be learnt again
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), resting_collector():
         try:
             for part in parts.values():
                 weights = part.read(device, dtype, submit)
@@ -131,6 +132,21 @@ def filled(
             if isinstance(part.module, (VAE, TinyVAE)):
                 arrange(part.module)
     return result
+
+
+@contextmanager
+def resting_collector() -> Iterator[None]:
+    """Python's collector of reference cycles rests: what is made in here is made to stay.
+
+    A model is some hundred thousand objects, which it would look through every seven hundred.
+    """
+    worked = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if worked:
+            gc.enable()
 
 
 def _tell_wrong(errors: list[BaseException | None], allow_nonfinite: bool) -> None:
@@ -154,13 +170,13 @@ def give(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     or a persistent buffer without a tensor, ValueError for a tensor without a place.
     """
     left = dict(tensors)
-    named = module.state_dict()
+    stored = module.state_dict() if any(True for _ in module.buffers()) else {}
     for prefix, owner in module.named_modules():
         start = f"{prefix}." if prefix else ""
         for name, _ in owner.named_parameters(recurse=False):
             owner.register_parameter(name, nn.Parameter(left.pop(start + name), False))
         for name, _ in owner.named_buffers(recurse=False):
-            if start + name in named:
+            if start + name in stored:
                 owner.register_buffer(name, left.pop(start + name))
     if left:
         raise ValueError(f"weights without a place: {sorted(left)[:3]}")
@@ -291,50 +307,3 @@ def reading(where: str) -> Iterator[None]:
             f"{where} describes no model that can be built ({type(error).__name__}: "
             f"{shown(str(error))}); its values must be those of diffusers' class; {AGAIN}"
         ) from error
-
-
-# --- whether they fit --------------------------------------------------------------------------
-
-
-def check_fit(unet: UNetConfig, vae: VAEConfig | TinyVAEConfig, encoders: Sequence[Any]) -> None:
-    """CheckpointError if networks of these configs cannot work together."""
-    channels, latent = unet.in_channels, vae.latent_channels
-    if channels != latent:
-        what = " (an inpainting model)" if channels == 2 * latent + 1 else ""
-        raise CheckpointError(
-            f"the U-Net takes {channels} channels{what} and the VAE makes {latent}; text-to-image "
-            "models take what the VAE makes; use such a checkpoint"
-        )
-    if unet.out_channels != channels:
-        raise CheckpointError(
-            f"the U-Net takes {channels} channels and says {unet.out_channels}; the samplers here "
-            "need a prediction of the latent's own shape; use such a checkpoint"
-        )
-    if (vae.in_channels, vae.out_channels) != (3, 3):
-        raise CheckpointError(
-            f"the VAE takes pictures of {vae.in_channels} channels and makes {vae.out_channels}; "
-            "red, green and blue are read and shown here; use a VAE of pictures in colour"
-        )
-    wanted = unet.cross_attention_dim
-    width = sum(encoder.hidden_size for encoder in encoders)
-    if wanted != width:
-        who = "the text encoder writes" if len(encoders) == 1 else "the text encoders write"
-        raise CheckpointError(
-            f"the U-Net reads text of width {shown(wanted)} and {who} {width}; "
-            "they must be equal; take all parts from one checkpoint"
-        )
-    pooled, last = unet.pooled_width, encoders[-1]
-    if pooled and (len(encoders) != 2 or last.projection_dim != pooled):
-        raise CheckpointError(
-            f"the U-Net is told {pooled} numbers of pooled text (SDXL), and {len(encoders)} text "
-            f"encoder(s) write {last.projection_dim}; take all parts from one checkpoint"
-        )
-
-
-def check_vocabulary(tokenizer: Any, encoder: nn.Module) -> None:
-    """CheckpointError if the tokenizer knows ids for which the encoder has no row."""
-    if len(tokenizer) > encoder.config.vocab_size:
-        raise CheckpointError(
-            f"the tokenizer has {len(tokenizer)} ids and the text encoder "
-            f"{encoder.config.vocab_size} rows; every id needs one; take both from one checkpoint"
-        )

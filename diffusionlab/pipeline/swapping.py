@@ -11,8 +11,9 @@ from torch import nn
 from ..errors import InputError, shown
 from ..models import VAE, TinyVAE, UNet
 from .bundle import LatentDiffusion
+from .fitting import check_fit, check_vocabulary
 from .loading import other_part
-from .parts import check_fit, check_vocabulary, filled
+from .parts import filled
 from .text import TEXT_KEYS
 
 Given = str | os.PathLike | nn.Module | LatentDiffusion

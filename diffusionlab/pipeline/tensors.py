@@ -20,7 +20,7 @@ from .files import place
 from .weights import FLOATING, Entry, malformed, some, torch_dtype
 
 Named = tuple[str, Entry]
-LARGEST_BLOCK = 2**30  # bytes that are read at once
+LARGEST_BLOCK = 2**31  # bytes that are read at once: after each, the thread waits for Python
 
 
 class Weights(NamedTuple):

@@ -174,7 +174,7 @@ def _vocabulary(
         # tuples: Python's collector, which lists keep busy for half a second, leaves them alone
         merges = list(map(tuple, map(str.split, filter(None, lines))))
     whole_numbers = set(map(type, vocab.values())) == {int}
-    if not whole_numbers or set(vocab.values()) != set(range(len(vocab))):
+    if not whole_numbers or sorted(vocab.values()) != list(range(len(vocab))):
         raise _bad_vocabulary(path, f"the ids are not 0 … {len(vocab) - 1}")
     if set(map(len, merges)) - {2}:
         raise _bad_vocabulary(path, "a merge is not two pieces")

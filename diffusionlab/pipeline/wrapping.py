@@ -12,8 +12,9 @@ from ..errors import InputError, shown
 from ..models import rename_attention_of_2022
 from .bundle import LatentDiffusion
 from .configs import CLASSES, PIPELINES, SECOND, other_family
+from .fitting import check_fit, check_vocabulary
 from .folder import read_schedule
-from .parts import check_fit, check_vocabulary, empty_module, settings_of, shapes_of
+from .parts import empty_module, settings_of, shapes_of
 from .text import place_positions, rename_text_keys
 from .weights import compare_shapes, declared
 

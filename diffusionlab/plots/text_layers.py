@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
+from matplotlib.patches import Rectangle
 
 from diffusionlab.analysis.text_layers import LayerPaths, layer_paths, text_attention
 from diffusionlab.plots.figure import (
@@ -18,6 +19,7 @@ from diffusionlab.plots.figure import (
     Figure,
     axis_labels,
     canvas,
+    colour,
     colour_bar,
     drawable,
     finish,
@@ -36,13 +38,15 @@ from diffusionlab.plots.text_space import (
 )
 from diffusionlab.trace import TextLayers, Tokens
 
+READ = colour("vermilion")  # the frame around the layer that the U-Net reads
+
 
 def plot_text_layers(record: TextLayers, *, ax: Axes | None = None) -> Figure | Axes:
     """Each token's row through the layers: its length, how far it turned, and its path in a plane.
 
     Layer 0 is the vocabulary's row plus the position, before the first layer. Padding is drawn
-    once. The plane keeps most of the variance of all words and the end token at all layers. The
-    text encoder is named where the model has several.
+    once; the layer that the U-Net reads is framed. The plane keeps most of the variance of all
+    words and the end token at all layers. The text encoder is named where the model has several.
     """
     found = layer_paths(record)
     names, shown = token_names(record.tokens)
@@ -54,8 +58,8 @@ def plot_text_layers(record: TextLayers, *, ax: Axes | None = None) -> Figure | 
     lengths, turned = found.norms[:, shown].T, found.to_start[:, shown].T  # (tokens, layers + 1)
     good = lengths[np.isfinite(lengths) & (lengths > 0)]
     least, most = (good.min(), good.max()) if good.size else (0.5, 1.0)
-    _heat(left, lengths, LogNorm(least, max(most, least * 1.01)), HEAT, "length of the row")
-    _heat(middle, turned, Normalize(-1, 1), SIGNED, "cosine with layer 0")
+    _heat(left, lengths, LogNorm(least, max(most, least * 1.01)), HEAT, "length of the row", found)
+    _heat(middle, turned, Normalize(-1, 1), SIGNED, "cosine with layer 0", found)
     left.set_yticks(range(len(names)), names, parse_math=False)
     middle.set_yticks([])
     _paths(right, found, [drawable(record.tokens.pieces[i][:14]) for i in found.rows],
@@ -65,13 +69,14 @@ def plot_text_layers(record: TextLayers, *, ax: Axes | None = None) -> Figure | 
     if record.encoders > 1:
         whose = f"{ordinal(record.encoder)} of {record.encoders} text encoders"
     title = f"each token through the {count} layers of the {whose}"
+    title += f"; the U-Net reads {found.read} (framed)"
     heading(axes, title, bad, "" if bad else found.closing)
     ends = f"from {np.median(found.norms[0]):.3g} to {np.median(found.norms[-1]):.3g}"
     alt = (
         f"{len(shown)} tokens through {count} layers of the {whose}: the median length goes "
         f"{ends}; the mean cosine with layer 0 ends at "
         f"{found.to_start[-1, shown].mean():.2g}; two axes hold {sum(found.plane.explained):.0%} "
-        "of the variance of all layers."
+        f"of the variance of all layers. The U-Net reads layer {found.read}."
     )
     return finish(ax, axes, alt)
 
@@ -86,14 +91,19 @@ def token_names(tokens: Tokens) -> tuple[list[str], list[int]]:
     return names, list(range(count))
 
 
-def _heat(panel: Axes, values: np.ndarray, norm: Normalize, cmap: str, title: str) -> None:
-    """(tokens, layers + 1) as colours, with the numbers in them where they find room."""
+def _heat(
+    panel: Axes, values: np.ndarray, norm: Normalize, cmap: str, title: str, found: LayerPaths
+) -> None:
+    """(tokens, layers + 1) as colours, with numbers where they find room; what is read framed."""
     panel.imshow(values, norm=norm, cmap=cmap, aspect="auto", interpolation="nearest")
     if values.shape[1] <= 5:
         inks = colormaps[cmap](norm(np.ma.masked_invalid(values)))[..., :3].mean(axis=-1)
         print_values(panel, values, "{:.2f}" if cmap == SIGNED else "{:.3g}", inks < 0.5)
     every = max(1, values.shape[1] // 7)
     panel.set_xticks(range(0, values.shape[1], every))
+    frame = Rectangle((found.read - 0.5, -0.5), 1, len(values), fill=False, edgecolor=READ,
+                      linewidth=4, clip_on=False)  # fmt: skip
+    panel.add_patch(frame)
     axis_labels(panel, "layer", "", SMALL)
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
@@ -106,11 +116,14 @@ def _paths(panel: Axes, found: LayerPaths, names: list[str], inches: tuple) -> N
         shade, mark = kind_of_point(i)
         path = found.points[:, i]
         panel.plot(*path.T, color=shade, marker=mark, linewidth=2.5, markersize=6, alpha=0.85)
-        panel.plot(*path[-1:].T, color=shade, marker=mark, markersize=13, markeredgecolor=INK)
-    place_names(panel, found.points[-1], names, inches, around=found.points.reshape(-1, 2))
+        panel.plot(*path[found.read], color=shade, marker=mark, markersize=13, markeredgecolor=INK)
+    place_names(panel, found.points[found.read], names, inches, around=found.points.reshape(-1, 2))
     first, second = found.plane.explained
     axis_labels(panel, share_label("first axis", first), share_label("second", second), SMALL)
-    told = found.plane.warning or f"layer 0 to layer {len(found.points) - 1} (large)"
+    told = (
+        found.plane.warning
+        or f"layer 0 to layer {len(found.points) - 1}; large: layer {found.read}"
+    )
     panel.set_title(told, fontsize=TEXT, color=INK, loc="left")
 
 

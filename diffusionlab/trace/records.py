@@ -154,9 +154,10 @@ class Prediction(Shown):
 
     `latent` is the point of this call. `prediction_type` says what the outputs are: "eps", "x0" or
     "v"; `preview` is the checkpoint's map for pictures. `uncond` is None where the unconditional
-    pass was not run (guidance_scale 1). The guided output and its three readings are views,
-    computed when asked for and kept; `replace(prediction, guidance_scale=g)` is the same call at
-    another scale, without the network. `guidance_rescale` is `Guidance.rescale`.
+    pass was not run: at scale 1, and where the network is told its scale. The guided output and its
+    three readings are views, computed when asked for and kept; `replace(prediction,
+    guidance_scale=g)` is the same call at another scale, without the network. `guidance_rescale` is
+    `Guidance.rescale`.
     """
 
     level: NoiseLevel
@@ -205,7 +206,7 @@ class Prediction(Shown):
 
     def __repr__(self) -> str:
         axes = "channels, height / 8, width / 8"
-        skipped = "uncond: not run (guidance_scale is 1)"
+        skipped = "uncond: not run (at scale 1, or where the network is told its scale)"
         return lines(
             f"Prediction of {self.prediction_type} at {describe_level(self.level)}",
             describe("cond", self.cond, axes),

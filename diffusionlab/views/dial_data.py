@@ -63,7 +63,7 @@ def _reason(trace: Trace, index: int) -> str:
     if calls[0].uncond is None:
         guidance, sigma = trace.settings.guidance, calls[0].level.karras_sigma
         if is_told(trace.settings):
-            return f"This run has guidance {guidance}, but {TOLD}."
+            return f"This run has guidance {guidance}, but this model {TOLD}."
         if guidance.interval is None:
             return f"This run has guidance {guidance}: its unconditional pass was not run."
         return (
