@@ -38,23 +38,30 @@ class CUDACapture:
     """Captures calls as CUDA graphs (torch.cuda.graph) that share one pool of memory.
 
     They may: each result is copied out before another graph is replayed. The pool belongs to the
-    last graph, which is held so that the pool is alive when the next one asks for it.
+    last graph, which is held so that the pool is alive when the next one asks for it. All are
+    captured on one side stream of the network's device: libraries keep memory for each stream, and
+    the stream that torch would choose belongs to whatever device captured first.
     """
 
     def __init__(self) -> None:
         self.last: torch.cuda.CUDAGraph | None = None
+        self.side: torch.cuda.Stream | None = None
 
     def __call__(self, call: Call) -> tuple[Callable[[], None], list[torch.Tensor]]:
-        side, here = torch.cuda.Stream(), torch.cuda.current_stream()
-        side.wait_stream(here)
-        with torch.cuda.stream(side):
+        here = torch.cuda.current_stream()
+        if self.side is None or self.side.device != here.device:  # the network may have moved
+            self.last, self.side = None, torch.cuda.Stream()
+        graph, pool = torch.cuda.CUDAGraph(), self.last and self.last.pool()
+        self.side.wait_stream(here)
+        with torch.cuda.stream(self.side):  # left again even where a capture ends in an error
             for _ in range(WARM_UPS):
                 call()
-        here.wait_stream(side)
-        graph, pool = torch.cuda.CUDAGraph(), self.last and self.last.pool()
-        # thread_local: the thread that delivers the record may ask the device for its copies
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            results = call()
+            # thread_local: the thread that delivers the record may ask the device for its copies
+            with torch.cuda.graph(
+                graph, pool=pool, stream=self.side, capture_error_mode="thread_local"
+            ):
+                results = call()
+        here.wait_stream(self.side)
         self.last = graph
         return graph.replay, results
 

@@ -6,6 +6,7 @@ sampler that it stands for is not taken over, since here a sampler is an argumen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,8 @@ UNCAPPED = (
 )
 UNCLIPPED = (
     "the scheduler config has clip_sample = True, which cuts x0-hat to -1…1: latents reach far "
-    "beyond, so it is not followed (diffusers' Stable Diffusion pipeline switches it off too)"
+    "beyond, so it is not followed (diffusers' StableDiffusionPipeline switches it off when it is "
+    "made; its SDXL pipeline, and a scheduler that is put in later, do clip)"
 )
 
 
@@ -85,6 +87,7 @@ def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("clip_sample"):
         notice(UNCLIPPED)
     name, betas = _read_betas(config, kind)
+    _tell_clipped(config.get("lambda_min_clipped"), betas)
     return {
         "betas": rescaled_betas(betas) if config.get("rescale_betas_zero_snr") else betas,
         "prediction_type": PREDICTION_KEYS[prediction],
@@ -94,6 +97,17 @@ def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
         "name": name,
         "original_steps": _read_original(config, kind, len(betas)),
     }
+
+
+def _tell_clipped(least: Any, betas: np.ndarray) -> None:
+    """A notice where lambda_min_clipped leaves out timesteps of this schedule."""
+    kept = np.prod(1 - betas)  # alpha_bar of the last timestep
+    bounded = isinstance(least, (int, float)) and math.isfinite(least)
+    if bounded and 0 < kept < 1 and 0.5 * math.log(kept / (1 - kept)) < least:
+        notice(
+            f"the scheduler config has lambda_min_clipped = {least:g}, which leaves out the "
+            "noisiest timesteps; it is not followed: here a run starts at the last one"
+        )
 
 
 def modernised(config: Mapping[str, Any], pipeline: str) -> dict[str, Any]:

@@ -374,6 +374,18 @@ def test_bad_json_is_refused_with_its_place(tmp_path, text, what):
     assert "/config.json'" in str(caught.value)
 
 
+def test_an_endless_number_is_read_as_none_where_it_is_allowed(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"a": -Infinity, "b": Infinity, "c": 1.5}')
+    assert read_json(path, endless=True) == {"a": None, "b": None, "c": 1.5}
+    with pytest.raises(CheckpointError, match="'-Infinity' is not a finite number"):
+        read_json(path)
+    for text in ('{"a": NaN}', '{"a": 1e999}', '{"a": [-1e999]}'):
+        path.write_text(text)
+        with pytest.raises(CheckpointError, match="not a finite number"):
+            read_json(path, endless=True)
+
+
 def test_json_is_bounded_and_utf8(tmp_path):
     path = tmp_path / "config.json"
     path.write_bytes(b'{"a": "\xff"}')
@@ -434,6 +446,10 @@ def test_links_of_the_hub_cache_lead_to_its_blobs_only(tmp_path):
     (blobs / "1234").write_text("{}")
     (snapshot / "config.json").symlink_to("../../blobs/1234")
     assert inside(snapshot, "config.json")
+    plain = snapshot.parents[1] / "other" / "c0ffee"  # beside the same blobs, but no snapshot
+    plain.mkdir(parents=True), (plain / "config.json").symlink_to("../../blobs/1234")
+    with pytest.raises(CheckpointError, match="leaves"):
+        inside(plain, "config.json")
     (tmp_path / "secret").write_text("{}")
     (snapshot / "other.json").symlink_to("../../../secret")
     with pytest.raises(CheckpointError, match="leaves"):
@@ -496,6 +512,15 @@ def test_absent_weights_say_what_lies_there_instead(tmp_path):
     saved(tmp_path / "unet" / "m.fp16.safetensors", a=[1.0])
     with pytest.raises(CheckpointError, match=r"load\(..., variant='fp16'\)"):
         find_weights(tmp_path, "unet/m")
+    assert list(find_weights(tmp_path, "unet/m", "fp16")) == ["a"]
+    with pytest.raises(CheckpointError, match=r"load\(..., variant='fp16'\) takes 'm.fp16.safe"):
+        find_weights(tmp_path, "unet/m", "bf16")
+    index = tmp_path / "unet" / "m.safetensors.index.fp16.json"
+    (tmp_path / "unet" / "m.fp16.safetensors").rename(tmp_path / "unet" / "m.fp16-1.safetensors")
+    index.write_text(json.dumps({"weight_map": {"a": "m.fp16-1.safetensors"}}))
+    for variant in (None, "bf16"):
+        with pytest.raises(CheckpointError, match=rf"variant='fp16'\) takes '{index.name}'"):
+            find_weights(tmp_path, "unet/m", variant)
     assert list(find_weights(tmp_path, "unet/m", "fp16")) == ["a"]
 
 

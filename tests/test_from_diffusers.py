@@ -91,6 +91,23 @@ def test_a_latent_consistency_pipeline_is_wrapped():
     assert dl.generate(model, "a red car", guidance_scale=8.0, **RUN).image
 
 
+def test_what_stands_in_no_config_and_changes_the_numbers_is_refused():
+    pipe, wrap = pipeline("SD 1"), dl.LatentDiffusion.from_diffusers
+    before = wrap(pipe)
+    pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.5, b2=1.6)
+    with pytest.raises(InputError, match=r"FreeU switched on; .* pipe\.disable_freeu\(\) first"):
+        wrap(pipe)
+    pipe.disable_freeu()
+    assert same(wrap(pipe), before)
+    for name in ("unet", "vae"):
+        part = getattr(pipe, name).conv_in if name == "unet" else pipe.vae.decoder.conv_in
+        part.padding_mode = "circular"
+        with pytest.raises(InputError, match=f"the pipeline's {name} pad with 'circular'"):
+            wrap(pipe)
+        part.padding_mode = "zeros"
+    assert same(wrap(pipe), before)
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_fused_projections_are_told_and_once_unfused_read(alone):
     pipe, wrap = pipeline("SD 1"), dl.LatentDiffusion.from_diffusers
@@ -168,6 +185,24 @@ def test_other_pipelines_are_refused_by_name(tmp_path):
     pipe.unet.conv_in = torch.nn.Conv2d(4, 32, 1)
     with pytest.raises(CheckpointError, match="pipeline's unet: 'conv_in.weight' is F32 of shape"):
         wrap(pipe)
+
+
+# ---- saving ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("offset", "spacing"), [(0, "leading"), (1, "leading"), (0, "trailing")])
+def test_an_offset_that_will_be_read_otherwise_is_told(tmp_path, capsys, offset, spacing):
+    theirs = pipeline("SD 1")
+    scheduler = diffusers.DDIMScheduler(
+        clip_sample=False, steps_offset=offset, timestep_spacing=spacing
+    )
+    theirs.scheduler = scheduler  # after the pipeline was made, which would correct it
+    model = dl.LatentDiffusion.from_diffusers(theirs)
+    capsys.readouterr()
+    again = dl.load(dl.save(model, tmp_path / "saved"), device="cpu")
+    moved = again.schedule.levels(4) != model.schedule.levels(4)
+    told = "read with steps_offset 1, by diffusers too, and this schedule has 0" in (
+        capsys.readouterr().err
+    )
+    assert told == moved == (offset == 0 and spacing == "leading")
 
 
 # ---- saving SDXL -------------------------------------------------------------------------------

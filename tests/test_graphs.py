@@ -313,11 +313,14 @@ def test_memory_that_runs_out_is_no_reason_to_go_on(pair):
 
 def test_a_capture_follows_torch_s_protocol(monkeypatch):
     """Warm up on a side stream that waits and is waited for; capture; share a live graph's pool."""
-    said, options = [], inspect.signature(torch.cuda.graph.__init__).parameters
+    device, said, streams = ["cuda:0"], [], []
+    options = inspect.signature(torch.cuda.graph.__init__).parameters
 
     class Stream:
         def __init__(self, name="side"):
-            self.name = name
+            self.name, self.device = name, device[0]
+            if name == "side":
+                streams.append((name, device[0]))
 
         def wait_stream(self, other):
             said.append(f"{self.name} waits for {other.name}")
@@ -340,7 +343,7 @@ def test_a_capture_follows_torch_s_protocol(monkeypatch):
     @contextmanager
     def capturing(graph, **given):
         assert set(given) <= set(options)
-        said.append(given["pool"])
+        said.append(f"{given['pool']} on {given['stream'].name} of {given['stream'].device}")
         yield
         said.append("captured")
 
@@ -348,13 +351,47 @@ def test_a_capture_follows_torch_s_protocol(monkeypatch):
                                CUDAGraph=Graph, graph=capturing).items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, stand_in)
     capture = CUDACapture()
-    for _ in range(2):
+    for device[0] in ("cuda:0", "cuda:0", "cuda:1"):
         repeat, results = capture(lambda: said.append("called") or ["result"])
     repeat()
-    once = ["side waits for here", "on side", *["called"] * 3, "here waits for side"]
-    assert said == [*once, None, "called", "captured", *once, "pool of 0", "called", "captured",
-                    "replayed"]  # fmt: skip
-    assert results == ["result"]
+    pools = ["None on side of cuda:0", "pool of 0 on side of cuda:0", "None on side of cuda:1"]
+    assert said == [
+        word for pool in pools
+        for word in ("side waits for here", "on side", *["called"] * 3, pool, "called", "captured",
+                     "here waits for side")
+    ] + ["replayed"]  # fmt: skip
+    assert results == ["result"] and streams == [("side", "cuda:0"), ("side", "cuda:1")]
+
+
+def test_a_capture_that_fails_leaves_the_stream_that_was_there(monkeypatch):
+    here = ["default"]
+
+    class Stream:
+        device = "cuda:0"
+
+        def wait_stream(self, other):
+            pass
+
+    @contextmanager
+    def on(stream):
+        before, here[0] = here[0], "side"
+        try:
+            yield
+        finally:
+            here[0] = before
+
+    @contextmanager
+    def capturing(graph, stream, **given):
+        here[0] = "capturing"  # torch's does not put it back where capture_end raises
+        yield
+        raise RuntimeError("capture was invalidated")
+
+    for name, stand_in in dict(Stream=Stream, current_stream=Stream, stream=on, graph=capturing,
+                               CUDAGraph=lambda: None).items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    with pytest.raises(RuntimeError, match="invalidated"):
+        CUDACapture()(list)
+    assert here == ["default"]
 
 
 # ---- whole runs --------------------------------------------------------------------------------

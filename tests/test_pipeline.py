@@ -308,6 +308,14 @@ def test_float16_on_the_cpu_is_told_to_be_slow_and_refused_where_it_cannot_be(
     with pytest.raises(InputError, match="dtype float16 cannot be computed with on cpu"):
         load(tiny_folder, device="cpu", dtype="float16")
 
+    def full(*given, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+
+    monkeypatch.setattr("torch.nn.functional.conv2d", full)
+    with pytest.raises(MemoryExceeded, match="load ran out of memory") as told:
+        load(tiny_folder, device="cpu", dtype="float16")
+    assert len(told.value.remedies) == 3
+
 
 # ---- folders that are none --------------------------------------------------------------------
 def test_absent_and_empty_folders(tmp_path):

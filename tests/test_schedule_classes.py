@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import json
+import math
+import shutil
 import sys
 import types
 
 import numpy as np
 import pytest
 
+import diffusionlab as dl
 from diffusionlab.errors import CheckpointError
 from diffusionlab.schedule import NoiseSchedule
-from diffusionlab.scheduler_config import DPM, KNOWN
+from diffusionlab.scheduler_config import DPM, KNOWN, modernised
 
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -157,6 +161,31 @@ def test_other_classes_are_refused_by_name(name):
     assert hasattr(diffusers, name)
     with pytest.raises(CheckpointError, match=rf"_class_name = '{name}'; supported: 'DDIM.*Euler"):
         NoiseSchedule.from_config(SCALED | {"_class_name": name})
+
+
+def test_the_file_that_a_class_writes_is_read(kind, tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", kind.__name__]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    theirs = kind(**SCALED, **({"skip_prk_steps": True} if "PNDM" in kind.__name__ else {}))
+    theirs.save_pretrained(folder / "scheduler")
+    written = dict(theirs.config) | {"_class_name": kind.__name__}
+    expected = NoiseSchedule.from_config(modernised(written, index["_class_name"]))
+    found = dl.load(folder, device="cpu").schedule
+    assert found.spacing == expected.spacing
+    assert [level.timestep for level in found.levels(5)] == [
+        level.timestep for level in expected.levels(5)
+    ]
+
+
+def test_timesteps_that_a_bound_leaves_out_are_told(capsys):
+    config = SCALED | {"_class_name": "DPMSolverMultistepScheduler"}
+    for bound in (-math.inf, None, -5.1):  # the last log-SNR of these betas is -2.7
+        NoiseSchedule.from_config(config | {"lambda_min_clipped": bound})
+    assert not capsys.readouterr().err
+    NoiseSchedule.from_config(config | {"lambda_min_clipped": -2})
+    assert "lambda_min_clipped = -2, which leaves out the noisiest" in capsys.readouterr().err
 
 
 def test_the_comparison_can_fail():

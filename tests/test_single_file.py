@@ -99,6 +99,21 @@ def test_marks_of_fine_tuners_are_read(first, tmp_path):
     assert schedule.prediction_type == "v" and schedule.level_at(timestep=999).alpha == 0
 
 
+def test_a_projection_that_nobody_reads_is_left_out(both, tmp_path):
+    family, folder, path = both
+    if family == "SD 2":
+        pytest.skip("its text encoder is of OpenCLIP")
+    prefix = {"SD 1": "cond_stage_model.", "SDXL": "conditioner.embedders.0."}[family]
+    plain, key = from_file(path, folder), f"{prefix}transformer.text_projection.weight"
+    width = plain.text_encoders[0].config.hidden_size
+    state = load_file(path) | {key: torch.zeros(width, width)}
+    save_file(state, tmp_path / "more.safetensors")
+    found = parts(from_file(tmp_path / "more.safetensors", folder))
+    for name, module in parts(plain).items():
+        same = map(torch.equal, module.state_dict().values(), found[name].state_dict().values())
+        assert all(same)
+
+
 def test_other_parts_take_the_place_of_the_file_s_own(first, tiny_folder):
     folder, path = first
     model = from_file(path, folder, vae=tiny_folder)

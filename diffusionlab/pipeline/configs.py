@@ -131,7 +131,9 @@ def read_configs(folder: Path) -> dict[str, Any]:
     configs: dict[str, Any] = {"model_index": read_index(folder)}
     for part in classes_of(configs["model_index"]):
         if part in CONFIGS:
-            configs[part] = read_json(inside(folder, CONFIGS[part]))
+            # diffusers writes DPM-Solver's lambda_min_clipped, "no bound", as -Infinity
+            endless = part == "scheduler"
+            configs[part] = read_json(inside(folder, CONFIGS[part]), endless=endless)
             check_part_config(part, configs[part], CONFIGS[part])
     for key, name in (
         ("tokenizer", "tokenizer/tokenizer_config.json"),

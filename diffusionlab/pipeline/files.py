@@ -126,22 +126,28 @@ def read_text(path: Path) -> str:
         ) from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object of a file: bounded, no name twice, no NaN; CheckpointError otherwise."""
+def read_json(path: Path, *, endless: bool = False) -> dict[str, Any]:
+    """The JSON object of a file: bounded, no name twice, no NaN; CheckpointError otherwise.
+
+    endless: an infinite number is read as None, else refused as well.
+    """
     text = read_text(path)
     try:
-        return parse_json(text)
+        return parse_json(text, endless)
     except (ValueError, RecursionError) as error:
         what = f"is {found}" if (found := foreign(path)) else f"is not a JSON object ({error})"
         raise CheckpointError(f"{place(path)} {what}; {AGAIN}") from None
 
 
-def parse_json(text: str) -> dict[str, Any]:
-    """A JSON object from text; ValueError for a name twice, NaN, or anything but an object."""
+def parse_json(text: str, endless: bool = False) -> dict[str, Any]:
+    """A JSON object from text; ValueError for a name twice, NaN, or anything but an object.
+
+    endless: an infinite number is read as None, else a ValueError as well.
+    """
     value = json.loads(
         text,
         object_pairs_hook=_without_repeats,
-        parse_constant=_finite,
+        parse_constant=_no_end if endless else _finite,
         parse_float=_finite,
     )
     if type(value) is not dict:
@@ -156,6 +162,11 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))
         raise ValueError(f"the name {shown(twice)} occurs twice")
     return found
+
+
+def _no_end(text: str) -> None:
+    if text == "NaN":
+        _finite(text)
 
 
 def _finite(text: str) -> float:

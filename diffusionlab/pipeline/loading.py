@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from ..errors import CheckpointError, InputError, close_matches, notice, shown
 from ..graphs import quickened
 from ..levels import PREDICTION_TYPES
-from ..running.memory import memory_told
+from ..running.memory import is_out_of_memory, memory_told
 from .bundle import LatentDiffusion
 from .configs import read_index
 from .devices import checked_device, checked_dtype
@@ -119,13 +119,16 @@ def _check_words(variant: Any, prediction_type: Any) -> None:
 def check_computes(device: torch.device, dtype: torch.dtype) -> None:
     """InputError unless the device convolves and attends in this dtype; a notice if it is slow.
 
-    Some builds of torch have no float16 on the CPU, and some accelerators no float64.
+    Some builds of torch have no float16 on the CPU, and some accelerators no float64. Memory that
+    runs out on a full card is raised as it is.
     """
     try:
         ones = torch.ones(1, 1, 2, 2, dtype=dtype, device=device)
         made = F.group_norm(F.conv2d(ones, ones[..., :1, :1]), 1)
         F.scaled_dot_product_attention(made, ones, ones)
     except (RuntimeError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"dtype {str(dtype).removeprefix('torch.')} cannot be computed with on {device} here "
             f"({shown(str(error))}); float32 always can; leave dtype out"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import CheckpointError, InputError, shown
+from ..errors import CheckpointError, InputError, notice, shown
+from ..schedule import NoiseSchedule
+from ..scheduler_config import modernised
 from .bundle import LatentDiffusion
 from .configs import CLASSES, CONFIGS, PIPELINES, SECOND
 from .devices import checked_dtype
@@ -57,6 +60,8 @@ def save(
         _write_weights(target / f"{STEMS[part]}.safetensors", state, kind)
         write_json(target / CONFIGS[part], _part_config(model, part, kind))
     scheduler = model.schedule.to_config()
+    index = model_index(model, scheduler["_class_name"])
+    _tell_offset(model.schedule, modernised(scheduler, index["_class_name"]))
     write_json(target / CONFIGS["scheduler"], scheduler)
     _write_tokenizer(target / "tokenizer", model.tokenizer)
     if model.tokenizer_2 is not None:
@@ -65,8 +70,18 @@ def save(
         write_json(target / "preview.json", model.preview.to_json())
     if "toyland" in model.config:
         write_json(target / "toyland.json", model.config["toyland"])
-    write_json(target / "model_index.json", model_index(model, scheduler["_class_name"]))
+    write_json(target / "model_index.json", index)
     return target
+
+
+def _tell_offset(schedule: NoiseSchedule, read: Mapping[str, Any]) -> None:
+    """A notice where a pipeline of this class is read with another steps_offset than it has."""
+    mine, theirs = schedule.steps_offset, read.get("steps_offset", schedule.steps_offset)
+    if schedule.spacing == "leading" and mine != theirs:
+        notice(
+            f"a {PIPELINES[0]} is read with steps_offset {theirs}, by diffusers too, and this "
+            f"schedule has {mine}: loaded again, the timesteps of its runs are others"
+        )
 
 
 def checked_target(folder: str | os.PathLike) -> Path:

@@ -188,8 +188,9 @@ def converted(
     if part == "vae":
         return theirs.convert_ldm_vae_checkpoint(state, dict(config))
     if prefix.endswith("transformer."):
-        return rename_text_keys(theirs.convert_ldm_clip_checkpoint(state), module)
-    made = theirs.convert_open_clip_checkpoint(module, state, prefix=prefix)
-    if part == "text_encoder":
+        made = theirs.convert_ldm_clip_checkpoint(state)
+    else:
+        made = theirs.convert_open_clip_checkpoint(module, state, prefix=prefix)
+    if part == "text_encoder":  # nobody reads its projection, which some tools write
         made.pop("text_projection.weight", None)
     return rename_text_keys(made, module)

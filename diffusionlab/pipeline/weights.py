@@ -168,11 +168,13 @@ def _no_weights(folder: Path, stem: str, dotted: str) -> CheckpointError:
     wanted = Path(f"{stem}{dotted}.safetensors")
     part = (folder / stem).parent
     names = sorted(p.name for p in part.iterdir()) if part.is_dir() else []
-    variants = [n for n in names if re.fullmatch(re.escape(wanted.stem) + r"\.\w+\.safetensors", n)]
+    base = re.escape(Path(stem).name)
+    shapes = re.compile(rf"{base}\.(\w+)\.safetensors|{base}\.safetensors\.index\.(\w+)\.json")
+    variants = [(found[1] or found[2], name) for name in names if (found := shapes.fullmatch(name))]
     if dotted and has_weights(folder, stem):
         advice = "those without a variant are there: leave variant= out"
     elif variants:
-        advice = f"load(..., variant={variants[0].split('.')[-2]!r}) takes {shown(variants[0])}"
+        advice = f"load(..., variant={variants[0][0]!r}) takes {shown(variants[0][1])}"
     elif any(n.endswith(PICKLED_SUFFIXES) for n in names):
         advice = f"the weights there are pickled: {CONVERT}"
     else:

@@ -27,6 +27,7 @@ def from_diffusers(pipe: Any) -> LatentDiffusion:
     check_pipeline(pipe)
     theirs = {n: getattr(pipe, n) for n in NETWORKS if getattr(pipe, n, None) is not None}
     check_place(theirs)
+    check_computed(theirs)
     configs: dict[str, Any] = {name: _config(name, module) for name, module in theirs.items()}
     modules = {name: wrapped(name, theirs[name], configs[name]) for name in theirs}
     encoders = tuple(modules[name] for name in modules if name.startswith("text_encoder"))
@@ -78,6 +79,23 @@ def check_place(modules: dict[str, nn.Module]) -> None:
             f"the pipeline's parts are {shown(places, 200)}; one device and dtype is allowed; "
             "call pipe.to(device, dtype) first"
         )
+
+
+def check_computed(modules: dict[str, nn.Module]) -> None:
+    """InputError for what changes a network's numbers and stands in no config: it would be lost."""
+    blocks = getattr(modules["unet"], "up_blocks", ())
+    if any(getattr(b, key, None) is not None for b in blocks for key in ("s1", "s2", "b1", "b2")):
+        raise InputError(
+            "the pipeline's U-Net has FreeU switched on; skip connections without it are computed "
+            "here; call pipe.disable_freeu() first"
+        )
+    for name, module in modules.items():
+        modes = {part.padding_mode for part in module.modules() if isinstance(part, nn.Conv2d)}
+        if odd := modes - {"zeros"}:
+            raise InputError(
+                f"convolutions of the pipeline's {name} pad with {shown(odd.pop())}; only 'zeros' "
+                "is allowed here; load the pipeline again, or set each padding_mode back"
+            )
 
 
 def wrapped(name: str, module: nn.Module, config: dict[str, Any]) -> nn.Module:
