@@ -295,7 +295,11 @@ FAULTS = {
     ),
     "whole numbers": (
         having(f"{UNET}out.2.bias", 4, dtype=torch.int32),
-        "'conv_out.bias' is torch.int8 of shape",
+        "'conv_out.bias' is I32 of shape",
+    ),
+    "a kind that is not read": (
+        having(f"{UNET}out.2.bias", 4, dtype=torch.float8_e4m3fn),
+        "'conv_out.bias' is F8_E4M3 of shape",
     ),
     "inpainting": (
         having(f"{UNET}input_blocks.0.0.weight", 32, 9, 3, 3),
