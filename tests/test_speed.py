@@ -27,7 +27,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def benchmark(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     yield importlib.import_module
-    for name in ("accelerator", "unet", "random_unet", "overhead"):
+    for name in ("accelerator", "checkpoints", "unet", "random_unet", "overhead"):
         sys.modules.pop(name, None)
 
 
@@ -65,6 +65,16 @@ def test_the_accelerator_benchmark_runs_anywhere(benchmark, tmp_path):
         assert list(found["ways"]) == [*ways, "graphs_channels_last"]
         assert all(0 < way["it_per_s"] < math.inf for way in found["ways"].values())
         assert len(found["seconds_ratios"]) == 5 and found["tflop_per_guided_step"] >= 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RssAnon is Linux's")
+def test_loading_takes_no_second_copy_of_the_weights(benchmark, tmp_path):
+    checkpoints = benchmark("checkpoints")
+    folder = checkpoints.write_folder(tmp_path / "float32", "small", "float32")
+    rest = 60e6  # the vocabulary, Python's objects; a copy of the weights is 112 MB or more
+    for dtype, copies in {"float32": 0, "float16": 1}.items():
+        found = checkpoints.measured(checkpoints.OURS, folder, dtype, "watched")
+        assert found["size"] > 110e6 and found["peak"] < copies * found["size"] + rest, dtype
 
 
 class Slow:
