@@ -328,8 +328,16 @@ def test_a_closed_panel_drops_its_run_and_refuses_more(panel):
         one.start()
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own answer to Ctrl-C: a process that a shell put into the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="a signal is sent as POSIX does")
-def test_after_ctrl_c_the_wait_lasts_until_the_steps_are_kept(panel):
+def test_after_ctrl_c_the_wait_lasts_until_the_steps_are_kept(panel, interruptible):
     """A real interrupt: Python 3.11's Thread.join would say that the thread has ended."""
     run, gate = gated()
     one = panel(run).start()
@@ -340,6 +348,8 @@ def test_after_ctrl_c_the_wait_lasts_until_the_steps_are_kept(panel):
         timer.start()
     with pytest.raises(KeyboardInterrupt):
         one.wait()
+    for timer in timers:
+        timer.join()
     assert len(one.runs) == 1 and len(one.trace.steps) == 1
     assert status(one)["text"].startswith("stopped after 1 of 5 steps")
 
