@@ -87,9 +87,10 @@ def read_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("clip_sample"):
         notice(UNCLIPPED)
     name, betas = _read_betas(config, kind)
+    betas = rescaled_betas(betas) if config.get("rescale_betas_zero_snr") else betas
     _tell_clipped(config.get("lambda_min_clipped"), betas)
     return {
-        "betas": rescaled_betas(betas) if config.get("rescale_betas_zero_snr") else betas,
+        "betas": betas,
         "prediction_type": PREDICTION_KEYS[prediction],
         "spacing": _read_spacing(config, kind),
         "final": _read_final(config, kind),
@@ -103,7 +104,7 @@ def _tell_clipped(least: Any, betas: np.ndarray) -> None:
     """A notice where lambda_min_clipped leaves out timesteps of this schedule."""
     kept = np.prod(1 - betas)  # alpha_bar of the last timestep
     bounded = isinstance(least, (int, float)) and math.isfinite(least)
-    if bounded and 0 < kept < 1 and 0.5 * math.log(kept / (1 - kept)) < least:
+    if bounded and kept < 1 and (kept == 0 or 0.5 * math.log(kept / (1 - kept)) < least):
         notice(
             f"the scheduler config has lambda_min_clipped = {least:g}, which leaves out the "
             "noisiest timesteps; it is not followed: here a run starts at the last one"

@@ -186,6 +186,9 @@ def test_timesteps_that_a_bound_leaves_out_are_told(capsys):
     assert not capsys.readouterr().err
     NoiseSchedule.from_config(config | {"lambda_min_clipped": -2})
     assert "lambda_min_clipped = -2, which leaves out the noisiest" in capsys.readouterr().err
+    zero = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    NoiseSchedule.from_config(config | zero | {"lambda_min_clipped": -5.1})
+    assert "lambda_min_clipped = -5.1" in capsys.readouterr().err  # pure noise is beyond any bound
 
 
 def test_the_comparison_can_fail():

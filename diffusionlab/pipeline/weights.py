@@ -169,8 +169,10 @@ def _no_weights(folder: Path, stem: str, dotted: str) -> CheckpointError:
     part = (folder / stem).parent
     names = sorted(p.name for p in part.iterdir()) if part.is_dir() else []
     base = re.escape(Path(stem).name)
-    shapes = re.compile(rf"{base}\.(\w+)\.safetensors|{base}\.safetensors\.index\.(\w+)\.json")
-    variants = [(found[1] or found[2], name) for name in names if (found := shapes.fullmatch(name))]
+    a_variant = re.compile(rf"{base}\.(\w+)\.safetensors|{base}\.safetensors\.index\.(\w+)\.json")
+    variants = [
+        (found[1] or found[2], name) for name in names if (found := a_variant.fullmatch(name))
+    ]
     if dotted and has_weights(folder, stem):
         advice = "those without a variant are there: leave variant= out"
     elif variants:
