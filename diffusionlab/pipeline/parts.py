@@ -114,15 +114,16 @@ def filled(
         settled.append(thread.submit(settle, stop.is_set))
 
     # weights made in inference mode could never be learnt again
-    with torch.inference_mode(False), torch.no_grad(), resting_collector():
+    with torch.inference_mode(False), torch.no_grad():
         try:
-            for part in parts.values():
-                weights = part.read(device, dtype, submit)
-                give(part.module, weights)
-                if not isinstance(part.module, (UNet, VAE, TinyVAE)):
-                    place_positions(part.module, device)
-                part.module.eval()
-            result = beside()
+            with resting_collector():
+                for part in parts.values():
+                    weights = part.read(device, dtype, submit)
+                    give(part.module, weights)
+                    if not isinstance(part.module, (UNet, VAE, TinyVAE)):
+                        place_positions(part.module, device)
+                    part.module.eval()
+                result = beside()
             _tell_wrong([done.exception() for done in settled], allow_nonfinite)
         finally:
             stop.set()
@@ -276,8 +277,8 @@ def empty_module(name: str, settings: Any) -> nn.Module:
 class _Empty(TorchFunctionMode):
     """Layers made in here are on the meta device, and draw no first weights there."""
 
-    MADE = (torch.empty, torch.zeros, torch.ones, torch.full, torch.arange, torch.tensor)
-    STARTS = (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_, nn.init.constant_)
+    MADE = {torch.empty, torch.zeros, torch.ones, torch.full, torch.arange, torch.tensor}
+    STARTS = {nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_, nn.init.constant_}
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
