@@ -135,10 +135,10 @@ def per_block(value: Any, blocks: int, limit: int, part: str, key: str) -> tuple
 def per_layer(
     value: Any, layers: Sequence[int], read: Sequence[bool], limit: int, part: str, key: str
 ) -> tuple[tuple[int, ...], ...]:
-    """Integers from 1 to `limit` for every layer of every block, which has `layers` of them.
+    """Integers from 1 to `limit` by block and layer; `layers` says how many layers a block has.
 
-    From one number for all, from a list with one for each block, or with a list for each layer of
-    a block in its place; such a list has any length where a block has no use for it (`read`).
+    `value` is one number for all, or a list with a number for each block, or with a list of one for
+    each layer of it; a list of a block that has no use for it (`read`) may have any length.
     """
     entries = value if isinstance(value, tuple) else (value,) * len(layers)
     rows = tuple(
