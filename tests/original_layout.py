@@ -69,8 +69,16 @@ def scheduler(prediction_type="epsilon"):
     )  # fmt: skip
 
 
+DEPTHS = {  # of SDXL and what was distilled from it
+    "SDXL": dict(transformer_layers_per_block=(1, 2, 3)),
+    "SSD-1B": dict(transformer_layers_per_block=[1, 2, [3]], mid_block_type="UNetMidBlock2D",
+                   reverse_transformer_layers_per_block=[[3, 1], [2, 1], 1]),
+    "Vega": dict(transformer_layers_per_block=(1, 1, 2), mid_block_type="UNetMidBlock2D"),
+}  # fmt: skip
+
+
 def pipeline(family: str):
-    """A narrow pipeline of "SD 1", "SD 2" or "SDXL" with random weights."""
+    """A narrow pipeline of "SD 1", "SD 2", "SDXL", "SSD-1B" or "Vega" with random weights."""
     tokenizer = tiny_tokenizer()
     padded = copy.deepcopy(tokenizer)
     padded.pad_token = "!"
@@ -90,7 +98,7 @@ def pipeline(family: str):
         wide = unet(
             block_out_channels=(64, 64, 128), attention_head_dim=(1, 1, 2),
             use_linear_projection=True, cross_attention_dim=128,
-            transformer_layers_per_block=(1, 2, 3), addition_embed_type="text_time",
+            **DEPTHS[family], addition_embed_type="text_time",
             addition_time_embed_dim=8, projection_class_embeddings_input_dim=6 * 8 + 64,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"))  # fmt: skip

@@ -31,6 +31,12 @@ SDXL = UNetConfig(
     use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
     projection_class_embeddings_input_dim=2816,
 )  # fmt: skip
+SSD1B = dataclasses.replace(
+    SDXL, mid_block_type="UNetMidBlock2D", transformer_layers_per_block=((1,), (2, 2), (4, 4)),
+    reverse_transformer_layers_per_block=((4, 4, 10), (2, 1, 1), 1),
+)  # fmt: skip
+VEGA = dataclasses.replace(SSD1B, transformer_layers_per_block=(1, 1, 2),
+                           reverse_transformer_layers_per_block=None)  # fmt: skip
 SD_VAE = VAEConfig(
     block_out_channels=(128, 256, 512, 512), layers_per_block=2,
     down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
@@ -61,6 +67,8 @@ def parameters(network) -> int:
         (SD15, 859_520_964),
         (SD21, 865_910_724),
         (SDXL, 2_567_463_684),
+        (SSD1B, 1_331_334_404),  # published: 5.33 GB in float32
+        (VEGA, 745_225_604),  # published: 2.98 GB in float32
         (toyland_unet((64, 128), 1), 4_463_236),
         (toyland_unet((96, 128), 2), 8_219_684),
         (toyland_unet((128, 192), 2), 16_617_348),
@@ -71,6 +79,13 @@ def test_known_unets_have_their_number_of_parameters(config, count):
         assert parameters(UNet(config)) == count
 
 
+def test_the_blocks_of_vega_have_the_published_millions_of_parameters():
+    with torch.device("meta"):
+        unet = UNet(VEGA)
+    blocks = (unet.down_blocks, unet.mid_block, unet.up_blocks)
+    assert [round(parameters(part) / 1e6) for part in blocks] == [247, 31, 460]
+
+
 def test_known_autoencoders_have_their_number_of_parameters():
     with torch.device("meta"):
         assert parameters(VAE(SD_VAE)) == 83_653_863
@@ -78,7 +93,9 @@ def test_known_autoencoders_have_their_number_of_parameters():
     assert (parameters(ours.encoder), parameters(ours.decoder)) == (1_397_672, 2_353_923)
 
 
-@pytest.mark.parametrize("config", [SD15, SD21, toyland_unet((96, 128), 2), SD_VAE, TOYLAND_VAE])
+@pytest.mark.parametrize(
+    "config", [SD15, SD21, SSD1B, VEGA, toyland_unet((96, 128), 2), SD_VAE, TOYLAND_VAE]
+)
 def test_keys_and_shapes_are_those_of_diffusers(config):
     kind = UNet if isinstance(config, UNetConfig) else VAE
     reference = getattr(diffusers, config.to_dict()["_class_name"])
@@ -105,8 +122,9 @@ def test_every_option_of_diffusers_is_known_at_its_default(reference, config, fi
 
 
 @pytest.mark.parametrize(
-    "config", [UNetConfig(), SD15, SD21, dataclasses.replace(SD15, mid_block_type=None),
-               VAEConfig(), SD_VAE, TOYLAND_VAE, dataclasses.replace(SD_VAE, shift_factor=0.1)]
+    "config", [UNetConfig(), SD15, SD21, SSD1B, VEGA,
+               dataclasses.replace(SD15, mid_block_type=None), VAEConfig(), SD_VAE, TOYLAND_VAE,
+               dataclasses.replace(SD_VAE, shift_factor=0.1)]
 )  # fmt: skip
 def test_a_config_survives_json_and_diffusers(config):
     written = json.loads(json.dumps(config.to_dict()))
@@ -159,6 +177,10 @@ SDXL_FILE = {
     "up_block_types": ["CrossAttnUpBlock2D"] * 2 + ["UpBlock2D"],
     "upcast_attention": None, "use_linear_projection": True,
 }  # fmt: skip
+SSD1B_FILE = SDXL_FILE | {  # as its users report it; the first block does not read its list
+    "mid_block_type": "UNetMidBlock2D", "transformer_layers_per_block": [[1], [2, 2], [4, 4]],
+    "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
+}  # fmt: skip
 AVERAGED = {  # what diffusers' EMAModel adds to the config of the weights that it averages
     "decay": 0.9999, "inv_gamma": 1.0, "min_decay": 0.0, "optimization_step": 7, "power": 0.6667,
     "update_after_step": 0, "use_ema_warmup": False,
@@ -170,8 +192,14 @@ def test_published_configs_are_read():
     assert UNetConfig.from_dict(SD15_FILE | AVERAGED) == SD15
     assert UNetConfig.from_dict(SD21_FILE) == SD21
     assert UNetConfig.from_dict(SDXL_FILE) == SDXL
-    assert (SD15.heads, SD15.layers, SD15.depths) == ((8,) * 4, (2,) * 4, (1,) * 4)
+    assert UNetConfig.from_dict(SSD1B_FILE) == SSD1B
+    assert (SD15.heads, SD15.layers, SD15.mid_depth) == ((8,) * 4, (2,) * 4, 1)
+    assert (SD15.down_depths, SD15.up_depths) == (((1, 1),) * 4, ((1, 1, 1),) * 4)
     assert SD21.heads == (5, 10, 20, 20)
+    assert SDXL.down_depths == ((1, 1), (2, 2), (10, 10)) and SDXL.mid_depth == 10
+    assert SDXL.up_depths == ((10, 10, 10), (2, 2, 2), (1, 1, 1))
+    assert SSD1B.down_depths == ((1,), (2, 2), (4, 4)) and SSD1B.mid_depth == 4
+    assert SSD1B.up_depths == ((4, 4, 10), (2, 1, 1), (1, 1, 1))
 
 
 WRONG_UNETS = [
@@ -247,6 +275,34 @@ def test_an_unsupported_value_is_refused_by_name(config, key, value):
     part = "unet" if config is UNetConfig else "vae"
     assert str(caught.value).startswith(f"{part} config has ") and key in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+LISTS_UP, LISTS_DOWN = ([1, [1, 1, 1], 1, 1], [1, [1, 2], 1, 1])
+WRONG_DEPTHS = [  # down, up, the key that is named, what is said of it
+    (LISTS_DOWN, None, "reverse_transformer_layers_per_block = None; a list for the way up"),
+    (LISTS_DOWN, 2, "reverse_transformer_layers_per_block = 2; a list for the way up"),
+    (1, 2, "reverse_transformer_layers_per_block = 2; null or a list is allowed"),
+    ([1, [1], 1, 1], LISTS_UP, r"one for each layer of a block \(\[2, 2, 2, 2\] layers\)"),
+    ([1, [1, 2, 3], 1, 1], LISTS_UP, r"\[2, 2, 2, 2\] layers"),
+    (LISTS_DOWN, [1, [1, 1], 1, 1], r"one for each layer of a block \(\[3, 3, 3, 3\] layers\)"),
+    (LISTS_DOWN, [1, 1, 1], "reverse_.* for each of 4 blocks"),
+    ([1, [1, 0], 1, 1], LISTS_UP, "integer from 1 to 16"),
+    (1, [1, [1, 1, 17], 1, 1], "reverse_.*integer from 1 to 16"),
+    (1, [1, [1, 1, [1]], 1, 1], "reverse_.*integer from 1 to 16"),
+    ([1, 1, 1, []], LISTS_UP, "integer from 1 to 16"),  # the last says the middle's depth
+    ([1, 1, 1, ["2"]], LISTS_UP, "integer from 1 to 16"),
+]
+
+
+@pytest.mark.parametrize(("down", "up", "what"), WRONG_DEPTHS)
+def test_depths_within_a_block_that_do_not_fit_are_refused_by_name(down, up, what):
+    given = {"transformer_layers_per_block": down, "reverse_transformer_layers_per_block": up}
+    with pytest.raises(CheckpointError, match=f"unet config has .*{what}") as caught:
+        UNetConfig.from_dict(given)
+    assert len(str(caught.value)) < 300
+    good = {"transformer_layers_per_block": LISTS_DOWN,
+            "reverse_transformer_layers_per_block": LISTS_UP}  # fmt: skip
+    assert UNetConfig.from_dict(good).up_depths[1] == (1, 1, 1)
 
 
 JSON = st.recursive(

@@ -66,6 +66,17 @@ def xl_pipeline(force_zeros=True, scheduler=None, **changes):
         )
 
 
+def segmind_pipeline(**changes):
+    """A reduced SSD-1B: three blocks, two layers each, a middle without attention."""
+    options = dict(
+        block_out_channels=(16, 32, 32), layers_per_block=2, attention_head_dim=(2, 2, 4),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        mid_block_type="UNetMidBlock2D",
+    )  # fmt: skip
+    return xl_pipeline(**options | changes)
+
+
 def sd_pipeline(**changes):
     """A reduced Stable Diffusion 1.x or 2.x; changes of its U-Net, "act" of its text encoder."""
     tokenizer, act = tiny_tokenizer(), changes.pop("act", "quick_gelu")
@@ -121,6 +132,11 @@ FAMILIES = {
     "SDXL": lambda: xl_pipeline(),
     "SDXL-Turbo": lambda: xl_pipeline(scheduler=ANCESTRAL),
     "SDXL, empty prompt encoded": lambda: xl_pipeline(force_zeros=False),
+    "SSD-1B": lambda: segmind_pipeline(
+        transformer_layers_per_block=[[1], [2, 2], [1, 3]],
+        reverse_transformer_layers_per_block=[[1, 1, 3], [2, 1, 1], 1],
+    ),
+    "Segmind-Vega": lambda: segmind_pipeline(transformer_layers_per_block=(1, 1, 2)),
     "LCM-SDXL": lambda: xl_pipeline(time_cond_proj_dim=16, scheduler=DISTILLED),
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ from diffusionlab.models.conditioning import TextInput
 
 CROSS_DOWN, PLAIN_DOWN = "CrossAttnDownBlock2D", "DownBlock2D"
 CROSS_UP, PLAIN_UP = "CrossAttnUpBlock2D", "UpBlock2D"
+CROSS_MID, PLAIN_MID = "UNetMidBlock2DCrossAttn", "UNetMidBlock2D"
 SMALL = {"cross_attention_dim": 24, "norm_num_groups": 8}
 
 # name: (options of UNet2DConditionModel, height and width of the latent)
@@ -63,6 +64,23 @@ CONFIGS = {
          "up_block_types": (CROSS_UP, CROSS_UP, PLAIN_UP), "addition_embed_type": "text_time",
          "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 8 * 6 + 20},
         (16, 12)),
+    "SSD-1B: depths layer by layer, one residual block in the middle": (
+        {"block_out_channels": (16, 32, 32), "attention_head_dim": (1, 2, 4),
+         "transformer_layers_per_block": ((1,), (2, 1), (1, 3)), "mid_block_type": PLAIN_MID,
+         "reverse_transformer_layers_per_block": ((1, 1, 3), (2, 1, 1), 1),
+         "use_linear_projection": True, "down_block_types": (PLAIN_DOWN, CROSS_DOWN, CROSS_DOWN),
+         "up_block_types": (CROSS_UP, CROSS_UP, PLAIN_UP), "addition_embed_type": "text_time",
+         "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 8 * 6 + 20},
+        (12, 8)),
+    "depths layer by layer, attention in the middle": (
+        {"block_out_channels": (16, 32), "attention_head_dim": 4, "layers_per_block": (1, 2),
+         "transformer_layers_per_block": (2, (3, 1)),
+         "reverse_transformer_layers_per_block": ((1, 2, 3), (1, 2)),
+         "down_block_types": (CROSS_DOWN,) * 2, "up_block_types": (CROSS_UP,) * 2}, (8, 8)),
+    "other depths on the way up": (
+        {"block_out_channels": (16, 32), "attention_head_dim": 4, "layers_per_block": 1,
+         "transformer_layers_per_block": 1, "reverse_transformer_layers_per_block": (3, 2),
+         "down_block_types": (CROSS_DOWN,) * 2, "up_block_types": (CROSS_UP,) * 2}, (8, 8)),
     "LCM: told its guidance scale": (
         {"block_out_channels": (32, 64), "attention_head_dim": 4, "time_cond_proj_dim": 16,
          "down_block_types": (CROSS_DOWN, PLAIN_DOWN), "up_block_types": (PLAIN_UP, CROSS_UP)},
@@ -157,12 +175,18 @@ def drawn_options(draw) -> tuple[dict, tuple[int, int]]:
         ),
         "transformer_layers_per_block": draw(depths | st.tuples(*[depths] * count)),
         "use_linear_projection": draw(st.booleans()),
-        "mid_block_type": draw(st.sampled_from(["UNetMidBlock2DCrossAttn", None])),
+        "mid_block_type": draw(st.sampled_from([CROSS_MID, PLAIN_MID, None])),
         "cross_attention_dim": draw(st.sampled_from([8, 20])),
         "norm_num_groups": draw(st.sampled_from([4, 8, 16])),
         "flip_sin_to_cos": draw(st.booleans()),
         "freq_shift": draw(st.integers(0, 1)),
     }
+    if draw(st.booleans()):  # the way up has depths of its own
+        key, layers = "reverse_transformer_layers_per_block", options["layers_per_block"]
+        layers = layers[::-1] if isinstance(layers, tuple) else (layers,) * count
+        options[key] = draw(
+            st.tuples(*[depths | st.tuples(*[depths] * (layer + 1)) for layer in layers])
+        )
     return options, draw(st.tuples(st.integers(4, 9), st.integers(4, 9)))
 
 

@@ -24,8 +24,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning"),
 ]
 FOLDERS = ("Stable Diffusion 1.x", "Stable Diffusion 2.x v", "SD-Turbo", "BK-SDM small",
-           "BK-SDM tiny", "LCM", "SDXL", "SDXL-Turbo", "LCM-SDXL")  # fmt: skip
-FILES = {"file SD 1": "eps", "file SD 2": "v", "file SD 2 turbo": "eps", "file SDXL": "eps"}
+           "BK-SDM tiny", "LCM", "SDXL", "SDXL-Turbo", "LCM-SDXL", "SSD-1B",
+           "Segmind-Vega")  # fmt: skip
+FILES = {"file SD 1": "eps", "file SD 2": "v", "file SD 2 turbo": "eps", "file SDXL": "eps",
+         "file SSD-1B": "eps", "file Vega": "eps"}  # fmt: skip
 SIZE = dict(height=64, width=128)
 PROMPT, NEGATIVE = "a red car in the city at night", ""
 
@@ -90,11 +92,13 @@ def unlike(one, other) -> list[str]:
 
 
 def by_block(config):
-    """A U-Net's config with one number for each block where one may stand for all."""
-    keys = ("transformer_layers_per_block", "attention_head_dim")
-    given = {key: getattr(config, key) for key in keys}
-    count = len(config.block_out_channels)
-    return replace(config, **{k: (v,) * count for k, v in given.items() if isinstance(v, int)})
+    """A U-Net's config with every number told where one may stand for several."""
+    return replace(
+        config,
+        attention_head_dim=config.heads,
+        transformer_layers_per_block=config.down_depths,
+        reverse_transformer_layers_per_block=config.up_depths,
+    )
 
 
 def text_config(encoder) -> dict:
@@ -192,7 +196,7 @@ def test_the_checks_can_fail(folders):
 
 
 # ---- a single file is its folder ---------------------------------------------------------------
-@pytest.mark.parametrize("family", ["file SD 1", "file SD 2", "file SDXL"])
+@pytest.mark.parametrize("family", [name for name in FILES if "turbo" not in name])
 def test_the_configs_of_a_file_are_those_of_its_folder(folders, family, capsys):
     place = folders(family)
     whole = dl.load(place / "folder", device="cpu")

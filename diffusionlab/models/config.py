@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
@@ -30,7 +31,7 @@ def read_config(
     for key, value in given.items():
         if key.startswith("_") or key in EMA_NOTES or (value is None and key in off):
             continue
-        value = tuple(value) if isinstance(value, list) else value
+        value = _frozen(value)
         if key in known:
             values[key] = value
         elif key not in others and (value is None or value is False):
@@ -55,8 +56,20 @@ def write_config(config: Any, name: str) -> dict[str, Any]:
         value = getattr(config, field.name)
         if value is None and field.default is None and field.default is not MISSING:
             continue
-        content[field.name] = list(value) if isinstance(value, tuple) else value
+        content[field.name] = _thawed(value)
     return content
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as tuples, and lists within a list, but no deeper ones."""
+    lists = (list, tuple)
+    if not isinstance(value, lists):
+        return value
+    return tuple(tuple(entry) if isinstance(entry, lists) else entry for entry in value)
+
+
+def _thawed(value: Any) -> Any:
+    return [_thawed(entry) for entry in value] if isinstance(value, tuple) else value
 
 
 def refuse_unless(good: bool, part: str, key: str, value: Any, allowed: str) -> None:
@@ -117,3 +130,28 @@ def per_block(value: Any, blocks: int, limit: int, part: str, key: str) -> tuple
     allowed = f"an integer from 1 to {limit}, or a list with one for each of {blocks} blocks,"
     refuse_unless(good, part, key, value, allowed)
     return entries
+
+
+def per_layer(
+    value: Any, layers: Sequence[int], read: Sequence[bool], limit: int, part: str, key: str
+) -> tuple[tuple[int, ...], ...]:
+    """Integers from 1 to `limit` by block and layer; `layers` says how many layers a block has.
+
+    `value` is one number for all, or a list with a number for each block, or with a list of one for
+    each layer of it; a list of a block that has no use for it (`read`) may have any length.
+    """
+    entries = value if isinstance(value, tuple) else (value,) * len(layers)
+    rows = tuple(
+        entry if isinstance(entry, tuple) else (entry,) * count
+        for entry, count in zip(entries, layers, strict=False)
+    )
+    good = len(entries) == len(layers) and all(
+        row and (len(row) == count or not reads) and all(is_size(number, limit) for number in row)
+        for row, count, reads in zip(rows, layers, read, strict=True)
+    )
+    allowed = (
+        f"an integer from 1 to {limit}, or a list with one for each of {len(layers)} blocks or "
+        f"with a list of one for each layer of a block ({shown([*layers])} layers),"
+    )
+    refuse_unless(good, part, key, value, allowed)
+    return rows

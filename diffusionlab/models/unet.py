@@ -16,13 +16,14 @@ from ..taps import Tap
 from .attention import Transformer
 from .blocks import Downsample, ResBlock, TimeEmbedding, Upsample, timestep_waves
 from .conditioning import NOTHING, PreparedText, TextInput, TimeExtras
-from .unet_config import CROSS_DOWN, CROSS_UP, UNetConfig
+from .unet_config import CROSS_DOWN, CROSS_MID, CROSS_UP, UNetConfig
 
 
-def transformer(config: UNetConfig, block: int, width: int) -> Transformer:
-    """A transformer of this block's heads and depth."""
-    return Transformer(width, config.heads[block], config.cross_attention_dim, config.depths[block],
-                       config.norm_num_groups, config.use_linear_projection)  # fmt: skip
+def transformer(config: UNetConfig, block: int, depth: int) -> Transformer:
+    """A transformer of this block's width and heads, `depth` transformer blocks deep."""
+    return Transformer(config.block_out_channels[block], config.heads[block],
+                       config.cross_attention_dim, depth, config.norm_num_groups,
+                       config.use_linear_projection)  # fmt: skip
 
 
 def resnet(config: UNetConfig, inputs: int, outputs: int) -> ResBlock:
@@ -44,7 +45,7 @@ class DownBlock(nn.Module):
         attends = config.down_block_types[block] == CROSS_DOWN
         if attends:
             self.attentions = nn.ModuleList(
-                transformer(config, block, outputs) for _ in range(layers)
+                transformer(config, block, depth) for depth in config.down_depths[block]
             )
         last = block == config.blocks - 1
         self.downsamplers = None if last else nn.ModuleList([Downsample(outputs)])
@@ -66,18 +67,26 @@ class DownBlock(nn.Module):
 
 
 class MidBlock(nn.Module):
-    """The lowest point of the U: residual block, transformer, residual block."""
+    """The lowest point of the U: residual block, transformer, residual block.
+
+    Of `UNetMidBlock2D`, which SSD-1B has, the first residual block alone.
+    """
 
     def __init__(self, config: UNetConfig):
         super().__init__()
         width = config.block_out_channels[-1]
-        self.resnets = nn.ModuleList(resnet(config, width, width) for _ in range(2))
-        self.attentions = nn.ModuleList([transformer(config, -1, width)])
+        self.attends = config.mid_block_type == CROSS_MID
+        layers = 2 if self.attends else 1
+        self.resnets = nn.ModuleList(resnet(config, width, width) for _ in range(layers))
+        if self.attends:
+            self.attentions = nn.ModuleList([transformer(config, -1, config.mid_depth)])
         self.output = Tap()
 
     def forward(self, x, time, text) -> torch.Tensor:
-        x = self.attentions[0](self.resnets[0](x, time), text)
-        return self.output(self.resnets[1](x, time))
+        x = self.resnets[0](x, time)
+        if self.attends:
+            x = self.resnets[1](self.attentions[0](x, text), time)
+        return self.output(x)
 
 
 class UpBlock(nn.Module):
@@ -96,7 +105,7 @@ class UpBlock(nn.Module):
         self.attends = config.up_block_types[step] == CROSS_UP
         if self.attends:
             self.attentions = nn.ModuleList(
-                transformer(config, block, outputs) for _ in range(layers)
+                transformer(config, block, depth) for depth in config.up_depths[step]
             )
         self.upsamplers = None if block == 0 else nn.ModuleList([Upsample(outputs)])
         self.output = Tap()

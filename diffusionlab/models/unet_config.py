@@ -16,6 +16,7 @@ from .config import (
     check_sizes,
     check_switches,
     per_block,
+    per_layer,
     read_config,
     refuse_unless,
     write_config,
@@ -24,16 +25,18 @@ from .config import (
 CROSS_DOWN, PLAIN_DOWN = "CrossAttnDownBlock2D", "DownBlock2D"
 CROSS_UP, PLAIN_UP = "CrossAttnUpBlock2D", "UpBlock2D"
 DOWN_KINDS, UP_KINDS = (CROSS_DOWN, PLAIN_DOWN), (CROSS_UP, PLAIN_UP)
-MID = "UNetMidBlock2DCrossAttn"
+CROSS_MID, PLAIN_MID = "UNetMidBlock2DCrossAttn", "UNetMidBlock2D"
+DOWN_DEPTHS = "transformer_layers_per_block"
+UP_DEPTHS = f"reverse_{DOWN_DEPTHS}"  # needed where the depths differ within a block
+Depths = tuple[int | tuple[int, ...], ...]  # by block, or by block and layer
 TEXT_TIME, SIZE_IDS = "text_time", 6  # SDXL's additions to the time embedding
 
 # Options of UNet2DConditionModel that are supported at this value only (diffusers' default).
 FIXED = dict(
     center_input_sample=False, only_cross_attention=False, downsample_padding=1,
-    mid_block_scale_factor=1, dropout=0.0, act_fn="silu", reverse_transformer_layers_per_block=None,
-    encoder_hid_dim=None, encoder_hid_dim_type=None, num_attention_heads=None,
-    dual_cross_attention=False, class_embed_type=None, num_class_embeds=None,
-    resnet_time_scale_shift="default",
+    mid_block_scale_factor=1, dropout=0.0, act_fn="silu", encoder_hid_dim=None,
+    encoder_hid_dim_type=None, num_attention_heads=None, dual_cross_attention=False,
+    class_embed_type=None, num_class_embeds=None, resnet_time_scale_shift="default",
     resnet_skip_time_act=False, resnet_out_scale_factor=1.0, time_embedding_type="positional",
     time_embedding_dim=None, time_embedding_act_fn=None, timestep_post_act=None,
     conv_in_kernel=3, conv_out_kernel=3, attention_type="default",
@@ -47,6 +50,8 @@ class UNetConfig:
     """`config.json` of a U-Net; missing keys are at diffusers' defaults.
 
     `attention_head_dim` is the *number of heads* of each block: diffusers keeps that misnomer.
+    `transformer_layers_per_block` may have a list for each layer of a block (SSD-1B); then
+    `reverse_transformer_layers_per_block` says as much of the way up, its first block first.
     `addition_embed_type` "text_time" is SDXL's: the pooled text and six size numbers, each as
     `addition_time_embed_dim` sinusoids, `projection_class_embeddings_input_dim` wide together, are
     added to the time embedding. `time_cond_proj_dim` is how many sinusoids tell a distilled model
@@ -60,14 +65,15 @@ class UNetConfig:
     flip_sin_to_cos: bool = True
     freq_shift: int = 0
     down_block_types: tuple[str, ...] = (CROSS_DOWN, CROSS_DOWN, CROSS_DOWN, PLAIN_DOWN)
-    mid_block_type: str | None = MID
+    mid_block_type: str | None = CROSS_MID
     up_block_types: tuple[str, ...] = (PLAIN_UP, CROSS_UP, CROSS_UP, CROSS_UP)
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
     layers_per_block: int | tuple[int, ...] = 2
     norm_num_groups: int = 32
     norm_eps: float = 1e-5
     cross_attention_dim: int = 1280
-    transformer_layers_per_block: int | tuple[int, ...] = 1
+    transformer_layers_per_block: int | Depths = 1
+    reverse_transformer_layers_per_block: Depths | None = None
     attention_head_dim: int | tuple[int, ...] = 8
     use_linear_projection: bool = False
     upcast_attention: bool = False
@@ -99,20 +105,31 @@ class UNetConfig:
             check_sizes(self, "unet", sample_size=MAX_CHANNELS)
         for key, allowed in (("down_block_types", DOWN_KINDS), ("up_block_types", UP_KINDS)):
             check_kinds(getattr(self, key), self.blocks, allowed, "unet", key)
-        known = self.mid_block_type in (MID, None)
-        refuse_unless(known, "unet", "mid_block_type", self.mid_block_type, f"{MID} or null")
+        known = self.mid_block_type in (CROSS_MID, PLAIN_MID, None)
+        refuse_unless(known, "unet", "mid_block_type", self.mid_block_type,
+                      f"{CROSS_MID}, {PLAIN_MID} or null")  # fmt: skip
         self._check_blocks()
         self._check_conditions()
 
     def _check_blocks(self) -> None:
         """Heads divide channels, lists have an entry per block, the sinusoids have a width."""
-        heads, _, _ = self.heads, self.layers, self.depths  # each refuses a wrong list
+        heads, _ = self.heads, self.down_depths  # each refuses a wrong list
+        self._check_way_up()
         for width, count in zip(self.block_out_channels, heads, strict=True):
             allowed = f"a number of heads that divides {width} channels"
             refuse_unless(width % count == 0, "unet", "attention_head_dim", count, allowed)
         first = self.block_out_channels[0]
         refuse_unless(first % 2 == 0, "unet", "block_out_channels", first, "an even first number")
         check_number(self.freq_shift, "unet", "freq_shift", -1, first / 2)
+
+    def _check_way_up(self) -> None:
+        """Depths that differ within a block come with those of the way up, as in diffusers."""
+        down, value = self.transformer_layers_per_block, self.reverse_transformer_layers_per_block
+        within = isinstance(down, tuple) and any(isinstance(row, tuple) for row in down)
+        good = isinstance(value, tuple) or (value is None and not within)
+        allowed = f"a list for the way up (since {DOWN_DEPTHS} has lists within)"
+        refuse_unless(good, "unet", UP_DEPTHS, value, allowed if within else "null or a list")
+        _ = self.up_depths  # refuses a wrong list
 
     def _check_conditions(self) -> None:
         """SDXL's additions come together, and leave room for the pooled text."""
@@ -152,9 +169,27 @@ class UNetConfig:
         return self._per_block("layers_per_block", MAX_LAYERS)
 
     @property
-    def depths(self) -> tuple[int, ...]:
-        """Transformer blocks behind each residual block."""
-        return self._per_block("transformer_layers_per_block", MAX_LAYERS)
+    def down_depths(self) -> tuple[tuple[int, ...], ...]:
+        """Transformer blocks behind each residual block of each block on the way down."""
+        attends = [kind == CROSS_DOWN for kind in self.down_block_types]
+        return per_layer(self.transformer_layers_per_block, self.layers, attends, MAX_LAYERS,
+                         "unet", DOWN_DEPTHS)  # fmt: skip
+
+    @property
+    def mid_depth(self) -> int:
+        """Transformer blocks of the mid block: as many as in the last block's first layer."""
+        return self.down_depths[-1][0]
+
+    @property
+    def up_depths(self) -> tuple[tuple[int, ...], ...]:
+        """Transformer blocks behind each residual block on the way up, its first block first."""
+        value, key = self.reverse_transformer_layers_per_block, UP_DEPTHS
+        if value is None:
+            value, key = self.transformer_layers_per_block, DOWN_DEPTHS
+            value = value[::-1] if isinstance(value, tuple) else value
+        layers = [count + 1 for count in self.layers[::-1]]
+        attends = [kind == CROSS_UP for kind in self.up_block_types]
+        return per_layer(value, layers, attends, MAX_LAYERS, "unet", key)
 
     def _per_block(self, key: str, limit: int) -> tuple[int, ...]:
         return per_block(getattr(self, key), self.blocks, limit, "unet", key)

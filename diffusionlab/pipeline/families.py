@@ -186,9 +186,9 @@ def _unet(family: Family, found: _Tensors, where: str) -> dict[str, Any]:
         )
     firsts = [1 + block * (layers + 1) for block in range(blocks)]
     widths = [found[f"input_blocks.{i}.0.out_layers.3.weight"][0] for i in firsts]
-    depths = [len(found.numbers(f"input_blocks.{i}.1.transformer_blocks.#")) for i in firsts]
-    attends = [depth > 0 for depth in depths]
-    depths[-1] = depths[-1] or len(found.numbers("middle_block.1.transformer_blocks.#"))
+    down = [_depths(found, "input", first, layers) for first in firsts]
+    up = [_depths(found, "output", first - 1, layers + 1) for first in firsts]
+    attends, middle = [any(depths) for depths in down], found.numbers("middle_block.#")
     width = next((s[1] for n, s in found.items() if n.endswith(".attn2.to_k.weight")), 0)
     flat = next((s for n, s in found.items() if n.endswith(".proj_in.weight")), ())
     return {
@@ -198,13 +198,30 @@ def _unet(family: Family, found: _Tensors, where: str) -> dict[str, Any]:
         "out_channels": found["out.2.weight"][0],
         "block_out_channels": widths,
         "layers_per_block": layers,
-        "transformer_layers_per_block": [max(depth, 1) for depth in depths],
         "attention_head_dim": [family.heads or max(width // 64, 1) for width in widths],
         "cross_attention_dim": width,
         "use_linear_projection": len(flat) == 2,
         "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
         "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]],
+        "mid_block_type": f"UNetMidBlock2D{'' if middle == [0] else 'CrossAttn'}",
+        **_told_depths(down, up, len(found.numbers("middle_block.1.transformer_blocks.#"))),
     }
+
+
+def _depths(found: _Tensors, side: str, first: int, layers: int) -> list[int]:
+    """Transformer blocks behind each layer of a block."""
+    blocks = (f"{side}_blocks.{i}.1.transformer_blocks.#" for i in range(first, first + layers))
+    return [len(found.numbers(block)) for block in blocks]
+
+
+def _told_depths(down: list[list[int]], up: list[list[int]], middle: int) -> dict[str, Any]:
+    """One depth for each block; those of SSD-1B, which differ within one, by layer and way."""
+    if all(len({*one, *other}) == 1 for one, other in zip(down, reversed(up), strict=True)):
+        depths = [block[0] for block in down]
+        depths[-1] = depths[-1] or middle
+        return {"transformer_layers_per_block": [max(depth, 1) for depth in depths]}
+    down, up = ([[max(depth, 1) for depth in block] for block in way] for way in (down, up))
+    return {"transformer_layers_per_block": down, "reverse_transformer_layers_per_block": up}
 
 
 def _additions(unet: _Tensors, pooled: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import close_matches, shown
 
 OPENRAIL_M, OPENRAIL_PP = "CreativeML OpenRAIL-M", "CreativeML OpenRAIL++-M"
+APACHE = "Apache 2.0"
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,16 @@ _LISTED = (
         "tiny-sd", "segmind/tiny-sd", "SD 1", 512, (2.1, 1.1), OPENRAIL_M, USUAL,
         revision="refs/pr/1",
         note="main holds pickles; this is the safetensors branch of a member of Segmind",
+    ),
+    Checkpoint(
+        "ssd-1b", "segmind/SSD-1B", "SDXL", 1024, (8.9, 4.5), APACHE,
+        _settings("dpmpp_2m", 25, 9.0), copies=("thingthatis/SSD-1B",),
+        note="SDXL with half the U-Net; its authors advise a negative prompt",
+    ),
+    Checkpoint(
+        "segmind-vega", "segmind/Segmind-Vega", "SDXL", 1024, (6.6, 3.3), APACHE,
+        _settings("dpmpp_2m", 25, 9.0),
+        note="the smallest SDXL here; its authors advise a negative prompt",
     ),
     Checkpoint(
         "lcm-dreamshaper", "SimianLuo/LCM_Dreamshaper_v7", "SD 1, LCM", 768, (4.3, 2.1), "MIT",
