@@ -87,7 +87,7 @@ THEIRS = WATCH.format(
 
 UNCHECKED = OURS.replace(
     "folder as _1\n",
-    "tensors, folder as _1\nassert tensors._sums\ntensors._sums = lambda rows: rows[:0, 0]\n",
+    "tensors, folder as _1\nassert tensors._sums\ntensors._sums = lambda r: r[:0].flatten()\n",
 )
 
 BARE = """

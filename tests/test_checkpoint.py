@@ -9,6 +9,7 @@ import os
 import pickle
 import shutil
 import struct
+import sys
 import threading
 import time
 import weakref
@@ -201,6 +202,24 @@ def test_one_number_is_found_among_many_and_large_ones_may_add_up_to_infinity(tm
             entries = read_header(saved(tmp_path / "a.safetensors", **arrays))
             with pytest.raises(CheckpointError, match="not finite in .*: 'a';"):
                 read_tensors(entries, device=CPU["device"], dtype=dtype)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what is mapped")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_file_whose_numbers_were_cast_is_let_go_of_before_the_next_is_read(tmp_path, dtype):
+    found = {}
+    for name in "abc":
+        path = saved(tmp_path / f"{name}.safetensors", **{name: np.zeros(tensors.ROW + 3)})
+        found |= read_header(path)
+    weights, mapped = open_tensors(found, device=CPU["device"], dtype=dtype), []
+
+    def stopped() -> bool:
+        maps = Path("/proc/self/maps").read_text()
+        mapped.append(sum(f"{tmp_path}/{name}.safetensors" in maps for name in "abc"))
+        return False
+
+    weights.settle(stopped)
+    assert mapped[0] == 3 and mapped[-1] == 0 and len(set(mapped)) == 4
 
 
 def test_all_that_is_not_finite_is_named_and_a_stop_leaves_the_rest(tmp_path, monkeypatch):

@@ -401,6 +401,8 @@ CONFIG_FAULTS = [
     ("unet/config.json", {"layers_per_block": 10**9}, "numbers up to 64"),
     ("unet/config.json", {"block_out_channels": [10**12]}, "numbers up to 1000000"),
     ("unet/config.json", {"block_out_channels": [32] * 20_000}, "lists up to"),
+    ("unet/config.json", {"transformer_layers_per_block": [[1] * 20_000, 1]}, "lists up to"),
+    ("unet/config.json", {"transformer_layers_per_block": [[1, 65], 1]}, "numbers up to 64"),
     ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type"),
     ("unet/config.json", {"down_block_types": ["Evil", "DownBlock2D"]}, "Evil"),
     ("unet/config.json", {"in_channels": 9}, "9 channels .an inpainting model"),

@@ -11,14 +11,15 @@ import sys
 import numpy as np
 import pytest
 import torch
-from original_layout import pipeline, write_single_file
+from original_layout import original_state, pipeline, unet, write_single_file
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 import diffusionlab as dl
 from diffusionlab.errors import CheckpointError
-from diffusionlab.pipeline import loading, single_file
-from diffusionlab.pipeline.families import recognise
+from diffusionlab.models import UNetConfig
+from diffusionlab.pipeline import families, loading, single_file
+from diffusionlab.pipeline.families import configs_of, recognise
 
 UNET, TEXT = "model.diffusion_model.", "cond_stage_model.transformer.text_model."
 FAMILIES = ("SD 1", "SD 2", "SDXL")
@@ -229,6 +230,29 @@ def test_what_a_file_lacks_of_sdxl_is_named():
     ]:
         with pytest.raises(CheckpointError, match=what):
             recognise(given, "it")
+
+
+def test_the_middle_says_how_deep_it_is_where_nothing_else_attends_there():
+    pipe = pipeline("SSD-1B")
+    told = dict(pipe.unet.config) | dict(
+        transformer_layers_per_block=[1, 2, [3]], mid_block_type="UNetMidBlock2DCrossAttn",
+        reverse_transformer_layers_per_block=[1, [2, 1], 1],
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"))  # fmt: skip
+    pipe.unet = unet(**{key: told[key] for key in told if key[0] != "_"})
+    shapes = {name: tuple(tensor.shape) for name, tensor in original_state(pipe).items()}
+    read = configs_of(recognise(shapes, "it"), shapes, "eps", "it")["unet"]
+    ours = UNetConfig.from_dict(read)
+    assert (ours.mid_depth, ours.down_depths[1], ours.up_depths[1]) == (3, (2,), (2, 1))
+
+
+def test_depths_are_counted_in_one_look_at_the_names():
+    """A header of many blocks would keep a reader busy that looks at all names for each."""
+    layers = {"input_blocks.4": 2, "input_blocks.40": 1, "output_blocks.0": 10, "middle_block": 3}
+    names = [f"{layer}.1.transformer_blocks.{i}.{end}" for layer, count in layers.items()
+             for i in range(count) for end in ("a.weight", "b.bias")]  # fmt: skip
+    found = families._depths(iter([*names, "input_blocks.5.1.proj_in.weight", "time_embed.0.bias"]))
+    assert dict(found) == layers and found["input_blocks.5"] == 0
 
 
 def test_a_vocabulary_s_learned_words_come_with_it(first, tmp_path):

@@ -138,7 +138,7 @@ def per_layer(
     """Integers from 1 to `limit` by block and layer; `layers` says how many layers a block has.
 
     `value` is one number for all, or a list with a number for each block, or with a list of one for
-    each layer of it; a list of a block that has no use for it (`read`) may have any length.
+    each layer of it; that of a block that has no use for it (`read`) may have any length but 0.
     """
     entries = value if isinstance(value, tuple) else (value,) * len(layers)
     rows = tuple(

@@ -50,8 +50,9 @@ class UNetConfig:
     """`config.json` of a U-Net; missing keys are at diffusers' defaults.
 
     `attention_head_dim` is the *number of heads* of each block: diffusers keeps that misnomer.
-    `transformer_layers_per_block` may have a list for each layer of a block (SSD-1B); then
-    `reverse_transformer_layers_per_block` says as much of the way up, its first block first.
+    `transformer_layers_per_block` may hold a list for a block, a number for each of its layers
+    (SSD-1B); then `reverse_transformer_layers_per_block` says as much of the way up, its first
+    block first.
     `addition_embed_type` "text_time" is SDXL's: the pooled text and six size numbers, each as
     `addition_time_embed_dim` sinusoids, `projection_class_embeddings_input_dim` wide together, are
     added to the time embedding. `time_cond_proj_dim` is how many sinusoids tell a distilled model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -159,13 +160,19 @@ def check_part_config(part: str, config: Mapping[str, Any], where: str) -> None:
         )
 
 
+def _entries(value: Any) -> list[Any]:
+    """What a list holds, and the lists in it; a value alone."""
+    rows = value if isinstance(value, list) else [value]
+    return list(chain.from_iterable(row if isinstance(row, list) else [row] for row in rows))
+
+
 def check_bounds(config: Mapping[str, Any], where: str) -> None:
     """CheckpointError for a number or a list so large that building from it could hurt."""
     for key, value in config.items():
         if key.startswith("_"):
             continue
         most = MOST_LAYERS if "layers" in key else LARGEST_INTEGER
-        values = value if isinstance(value, list) else [value]
+        values = _entries(value)
         numbers = [v for v in values if isinstance(v, (int, float))]
         if len(values) > LONGEST_LIST or any(abs(v) > most for v in numbers):
             raise CheckpointError(

@@ -8,6 +8,7 @@ that narrower models load too.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ from .configs import check_bounds
 
 Shapes = Mapping[str, tuple[int, ...]]
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
+_TRANSFORMER = re.compile(
+    r"((?:input|output)_blocks\.\d{1,6}|middle_block)\.1\.transformer_blocks\.(\d{1,6})\."
+)
 SUPPORTED = "whole models of Stable Diffusion 1.x, 2.x and XL are read"
 OTHER_KINDS = (  # how a key begins, once a common prefix is gone → what the file is
     (("lora_", "lycoris_"), "a LoRA"),
@@ -186,9 +190,10 @@ def _unet(family: Family, found: _Tensors, where: str) -> dict[str, Any]:
         )
     firsts = [1 + block * (layers + 1) for block in range(blocks)]
     widths = [found[f"input_blocks.{i}.0.out_layers.3.weight"][0] for i in firsts]
-    down = [_depths(found, "input", first, layers) for first in firsts]
-    up = [_depths(found, "output", first - 1, layers + 1) for first in firsts]
-    attends, middle = [any(depths) for depths in down], found.numbers("middle_block.#")
+    depths = _depths(found)
+    down = [[depths[f"input_blocks.{i}"] for i in range(i, i + layers)] for i in firsts]
+    up = [[depths[f"output_blocks.{i}"] for i in range(i - 1, i + layers)] for i in firsts]
+    attends, middle = [any(block) for block in down], found.numbers("middle_block.#")
     width = next((s[1] for n, s in found.items() if n.endswith(".attn2.to_k.weight")), 0)
     flat = next((s for n, s in found.items() if n.endswith(".proj_in.weight")), ())
     return {
@@ -204,23 +209,26 @@ def _unet(family: Family, found: _Tensors, where: str) -> dict[str, Any]:
         "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
         "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]],
         "mid_block_type": f"UNetMidBlock2D{'' if middle == [0] else 'CrossAttn'}",
-        **_told_depths(down, up, len(found.numbers("middle_block.1.transformer_blocks.#"))),
+        **_told_depths(down, up, depths["middle_block"]),
     }
 
 
-def _depths(found: _Tensors, side: str, first: int, layers: int) -> list[int]:
-    """Transformer blocks behind each layer of a block."""
-    blocks = (f"{side}_blocks.{i}.1.transformer_blocks.#" for i in range(first, first + layers))
-    return [len(found.numbers(block)) for block in blocks]
+def _depths(names: Iterable[str]) -> Counter[str]:
+    """How many transformer blocks stand behind each layer: `input_blocks.4` → 2, others → 0."""
+    found = {layer.groups() for name in names if (layer := _TRANSFORMER.match(name))}
+    return Counter(layer for layer, _ in found)
 
 
 def _told_depths(down: list[list[int]], up: list[list[int]], middle: int) -> dict[str, Any]:
-    """One depth for each block; those of SSD-1B, which differ within one, by layer and way."""
-    if all(len({*one, *other}) == 1 for one, other in zip(down, reversed(up), strict=True)):
-        depths = [block[0] for block in down]
-        depths[-1] = depths[-1] or middle
-        return {"transformer_layers_per_block": [max(depth, 1) for depth in depths]}
+    """One depth for each block; those of SSD-1B, which differ within one, by layer and way.
+
+    The middle reads the last of those on the way down, which says so where nothing attends there.
+    """
+    alike = all(len({*one, *other}) == 1 for one, other in zip(down, reversed(up), strict=True))
+    down = [*down[:-1], [depth or middle for depth in down[-1]]]
     down, up = ([[max(depth, 1) for depth in block] for block in way] for way in (down, up))
+    if alike:
+        return {"transformer_layers_per_block": [block[0] for block in down]}
     return {"transformer_layers_per_block": down, "reverse_transformer_layers_per_block": up}
 
 

@@ -114,7 +114,7 @@ class _Block(NamedTuple):
     source: torch.Tensor
     target: torch.Tensor  # `source` itself where they stay mapped
     rows: torch.Tensor  # (rows, ROW)
-    rest: torch.Tensor  # fewer than ROW
+    rest: torch.Tensor  # (1, fewer than ROW)
 
 
 def _blocks(source: torch.Tensor, target: torch.Tensor) -> list[_Block]:
@@ -128,7 +128,7 @@ def _blocks(source: torch.Tensor, target: torch.Tensor) -> list[_Block]:
         there = block if target is source else target[start : start + count]
         looked = block if wider else there
         whole = len(looked) // ROW * ROW
-        found.append(_Block(block, there, looked[:whole].view(-1, ROW), looked[whole:]))
+        found.append(_Block(block, there, looked[:whole].view(-1, ROW), looked[None, whole:]))
     return found
 
 
@@ -165,7 +165,7 @@ class _Piece:
                 break
             if block.target is not block.source:
                 block.target.copy_(block.source)
-            sums += [_sums(block.rows), block.rest]
+            sums += [_sums(block.rows), _sums(block.rest)]
         self.blocks = []
         return sums
 
