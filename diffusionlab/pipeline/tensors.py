@@ -186,7 +186,7 @@ def _ends(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 def _sums(rows: torch.Tensor) -> torch.Tensor:
-    """The sum of each row: NaN or infinity spoils its own. No pass over numbers is quicker."""
+    """The sum of each row; NaN or infinity spoils it. float16 is sooner added than compared."""
     return rows.sum(1)
 
 
