@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     _add_view(commands)
     lab = commands.add_parser("lab", help="open the notebooks in JupyterLab")
     lab.add_argument("folder", nargs="?", type=Path, default=Path("notebooks"))
+    lab.add_argument("--allow-root", action="store_true", help="as root, which Jupyter asks for")
     lab.set_defaults(run=run_lab)
     doctor = commands.add_parser("doctor", help="what is installed here, and what to do about it")
     doctor.set_defaults(run=run_doctor)
@@ -250,7 +251,8 @@ def run_lab(options: argparse.Namespace) -> int:
         )
     from jupyterlab.labapp import main as open_lab
 
-    return open_lab([str(options.folder)]) or 0
+    as_root = ["--allow-root"] if options.allow_root else []
+    return open_lab([str(options.folder), *as_root]) or 0
 
 
 # ---- doctor ----------------------------------------------------------------------------------

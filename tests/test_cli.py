@@ -358,10 +358,11 @@ def test_lab_opens_a_folder_that_is_there(tmp_path, monkeypatch, capsys):
     opened = []
     monkeypatch.setattr(jupyterlab.labapp, "main", opened.append)
     assert cli.main(["lab", str(tmp_path)]) == 0
-    assert opened == [[str(tmp_path)]]
+    assert cli.main(["lab", str(tmp_path), "--allow-root"]) == 0
+    assert opened == [[str(tmp_path)], [str(tmp_path), "--allow-root"]]
     assert cli.main(["lab", str(tmp_path / "none")]) == 2
     assert "there is no folder" in capsys.readouterr().err
-    assert len(opened) == 1
+    assert len(opened) == 2
 
 
 def test_doctor_says_one_line_each(capsys):
