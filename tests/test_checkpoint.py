@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from diffusionlab.errors import CheckpointError
-from diffusionlab.pipeline import load, parts, tensors
+from diffusionlab.pipeline import casting, load, parts, tensors
 from diffusionlab.pipeline.files import foreign, inside, read_json, replacing, write_json
 from diffusionlab.pipeline.tensors import open_tensors, read_tensors
 from diffusionlab.pipeline.weights import (
@@ -179,8 +179,9 @@ def test_what_is_no_floating_point_is_left_out_and_parts_the_run_that_is_read_at
 def test_a_file_is_read_alike_in_blocks_of_any_size(tmp_path, monkeypatch, dtype):
     arrays = {f"w{i}": np.arange(i + 1) / 8 for i in range(9)}
     entries = read_header(saved(tmp_path / "a.safetensors", **arrays))
-    for largest in (1, 12, 40, 10**6):
+    for largest in (4, 12, 40, 10**6):
         monkeypatch.setattr(tensors, "LARGEST_BLOCK", largest)
+        monkeypatch.setattr(casting, "SMALL", largest)
         read = read_tensors(entries, device=CPU["device"], dtype=dtype)
         assert {n: t.tolist() for n, t in read.items()} == {
             n: a.tolist() for n, a in arrays.items()
@@ -223,7 +224,7 @@ def test_a_file_whose_numbers_were_cast_is_let_go_of_before_the_next_is_read(tmp
 
 
 def test_all_that_is_not_finite_is_named_and_a_stop_leaves_the_rest(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensors, "LARGEST_BLOCK", 4)
+    monkeypatch.setattr(casting, "SMALL", 2)
     bad = dict(a=[1.0], b=[np.nan], c=[2.0], d=[np.inf])
     entries = read_header(saved(tmp_path / "a.safetensors", **bad))
     with pytest.raises(CheckpointError, match="not finite in float16: 'b', 'd'"):

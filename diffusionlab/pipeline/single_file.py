@@ -127,7 +127,7 @@ class _FilePart(Part):
         except CheckpointError as error:
             wrong.append(error)
 
-        def settle(_stopped: Callable[[], bool]) -> None:
+        def settle(*_asks: Callable[[], bool]) -> None:
             if wrong:
                 raise wrong[0]
 

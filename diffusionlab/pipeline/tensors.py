@@ -16,10 +16,12 @@ from typing import NamedTuple
 import torch
 
 from ..errors import CheckpointError
+from .casting import cast
 from .files import place
 from .weights import FLOATING, Entry, malformed, some, torch_dtype
 
 Named = tuple[str, Entry]
+Asks = Callable[[], bool]
 LARGEST_BLOCK = 2**31  # bytes that are read at once: after each, the thread waits for Python
 ROW = 4096  # numbers that are summed at once: few enough for a sum of weights to fit in float16
 
@@ -28,7 +30,8 @@ class Weights(NamedTuple):
     """Tensors by name, and what must be called before their values are believed.
 
     settle: CheckpointError, naming the tensors, if one holds NaN or infinity, or does after the
-    cast. It asks what it is given, block by block, whether to leave the rest.
+    cast. It asks what it is given, block by block: whether to leave the rest, and whether no other
+    thread needs Python.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -108,28 +111,16 @@ def _runs(named: Iterable[Named]) -> list[list[Named]]:
     return runs
 
 
-class _Block(NamedTuple):
-    """Numbers that are read at once, where they are wanted, and which of both are looked at."""
-
-    source: torch.Tensor
-    target: torch.Tensor  # `source` itself where they stay mapped
-    rows: torch.Tensor  # (rows, ROW)
-    rest: torch.Tensor  # (1, fewer than ROW)
+def _blocks(source: torch.Tensor) -> list[list[torch.Tensor]]:
+    """What is summed at once of a row, made before a thread would wait for Python at each."""
+    return [_rows(block) for block in source.split(max(LARGEST_BLOCK // source.itemsize, 1))]
 
 
-def _blocks(source: torch.Tensor, target: torch.Tensor) -> list[_Block]:
-    """The blocks of two rows of numbers, made before a thread would wait for Python at each."""
-    count = max(LARGEST_BLOCK // source.dtype.itemsize, 1)
-    # a wider dtype holds every number of a narrower one, which is sooner read
-    wider = target.dtype.itemsize > source.dtype.itemsize
-    found = []
-    for block in source.split(count):
-        start = count * len(found)
-        there = block if target is source else target[start : start + count]
-        looked = block if wider else there
-        whole = len(looked) // ROW * ROW
-        found.append(_Block(block, there, looked[:whole].view(-1, ROW), looked[None, whole:]))
-    return found
+def _rows(numbers: torch.Tensor) -> list[torch.Tensor]:
+    """A row of numbers as (rows, ROW), and what is left over as (1, fewer than ROW)."""
+    whole = len(numbers) // ROW * ROW
+    rest = [numbers[None, whole:]] if whole < len(numbers) else []
+    return [numbers[:whole].view(-1, ROW), *rest]
 
 
 class _Piece:
@@ -150,24 +141,21 @@ class _Piece:
         }
         if not on_cpu:  # tensors of their own: parts of a model may leave the device
             self.tensors = {n: t.to(device, dtype) for n, t in self.tensors.items()}
-        self.blocks = _blocks(source, target) if on_cpu else []
+        self.mapped = _blocks(source) if on_cpu and target is source else []
+        self.casts = [(source, target)] if on_cpu and target is not source else []
 
-    def settle(self, stopped: Callable[[], bool]) -> list[torch.Tensor]:
+    def settle(self, stopped: Asks, alone: Asks) -> list[torch.Tensor]:
         """Fill the tensors and let go of the file; numbers that are finite only if all of them are.
 
         Those may be infinite where all are finite, as sums of large numbers: `wrong` decides.
         """
-        if not self.blocks:
-            return [end for tensor in self.tensors.values() for end in _ends(tensor)]
-        sums = []
-        for block in self.blocks:
-            if stopped():
-                break
-            if block.target is not block.source:
-                block.target.copy_(block.source)
-            sums += [_sums(block.rows), _sums(block.rest)]
-        self.blocks = []
-        return sums
+        said = [_sums(rows) for block in self.mapped if not stopped() for rows in block]
+        for source, target in self.casts:
+            said += cast(source, target, _looked, stopped, alone)
+        if not (self.mapped or self.casts):  # on another device
+            said = [end for tensor in self.tensors.values() for end in _ends(tensor)]
+        self.mapped, self.casts = [], []
+        return said
 
     def wrong(self) -> list[str]:
         """The names of the tensors that are not finite."""
@@ -190,6 +178,11 @@ def _sums(rows: torch.Tensor) -> torch.Tensor:
     return rows.sum(1)
 
 
+def _looked(numbers: torch.Tensor) -> list[torch.Tensor]:
+    """The sums of a row's rows."""
+    return [_sums(rows) for rows in _rows(numbers)]
+
+
 def _finite(numbers: Sequence[torch.Tensor]) -> bool:
     """Whether numbers of one dtype are."""
     return not numbers or bool(torch.cat([n.flatten() for n in numbers]).isfinite().all())
@@ -204,11 +197,11 @@ class _Settling:
     def __init__(self, pieces: list[_Piece], dtype: torch.dtype):
         self.pieces, self.dtype = pieces[::-1], str(dtype).removeprefix("torch.")
 
-    def __call__(self, stopped: Callable[[], bool] = lambda: False) -> None:
+    def __call__(self, stopped: Asks = lambda: False, alone: Asks = lambda: True) -> None:
         read = []
         while self.pieces and not stopped():
             piece = self.pieces.pop()
-            read.append((piece, piece.settle(stopped)))
+            read.append((piece, piece.settle(stopped, alone)))
         if stopped():
             return
         wrong = {n: piece.where for piece, e in read if not _finite(e) for n in piece.wrong()}
