@@ -6,15 +6,17 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
 
-from diffusionlab.pipeline import casting
+from diffusionlab.pipeline import casting, folder, load, tensors
 from diffusionlab.pipeline.casting import cast
 
 PAIRS = [(torch.float16, torch.float32), (torch.float32, torch.float16),
-         (torch.float64, torch.bfloat16), (torch.bfloat16, torch.float64)]  # fmt: skip
+         (torch.float64, torch.bfloat16), (torch.bfloat16, torch.float64),
+         (torch.float16, torch.bfloat16), (torch.bfloat16, torch.float16)]  # fmt: skip
 KB = 2**10
 linux = pytest.mark.skipif(sys.platform != "linux", reason="threads of its own on Linux only")
 
@@ -48,19 +50,19 @@ def threads_of_torch() -> int:
         return other.submit(torch.get_num_threads).result()
 
 
-def both(source, dtype, look=lambda numbers: [], stopped=lambda: False, alone=lambda: True):
+def both(source, dtype, look=lambda numbers: [], stopped=lambda: False, free=lambda: True):
     """The cast row (unwritten numbers are 7) and what was said of it."""
     target = torch.full((len(source),), 7, dtype=dtype)
-    return target, cast(source, target, look, stopped, alone)
+    return target, cast(source, target, look, stopped, free)
 
 
-@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("free", [True, False])
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize(("stored", "wanted"), PAIRS)
-def test_every_number_is_cast_and_looked_at_once(small_shares, stored, wanted, threads, alone):
+def test_every_number_is_cast_and_looked_at_once(small_shares, stored, wanted, threads, free):
     source = numbers(100_003, stored)
     with torch_threads(threads):
-        target, seen = both(source, wanted, lambda n: [n.clone()], alone=lambda: alone)
+        target, seen = both(source, wanted, lambda n: [n.clone()], free=lambda: free)
         assert torch.get_num_threads() == threads_of_torch() == threads
     assert torch.equal(target, source.to(wanted))
     narrow = source if stored.itemsize < wanted.itemsize else target
@@ -90,10 +92,10 @@ def test_the_threads_are_torchs_number_each_with_one_of_its_own(small_shares):
 @linux
 def test_memory_is_asked_for_while_nobody_else_needs_python(small_shares, monkeypatch):
     asked = []
-    monkeypatch.setattr(casting, "_ask_for", lambda memory: asked.append(memory.nbytes))
+    monkeypatch.setattr(casting, "ask_for", lambda memory: asked.append(memory.nbytes))
     source = numbers(50_000, torch.float16)
     with torch_threads(2):
-        both(source, torch.float32, alone=lambda: False)
+        both(source, torch.float32, free=lambda: False)
         assert asked == []
         both(source, torch.float32)
         assert sum(asked) == 200_000 and max(asked) == 4 * KB
@@ -103,15 +105,47 @@ def test_memory_is_asked_for_while_nobody_else_needs_python(small_shares, monkey
     assert asked == []
 
 
+def anonymous_kb() -> int:
+    """Anonymous memory of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("RssAnon")))
+
+
 @linux
-def test_asking_brings_the_pages_and_a_system_that_refuses_changes_nothing(monkeypatch):
+def test_asking_brings_the_pages():
+    memory = torch.empty(2**24)  # 64 MB that nobody has touched
+    before = anonymous_kb()
+    if not casting.ask_for(memory[1 : 2**23 + 1]):  # not at a page's edge
+        pytest.skip("Linux 5.14 or newer hands pages out at once")
+    assert anonymous_kb() - before == pytest.approx(2**15, abs=500)
+
+
+@linux
+def test_a_system_that_refuses_changes_nothing(monkeypatch):
     memory = torch.arange(9000.0)
-    kept = memory.clone()
-    casting._ask_for(memory[1:-1])  # not at a page's edge
-    assert torch.equal(memory, kept)
     monkeypatch.setattr(casting, "POPULATE_WRITE", 2**20)  # no such advice
-    casting._ask_for(memory)
-    assert torch.equal(memory, kept)
+    assert not casting.ask_for(memory)
+    assert torch.equal(memory, torch.arange(9000.0))
+
+
+def test_python_is_free_once_the_model_is_built(tiny_folder, monkeypatch):
+    heard = []
+
+    def told(source, target, look, stopped, python_free):
+        heard.append((python_free(), built.wait(30), python_free()))
+        return cast(source, target, look, stopped, python_free)
+
+    built, tokenizers = threading.Event(), folder.read_tokenizers
+
+    def read_tokenizers(*given):
+        done = tokenizers(*given)
+        threading.Timer(0.2, built.set).start()  # after the last of what needs Python
+        return done
+
+    monkeypatch.setattr(folder, "read_tokenizers", read_tokenizers)
+    monkeypatch.setattr(tensors, "cast", told)
+    load(tiny_folder, device="cpu", dtype="bfloat16")
+    assert heard[0] == (False, True, True) and {after for *_, after in heard} == {True}
 
 
 @linux
@@ -131,12 +165,15 @@ def test_a_stop_leaves_the_rest(small_shares, threads):
 
 @linux
 @pytest.mark.parametrize("where", ["look", "start"])
-def test_an_error_is_raised_and_leaves_torch_as_it_was(small_shares, monkeypatch, where):
-    def look(_numbers):
-        raise ValueError("no look")
-
-    begun = []
+def test_an_error_is_raised_soon_and_leaves_torch_as_it_was(small_shares, monkeypatch, where):
+    looks, begun = [], []
     start = threading.Thread.start
+
+    def look(_numbers):
+        looks.append(1)
+        if where == "look":
+            raise ValueError("no look")
+        return []
 
     def start_one(thread):
         begun.append(thread)
@@ -148,6 +185,46 @@ def test_an_error_is_raised_and_leaves_torch_as_it_was(small_shares, monkeypatch
         monkeypatch.setattr(threading.Thread, "start", start_one)
     with torch_threads(2):
         with pytest.raises((ValueError, RuntimeError), match="no look|can't start new thread"):
-            both(numbers(100_000, torch.float16), torch.float32, look)
+            both(numbers(1_000_000, torch.float16), torch.float32, look)
         monkeypatch.undo()
         assert torch.get_num_threads() == threads_of_torch() == 2
+    assert len(looks) < 900  # of a thousand shares
+
+
+@linux
+def test_threads_that_begin_meanwhile_and_those_at_work_keep_their_number(small_shares):
+    found = []
+
+    def look(_numbers):
+        found.append(threads_of_torch())
+        return []
+
+    with torch_threads(3):
+        both(numbers(20_000, torch.float16), torch.float32, look)
+    assert set(found) == {3}
+
+
+@linux
+def test_at_most_eight_threads_and_none_for_a_small_row(small_shares, monkeypatch):
+    asked = []
+
+    class Threads(ThreadPoolExecutor):
+        def __init__(self, count, *given):
+            asked.append(count)
+            super().__init__(count, *given)
+
+    monkeypatch.setattr(casting, "ThreadPoolExecutor", Threads)
+    with torch_threads(12):
+        both(numbers(100_000, torch.float16), torch.float32)
+        both(numbers(14_000, torch.float16), torch.float32)
+        both(numbers(8_000, torch.float16), torch.float32)
+    assert asked == [8, 3]
+
+
+@linux
+def test_where_openmp_cannot_be_told_the_numbers_are_the_same(small_shares, monkeypatch):
+    monkeypatch.setattr(casting, "_of_openmp", lambda: None)
+    source = numbers(100_003, torch.float16)
+    with torch_threads(2):
+        target, _ = both(source, torch.float32)
+    assert torch.equal(target, source.float())

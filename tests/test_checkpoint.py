@@ -163,6 +163,14 @@ def test_a_cast_that_overflows_is_told(tmp_path):
         read_tensors(entries, device=torch.device("cpu"), dtype=torch.float16)
 
 
+def test_a_cast_to_what_is_as_wide_overflows_too(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(raw({"big": tensor(0, 2, (1,), "BF16")}, struct.pack("<H", 0x47C3)))  # 1e5
+    assert read_all(path)["big"].item() > 99_000
+    with pytest.raises(CheckpointError, match="not finite in float16: 'big'"):
+        read_tensors(read_header(path), device=CPU["device"], dtype=torch.float16)
+
+
 def test_what_is_no_floating_point_is_left_out_and_parts_the_run_that_is_read_at_once(tmp_path):
     path, numbers = tmp_path / "a.safetensors", np.arange(6, dtype=np.float32)
     header = {"a": tensor(0, 8, (2,)), "ids": tensor(8, 12, (1,), "I32"),

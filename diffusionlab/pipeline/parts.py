@@ -33,6 +33,7 @@ from ..models import (
     VAEConfig,
     rename_attention_of_2022,
 )
+from .casting import Asks
 from .configs import CONFIGS, SECOND, check_part_config
 from .files import AGAIN, inside, place, read_json
 from .hub import STEMS
@@ -41,7 +42,7 @@ from .text import place_positions, rename_text_keys, text_encoder, text_settings
 from .weights import compare_shapes, find_weights, has_weights
 
 State = dict[str, torch.Tensor]
-Settle = Callable[[Callable[[], bool], Callable[[], bool]], None]  # `Weights.settle`
+Settle = Callable[[Asks, Asks], None]  # `Weights.settle`
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,12 +16,11 @@ from typing import NamedTuple
 import torch
 
 from ..errors import CheckpointError
-from .casting import cast
+from .casting import Asks, cast
 from .files import place
 from .weights import FLOATING, Entry, malformed, some, torch_dtype
 
 Named = tuple[str, Entry]
-Asks = Callable[[], bool]
 LARGEST_BLOCK = 2**31  # bytes that are read at once: after each, the thread waits for Python
 ROW = 4096  # numbers that are summed at once: few enough for a sum of weights to fit in float16
 
@@ -142,19 +141,20 @@ class _Piece:
         if not on_cpu:  # tensors of their own: parts of a model may leave the device
             self.tensors = {n: t.to(device, dtype) for n, t in self.tensors.items()}
         self.mapped = _blocks(source) if on_cpu and target is source else []
-        self.casts = [(source, target)] if on_cpu and target is not source else []
+        self.cast = (source, target) if on_cpu and target is not source else None
 
-    def settle(self, stopped: Asks, alone: Asks) -> list[torch.Tensor]:
+    def settle(self, stopped: Asks, python_free: Asks) -> list[torch.Tensor]:
         """Fill the tensors and let go of the file; numbers that are finite only if all of them are.
 
         Those may be infinite where all are finite, as sums of large numbers: `wrong` decides.
         """
-        said = [_sums(rows) for block in self.mapped if not stopped() for rows in block]
-        for source, target in self.casts:
-            said += cast(source, target, _looked, stopped, alone)
-        if not (self.mapped or self.casts):  # on another device
+        if self.mapped:
+            said = [_sums(rows) for block in self.mapped if not stopped() for rows in block]
+        elif self.cast:
+            said = cast(*self.cast, _looked, stopped, python_free)
+        else:  # on another device
             said = [end for tensor in self.tensors.values() for end in _ends(tensor)]
-        self.mapped, self.casts = [], []
+        self.mapped, self.cast = [], None
         return said
 
     def wrong(self) -> list[str]:
@@ -197,11 +197,11 @@ class _Settling:
     def __init__(self, pieces: list[_Piece], dtype: torch.dtype):
         self.pieces, self.dtype = pieces[::-1], str(dtype).removeprefix("torch.")
 
-    def __call__(self, stopped: Asks = lambda: False, alone: Asks = lambda: True) -> None:
+    def __call__(self, stopped: Asks = lambda: False, python_free: Asks = lambda: True) -> None:
         read = []
         while self.pieces and not stopped():
             piece = self.pieces.pop()
-            read.append((piece, piece.settle(stopped, alone)))
+            read.append((piece, piece.settle(stopped, python_free)))
         if stopped():
             return
         wrong = {n: piece.where for piece, e in read if not _finite(e) for n in piece.wrong()}
