@@ -87,7 +87,9 @@ THEIRS = WATCH.format(
 
 UNCHECKED = OURS.replace(
     "folder as _1\n",
-    "tensors, folder as _1\nassert tensors._sums\ntensors._sums = lambda r: r[:0].flatten()\n",
+    "casting, tensors, folder as _1\n"
+    "assert casting.sum_rows is tensors.sum_rows\n"
+    "casting.sum_rows = tensors.sum_rows = lambda numbers, sums: None\n",
 )
 
 BARE = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ def small_shares(monkeypatch):
     """Shares of 4 and 16 kB, so that a small row is shared out."""
     monkeypatch.setattr(casting, "SMALL", 4 * KB)
     monkeypatch.setattr(casting, "LARGE", 16 * KB)
+    monkeypatch.setattr(casting, "ROW", 256)
 
 
 @contextmanager
@@ -50,41 +52,58 @@ def threads_of_torch() -> int:
         return other.submit(torch.get_num_threads).result()
 
 
-def both(source, dtype, look=lambda numbers: [], stopped=lambda: False, free=lambda: True):
-    """The cast row (unwritten numbers are 7) and what was said of it."""
+def both(source, dtype, stopped=lambda: False, free=lambda: True):
+    """The cast row (unwritten numbers are 7) and its sums."""
     target = torch.full((len(source),), 7, dtype=dtype)
-    return target, cast(source, target, look, stopped, free)
+    return target, cast(source, target, stopped, free)
 
 
 @pytest.mark.parametrize("free", [True, False])
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize(("stored", "wanted"), PAIRS)
-def test_every_number_is_cast_and_looked_at_once(small_shares, stored, wanted, threads, free):
+def test_every_number_is_cast_and_summed_once(small_shares, stored, wanted, threads, free):
     source = numbers(100_003, stored)
     with torch_threads(threads):
-        target, seen = both(source, wanted, lambda n: [n.clone()], free=lambda: free)
+        target, sums = both(source, wanted, free=lambda: free)
         assert torch.get_num_threads() == threads_of_torch() == threads
     assert torch.equal(target, source.to(wanted))
     narrow = source if stored.itemsize < wanted.itemsize else target
-    assert {piece.dtype for piece in seen} == {narrow.dtype}
-    assert torch.equal(torch.cat(seen).sort().values, narrow.sort().values)
+    rows = [row.sum() for row in narrow.split(256)]
+    assert sums.dtype == narrow.dtype and len(sums) == len(rows) == 391
+    torch.testing.assert_close(sums, torch.stack(rows))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_number_spoils_its_sum_wherever_it_is(small_shares, threads):
+    with torch_threads(threads):
+        for place in (0, 255, 256, 4095, 50_000, 100_002):
+            source = numbers(100_003, torch.float16)
+            source[place] = torch.nan
+            _, sums = both(source, torch.float32)
+            assert (~sums.isfinite()).nonzero().flatten().tolist() == [place // 256]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_in_inference_mode(small_shares, threads):
+    source, target = numbers(100_003, torch.float16), torch.empty(100_003)
+    with torch_threads(threads), torch.inference_mode():
+        cast(source, target, lambda: False, lambda: True)
+    assert torch.equal(target, source.float()) and not target.is_inference()
 
 
 @linux
 def test_the_threads_are_torchs_number_each_with_one_of_its_own(small_shares):
-    at_work = threading.Barrier(3, timeout=30)
-    met = threading.local()
-    inside = []
+    at_work, met, inside = threading.Barrier(3, timeout=30), threading.local(), []
 
-    def look(_numbers):
-        if not hasattr(met, "done"):
-            met.done = True
+    def stopped() -> bool:
+        if not hasattr(met, "before"):
+            met.before = True
             at_work.wait()  # all three are at work at once
             inside.append((threading.current_thread().name, torch.get_num_threads()))
-        return []
+        return False
 
     with torch_threads(3):
-        both(numbers(100_000, torch.float16), torch.float32, look)
+        both(numbers(100_000, torch.float16), torch.float32, stopped)
     assert len(set(inside)) == 3 and {count for _, count in inside} == {1}
     assert threading.current_thread().name not in {name for name, _ in inside}
 
@@ -131,9 +150,9 @@ def test_a_system_that_refuses_changes_nothing(monkeypatch):
 def test_python_is_free_once_the_model_is_built(tiny_folder, monkeypatch):
     heard = []
 
-    def told(source, target, look, stopped, python_free):
+    def told(source, target, stopped, python_free):
         heard.append((python_free(), built.wait(30), python_free()))
-        return cast(source, target, look, stopped, python_free)
+        return cast(source, target, stopped, python_free)
 
     built, tokenizers = threading.Event(), folder.read_tokenizers
 
@@ -164,16 +183,13 @@ def test_a_stop_leaves_the_rest(small_shares, threads):
 
 
 @linux
-@pytest.mark.parametrize("where", ["look", "start"])
+@pytest.mark.parametrize("where", ["sum", "start"])
 def test_an_error_is_raised_soon_and_leaves_torch_as_it_was(small_shares, monkeypatch, where):
-    looks, begun = [], []
-    start = threading.Thread.start
+    tried, begun, start = [], [], threading.Thread.start
 
-    def look(_numbers):
-        looks.append(1)
-        if where == "look":
-            raise ValueError("no look")
-        return []
+    def sum_rows(_numbers, _sums):
+        tried.append(1)
+        raise ValueError("no sum")
 
     def start_one(thread):
         begun.append(thread)
@@ -183,24 +199,43 @@ def test_an_error_is_raised_soon_and_leaves_torch_as_it_was(small_shares, monkey
 
     if where == "start":
         monkeypatch.setattr(threading.Thread, "start", start_one)
+    else:
+        monkeypatch.setattr(casting, "sum_rows", sum_rows)
     with torch_threads(2):
-        with pytest.raises((ValueError, RuntimeError), match="no look|can't start new thread"):
-            both(numbers(1_000_000, torch.float16), torch.float32, look)
+        with pytest.raises((ValueError, RuntimeError), match="no sum|can't start new thread"):
+            both(numbers(1_000_000, torch.float16), torch.float32)
         monkeypatch.undo()
         assert torch.get_num_threads() == threads_of_torch() == 2
-    assert len(looks) < 900  # of a thousand shares
+    assert len(tried) <= 2  # each thread ends with its error
 
 
 @linux
-def test_threads_that_begin_meanwhile_and_those_at_work_keep_their_number(small_shares):
+def test_after_an_error_the_rest_is_left(small_shares, monkeypatch):
+    done, first = [], casting.sum_rows
+
+    def sum_rows(numbers, sums):
+        done.append(1)
+        if len(done) == 3:
+            raise ValueError("no sum")
+        time.sleep(0.002)
+        first(numbers, sums)
+
+    monkeypatch.setattr(casting, "sum_rows", sum_rows)
+    with torch_threads(2), pytest.raises(ValueError, match="no sum"):
+        both(numbers(1_000_000, torch.float16), torch.float32)
+    assert len(done) < 500  # of a thousand shares
+
+
+@linux
+def test_threads_that_begin_meanwhile_keep_their_number(small_shares):
     found = []
 
-    def look(_numbers):
+    def stopped() -> bool:
         found.append(threads_of_torch())
-        return []
+        return False
 
     with torch_threads(3):
-        both(numbers(20_000, torch.float16), torch.float32, look)
+        both(numbers(20_000, torch.float16), torch.float32, stopped)
     assert set(found) == {3}
 
 

@@ -20,68 +20,89 @@ from threading import Lock
 import torch
 
 Asks = Callable[[], bool]
-Look = Callable[[torch.Tensor], list[torch.Tensor]]
-SMALL, LARGE = 2**22, 2**26  # bytes of a share
+ROW = 4096  # numbers that are summed at once: few enough for a sum of weights to fit in float16
+SMALL, LARGE = 2**22, 2**26  # bytes of a share, in whole rows
 MOST_THREADS = 8  # more would wait for the memory, and for Python
 POPULATE_WRITE = 23  # MADV_POPULATE_WRITE of Linux 5.14; an older one refuses, and nothing is lost
 
 
-def cast(
-    source: torch.Tensor, target: torch.Tensor, look: Look, stopped: Asks, python_free: Asks
-) -> list[torch.Tensor]:
-    """Copy one row of numbers into another of another dtype, and what `look` says of all shares.
+def sum_rows(numbers: torch.Tensor, sums: torch.Tensor) -> None:
+    """The sum of each ROW numbers, and of what is left over; NaN or infinity spoils its sum.
 
-    look: is given the numbers of the narrower dtype, which are sooner read; a wider one holds all
-    of them. stopped: whether to leave the rest. python_free: whether no other thread needs Python.
+    float16 is sooner added than compared. Into memory that is there: a thread that asks for some
+    would wait until no other is being handed out any.
     """
-    row = _Row(source, target, look, stopped, python_free)
+    whole = len(numbers) // ROW
+    torch.sum(numbers[: whole * ROW].view(-1, ROW), 1, out=sums[:whole])
+    if whole < len(sums):
+        torch.sum(numbers[None, whole * ROW :], 1, out=sums[whole:])
+
+
+def room_for_sums(numbers: torch.Tensor) -> torch.Tensor:
+    """Where `sum_rows` can put the sums of a row, from any thread: zeros."""
+    with torch.inference_mode(False):  # what is made in there can be written in there only
+        return numbers.new_zeros(-(-len(numbers) // ROW))
+
+
+def cast(
+    source: torch.Tensor, target: torch.Tensor, stopped: Asks, python_free: Asks
+) -> torch.Tensor:
+    """Copy one row of numbers into another of another dtype; the sums of what was copied.
+
+    Those are of the narrower dtype, which is sooner read; a wider one holds all of its numbers.
+    stopped: whether to leave the rest. python_free: whether no other thread needs Python.
+    """
+    row = _Row(source, target, stopped, python_free)
     count = min(torch.get_num_threads(), MOST_THREADS, target.nbytes // LARGE)
     if count < 2 or sys.platform != "linux":
-        return row.cast(asks=False)
+        row.cast(asks=False)
+        return row.sums
     running = []
     with ThreadPoolExecutor(count, "diffusionlab-cast", torch_takes_one_thread) as threads:
         try:
             running += [threads.submit(row.cast, asks=True) for _ in range(count)]
-            return [said for one in running for said in one.result()]
+            for one in running:
+                one.result()
         finally:
             row.leave()  # the rest, if something went wrong
             running.clear()  # an error holds what its frames hold
+    return row.sums
 
 
 class _Row:
     """What is to be cast, and how much of it was taken."""
 
-    def __init__(self, source, target, look, stopped, python_free):
-        self.source, self.target, self.look = source, target, look
+    def __init__(self, source, target, stopped, python_free):
+        self.source, self.target = source, target
         self.stopped, self.python_free = stopped, python_free
         self.taken, self.taking = 0, Lock()
         # as wide is not wide enough: bfloat16 holds what float16 does not
-        self.wider = target.itemsize > source.itemsize
+        self.summed = source if target.itemsize > source.itemsize else target
+        self.sums = room_for_sums(self.summed)
 
-    def cast(self, asks: bool) -> list[torch.Tensor]:
+    def cast(self, asks: bool) -> None:
         """Cast share after share until nothing is left. asks: for the memory of small ones."""
-        said = []
         while not self.stopped():
-            share, small = self._take()
-            source, target = self.source[share], self.target[share]
-            if not len(target):
+            start, end, small = self._take()
+            if start >= end:
                 break
+            target = self.target[start:end]
             if small and asks:
                 ask_for(target)
-            target.copy_(source)
-            said += self.look(source if self.wider else target)
-        return said
+            target.copy_(self.source[start:end])
+            sum_rows(self.summed[start:end], self.sums[start // ROW : -(-end // ROW)])
 
     def leave(self) -> None:
         """Let nobody take what is left."""
         with self.taking:
             self.taken = len(self.target)
 
-    def _take(self) -> tuple[slice, bool]:
+    def _take(self) -> tuple[int, int, bool]:
         with self.taking:
             small, start = self.python_free(), self.taken
-            self.taken += (SMALL if small else LARGE) // self.target.itemsize
-            return slice(start, self.taken), small
+            rows = (SMALL if small else LARGE) // (self.target.itemsize * ROW)
+            self.taken = min(start + max(rows, 1) * ROW, len(self.target))
+            return start, self.taken, small
 
 
 def torch_takes_one_thread() -> None:

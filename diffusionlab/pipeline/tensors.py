@@ -16,13 +16,12 @@ from typing import NamedTuple
 import torch
 
 from ..errors import CheckpointError
-from .casting import Asks, cast
+from .casting import Asks, cast, room_for_sums, sum_rows
 from .files import place
 from .weights import FLOATING, Entry, malformed, some, torch_dtype
 
 Named = tuple[str, Entry]
 LARGEST_BLOCK = 2**31  # bytes that are read at once: after each, the thread waits for Python
-ROW = 4096  # numbers that are summed at once: few enough for a sum of weights to fit in float16
 
 
 class Weights(NamedTuple):
@@ -110,18 +109,6 @@ def _runs(named: Iterable[Named]) -> list[list[Named]]:
     return runs
 
 
-def _blocks(source: torch.Tensor) -> list[list[torch.Tensor]]:
-    """What is summed at once of a row, made before a thread would wait for Python at each."""
-    return [_rows(block) for block in source.split(max(LARGEST_BLOCK // source.itemsize, 1))]
-
-
-def _rows(numbers: torch.Tensor) -> list[torch.Tensor]:
-    """A row of numbers as (rows, ROW), and what is left over as (1, fewer than ROW)."""
-    whole = len(numbers) // ROW * ROW
-    rest = [numbers[None, whole:]] if whole < len(numbers) else []
-    return [numbers[:whole].view(-1, ROW), *rest]
-
-
 class _Piece:
     """A run of tensors as one row of numbers, here and where it is wanted."""
 
@@ -140,7 +127,7 @@ class _Piece:
         }
         if not on_cpu:  # tensors of their own: parts of a model may leave the device
             self.tensors = {n: t.to(device, dtype) for n, t in self.tensors.items()}
-        self.mapped = _blocks(source) if on_cpu and target is source else []
+        self.mapped = source if on_cpu and target is source else None
         self.cast = (source, target) if on_cpu and target is not source else None
 
     def settle(self, stopped: Asks, python_free: Asks) -> list[torch.Tensor]:
@@ -148,13 +135,18 @@ class _Piece:
 
         Those may be infinite where all are finite, as sums of large numbers: `wrong` decides.
         """
-        if self.mapped:
-            said = [_sums(rows) for block in self.mapped if not stopped() for rows in block]
-        elif self.cast:
-            said = cast(*self.cast, _looked, stopped, python_free)
-        else:  # on another device
+        said = []
+        if self.cast:
+            said = [cast(*self.cast, stopped, python_free)]
+        elif self.mapped is None:  # on another device
             said = [end for tensor in self.tensors.values() for end in _ends(tensor)]
-        self.mapped, self.cast = [], None
+        else:
+            for block in self.mapped.split(max(LARGEST_BLOCK // self.mapped.itemsize, 1)):
+                if stopped():
+                    break
+                said.append(room_for_sums(block))
+                sum_rows(block, said[-1])
+        self.mapped, self.cast = None, None
         return said
 
     def wrong(self) -> list[str]:
@@ -171,16 +163,6 @@ def _part(row: torch.Tensor, start: int, shape: tuple[int, ...]) -> torch.Tensor
 def _ends(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """The smallest and the largest number, in one pass; NaN anywhere makes both NaN."""
     return tuple(tensor.aminmax()) if tensor.numel() else ()
-
-
-def _sums(rows: torch.Tensor) -> torch.Tensor:
-    """The sum of each row; NaN or infinity spoils it. float16 is sooner added than compared."""
-    return rows.sum(1)
-
-
-def _looked(numbers: torch.Tensor) -> list[torch.Tensor]:
-    """The sums of a row's rows."""
-    return [_sums(rows) for rows in _rows(numbers)]
 
 
 def _finite(numbers: Sequence[torch.Tensor]) -> bool:
