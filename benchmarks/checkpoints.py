@@ -89,7 +89,7 @@ UNCHECKED = OURS.replace(
     "folder as _1\n",
     "casting, tensors, folder as _1\n"
     "assert casting.sum_rows is tensors.sum_rows\n"
-    "casting.sum_rows = tensors.sum_rows = lambda numbers, sums: None\n",
+    "casting.sum_rows = tensors.sum_rows = lambda parts: None\n",
 )
 
 BARE = """

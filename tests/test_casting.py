@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusionlab.pipeline import casting, folder, load, tensors
-from diffusionlab.pipeline.casting import cast
+from diffusionlab.pipeline import casting, folder, load
+from diffusionlab.pipeline.casting import Row
 
 PAIRS = [(torch.float16, torch.float32), (torch.float32, torch.float16),
          (torch.float64, torch.bfloat16), (torch.bfloat16, torch.float64),
@@ -55,7 +55,7 @@ def threads_of_torch() -> int:
 def both(source, dtype, stopped=lambda: False, free=lambda: True):
     """The cast row (unwritten numbers are 7) and its sums."""
     target = torch.full((len(source),), 7, dtype=dtype)
-    return target, cast(source, target, stopped, free)
+    return target, Row(source, target).cast(stopped, free)
 
 
 @pytest.mark.parametrize("free", [True, False])
@@ -87,7 +87,7 @@ def test_one_number_spoils_its_sum_wherever_it_is(small_shares, threads):
 def test_in_inference_mode(small_shares, threads):
     source, target = numbers(100_003, torch.float16), torch.empty(100_003)
     with torch_threads(threads), torch.inference_mode():
-        cast(source, target, lambda: False, lambda: True)
+        Row(source, target).cast(lambda: False, lambda: True)
     assert torch.equal(target, source.float()) and not target.is_inference()
 
 
@@ -150,9 +150,9 @@ def test_a_system_that_refuses_changes_nothing(monkeypatch):
 def test_python_is_free_once_the_model_is_built(tiny_folder, monkeypatch):
     heard = []
 
-    def told(source, target, stopped, python_free):
+    def told(row, stopped, python_free, first=Row.cast):
         heard.append((python_free(), built.wait(30), python_free()))
-        return cast(source, target, stopped, python_free)
+        return first(row, stopped, python_free)
 
     built, tokenizers = threading.Event(), folder.read_tokenizers
 
@@ -162,7 +162,7 @@ def test_python_is_free_once_the_model_is_built(tiny_folder, monkeypatch):
         return done
 
     monkeypatch.setattr(folder, "read_tokenizers", read_tokenizers)
-    monkeypatch.setattr(tensors, "cast", told)
+    monkeypatch.setattr(Row, "cast", told)
     load(tiny_folder, device="cpu", dtype="bfloat16")
     assert heard[0] == (False, True, True) and {after for *_, after in heard} == {True}
 
@@ -187,7 +187,7 @@ def test_a_stop_leaves_the_rest(small_shares, threads):
 def test_an_error_is_raised_soon_and_leaves_torch_as_it_was(small_shares, monkeypatch, where):
     tried, begun, start = [], [], threading.Thread.start
 
-    def sum_rows(_numbers, _sums):
+    def sum_rows(_parts):
         tried.append(1)
         raise ValueError("no sum")
 
@@ -213,12 +213,12 @@ def test_an_error_is_raised_soon_and_leaves_torch_as_it_was(small_shares, monkey
 def test_after_an_error_the_rest_is_left(small_shares, monkeypatch):
     done, first = [], casting.sum_rows
 
-    def sum_rows(numbers, sums):
+    def sum_rows(parts):
         done.append(1)
         if len(done) == 3:
             raise ValueError("no sum")
         time.sleep(0.002)
-        first(numbers, sums)
+        first(parts)
 
     monkeypatch.setattr(casting, "sum_rows", sum_rows)
     with torch_threads(2), pytest.raises(ValueError, match="no sum"):

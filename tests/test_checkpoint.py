@@ -248,15 +248,16 @@ def test_all_that_is_not_finite_is_named_and_a_stop_leaves_the_rest(tmp_path, mo
 
 def test_a_part_that_does_not_fit_is_told_before_all_of_it_is_read(tiny_folder, monkeypatch):
     """Mapped weights are being read while the network is made, and then let go of."""
-    monkeypatch.setattr(tensors, "LARGEST_BLOCK", 4)
+    monkeypatch.setattr(tensors, "LARGEST_BLOCK", 1)  # a row at a time
+    monkeypatch.setattr(casting, "ROW", 256)
     read, reads, refused = [], threading.Event(), threading.Event()
 
-    def sums(numbers, into, first=tensors.sum_rows):
-        read.append(numbers)
+    def sums(parts, first=tensors.sum_rows):
+        read.append(parts)
         reads.set()
         refused.wait(10)
         time.sleep(0.01)
-        return first(numbers, into)
+        return first(parts)
 
     def compare(*given):
         reads.wait(10)

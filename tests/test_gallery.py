@@ -29,7 +29,10 @@ def gallery():
     return cases, lab
 
 
-@pytest.fixture(scope="module", params=["SDXL, a folder", "Stable Diffusion 1, one file"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("SDXL, a folder", marks=pytest.mark.slow), "Stable Diffusion 1, one file"],
+)
 def rooms(request, gallery, tmp_path_factory):
     """The cases, and the runs of a reduced checkpoint of random weights."""
     cases, lab = gallery

@@ -7,6 +7,7 @@ import nbformat
 import pytest
 import torch
 from nbclient.exceptions import CellExecutionError
+from notebook_runs import quick
 from original_layout import pipeline, unet, write_cached_tokenizer, write_single_file
 from test_notebooks import NOTEBOOKS, about_outputs, code_cells, load_refresh
 from test_parity_families import FAMILIES
@@ -33,10 +34,10 @@ def small_pipeline():
 
 
 def run(path, source, monkeypatch) -> list:
-    """The code cells of a notebook after a run with that model; nothing may be complained of."""
+    """The code cells of a notebook after a quick run with that model; nothing is complained of."""
     monkeypatch.setenv("DIFFUSIONLAB_MODEL", str(source))
     refresh = load_refresh()
-    notebook = nbformat.read(path, as_version=4)
+    notebook = quick(nbformat.read(path, as_version=4))
     told = about_outputs(refresh.cleaned(refresh.executed(notebook, path.parent)))
     assert not told, "\n".join(told)
     return code_cells(notebook)

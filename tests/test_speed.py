@@ -105,7 +105,12 @@ def tiny(accelerator, folder: Path, *more: str) -> dict:
 
 @pytest.mark.parametrize(
     ("seconds", "loops", "rounds"),
-    [(14, 25, {0, 1, 3}), (20, 18, {0, 1}), (30, 12, {0, 1}), (500, 1, {0})],
+    [
+        (14, 25, {0, 1, 3}),
+        pytest.param(20, 18, {0, 1}, marks=pytest.mark.slow),
+        pytest.param(30, 12, {0, 1}, marks=pytest.mark.slow),
+        (500, 1, {0}),
+    ],
 )
 def test_the_accelerator_benchmark_ends_in_time_with_something_of_both_sizes(
     benchmark, tmp_path, monkeypatch, seconds, loops, rounds
@@ -128,6 +133,7 @@ def test_the_accelerator_benchmark_ends_in_time_with_something_of_both_sizes(
         assert result["left_out"] == (["tinyxl float32"] if seconds == 500 else [])
 
 
+@pytest.mark.slow
 def test_every_loop_is_on_disk_before_the_next_begins(benchmark, tmp_path, monkeypatch):
     accelerator = benchmark("accelerator")
     found = []
@@ -187,6 +193,7 @@ def test_peak_memory_is_what_the_allocator_held_in_a_ways_own_first_call(benchma
     assert [way["peak_gb"] for way in bench.found["ways"].values()] == [7, 3]
 
 
+@pytest.mark.slow
 def test_graphs_are_made_when_the_other_ways_have_shown_their_memory(
     benchmark, tmp_path, monkeypatch
 ):

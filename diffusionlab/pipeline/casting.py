@@ -16,93 +16,126 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from threading import Lock
+from typing import Any
 
 import torch
 
 Asks = Callable[[], bool]
+Sources = list[tuple[torch.Tensor, torch.Tensor]]  # numbers, (rows, ROW), and where their sums go
 ROW = 4096  # numbers that are summed at once: few enough for a sum of weights to fit in float16
 SMALL, LARGE = 2**22, 2**26  # bytes of a share, in whole rows
 MOST_THREADS = 8  # more would wait for the memory, and for Python
 POPULATE_WRITE = 23  # MADV_POPULATE_WRITE of Linux 5.14; an older one refuses, and nothing is lost
 
 
-def sum_rows(numbers: torch.Tensor, sums: torch.Tensor) -> None:
-    """The sum of each ROW numbers, and of what is left over; NaN or infinity spoils its sum.
+class Sums:
+    """The sums of each ROW numbers, and of what is left over; NaN or infinity spoils its sum.
 
-    float16 is sooner added than compared. Into memory that is there: a thread that asks for some
-    would wait until no other is being handed out any.
+    float16 is sooner added than compared. They are put into memory that is there: a thread that
+    asks for some would wait until no other is being handed out any.
     """
-    whole = len(numbers) // ROW
-    torch.sum(numbers[: whole * ROW].view(-1, ROW), 1, out=sums[:whole])
-    if whole < len(sums):
-        torch.sum(numbers[None, whole * ROW :], 1, out=sums[whole:])
+
+    def __init__(self, numbers: torch.Tensor):
+        self.numbers = numbers
+        with torch.inference_mode(False):  # what is made in there can be written in there only
+            self.found = numbers.new_zeros(-(-len(numbers) // ROW))
+
+    def blocks(self, size: int) -> list[Sources]:
+        """All numbers in `parts` of so many bytes."""
+        count, last = _count(size, self.numbers), len(self.numbers)
+        return [self.parts(n, min(n + count, last)) for n in range(0, last, count)]
+
+    def parts(self, start: int, end: int) -> Sources:
+        """What is to be summed of these numbers, and where to; `start` begins a row."""
+        first, whole, last = start // ROW, end // ROW, -(-end // ROW)
+        parts = [(self.numbers[start : whole * ROW].view(-1, ROW), self.found[first:whole])]
+        if whole < last:
+            parts.append((self.numbers[None, whole * ROW : end], self.found[whole:last]))
+        return parts
 
 
-def room_for_sums(numbers: torch.Tensor) -> torch.Tensor:
-    """Where `sum_rows` can put the sums of a row, from any thread: zeros."""
-    with torch.inference_mode(False):  # what is made in there can be written in there only
-        return numbers.new_zeros(-(-len(numbers) // ROW))
+def sum_rows(parts: Sources) -> None:
+    """Sum what `Sums.parts` made."""
+    for rows, sums in parts:
+        torch.sum(rows, 1, out=sums)
 
 
-def cast(
-    source: torch.Tensor, target: torch.Tensor, stopped: Asks, python_free: Asks
-) -> torch.Tensor:
-    """Copy one row of numbers into another of another dtype; the sums of what was copied.
+def _count(size: int, numbers: torch.Tensor) -> int:
+    """How many numbers like these make so many bytes, in whole rows."""
+    return max(size // (numbers.itemsize * ROW), 1) * ROW
+
+
+class Row:
+    """A row of numbers to be cast into another of another dtype, and the sums of what was cast.
 
     Those are of the narrower dtype, which is sooner read; a wider one holds all of its numbers.
-    stopped: whether to leave the rest. python_free: whether no other thread needs Python.
+    To be made while Python is free: a thread may wait for it after each operation, however small.
     """
-    row = _Row(source, target, stopped, python_free)
-    count = min(torch.get_num_threads(), MOST_THREADS, target.nbytes // LARGE)
-    if count < 2 or sys.platform != "linux":
-        row.cast(asks=False)
-        return row.sums
-    running = []
-    with ThreadPoolExecutor(count, "diffusionlab-cast", torch_takes_one_thread) as threads:
-        try:
-            running += [threads.submit(row.cast, asks=True) for _ in range(count)]
-            for one in running:
-                one.result()
-        finally:
-            row.leave()  # the rest, if something went wrong
-            running.clear()  # an error holds what its frames hold
-    return row.sums
 
-
-class _Row:
-    """What is to be cast, and how much of it was taken."""
-
-    def __init__(self, source, target, stopped, python_free):
+    def __init__(self, source: torch.Tensor, target: torch.Tensor):
         self.source, self.target = source, target
-        self.stopped, self.python_free = stopped, python_free
-        self.taken, self.taking = 0, Lock()
         # as wide is not wide enough: bfloat16 holds what float16 does not
-        self.summed = source if target.itemsize > source.itemsize else target
-        self.sums = room_for_sums(self.summed)
+        self.sums = Sums(source if target.itemsize > source.itemsize else target)
+        self.taken, self.taking = 0, Lock()
+        count = _count(LARGE, target)
+        self.large = {start: self._views(start, start + count)
+                      for start in range(0, len(target), count)}  # fmt: skip
 
-    def cast(self, asks: bool) -> None:
+    def cast(self, stopped: Asks, python_free: Asks) -> torch.Tensor:
+        """Copy and sum every number; the sums.
+
+        stopped: whether to leave the rest. python_free: whether no other thread needs Python.
+        """
+        count = min(torch.get_num_threads(), MOST_THREADS, self.target.nbytes // LARGE)
+        if count < 2 or sys.platform != "linux":
+            self._cast(stopped, python_free, asks=False)
+            return self.sums.found
+        running = []
+        with ThreadPoolExecutor(count, "diffusionlab-cast", torch_takes_one_thread) as threads:
+            try:
+                running += [threads.submit(self._cast, stopped, python_free, asks=True)
+                            for _ in range(count)]  # fmt: skip
+                for one in running:
+                    one.result()
+            finally:
+                self._leave()  # if something went wrong
+                running.clear()  # an error holds what its frames hold
+        return self.sums.found
+
+    def _cast(self, stopped: Asks, python_free: Asks, asks: bool) -> None:
         """Cast share after share until nothing is left. asks: for the memory of small ones."""
-        while not self.stopped():
-            start, end, small = self._take()
-            if start >= end:
-                break
-            target = self.target[start:end]
-            if small and asks:
-                ask_for(target)
-            target.copy_(self.source[start:end])
-            sum_rows(self.summed[start:end], self.sums[start // ROW : -(-end // ROW)])
+        try:
+            while not stopped():
+                share, small = self._take(python_free)
+                if share is None:
+                    break
+                source, target, parts = share
+                if small and asks:
+                    ask_for(target)
+                target.copy_(source)
+                sum_rows(parts)
+        except BaseException:
+            self._leave()
+            raise
 
-    def leave(self) -> None:
+    def _leave(self) -> None:
         """Let nobody take what is left."""
         with self.taking:
             self.taken = len(self.target)
 
-    def _take(self) -> tuple[int, int, bool]:
+    def _take(self, python_free: Asks) -> tuple[Any, bool]:
+        """The views of the next share, or None, and whether it is a small one."""
         with self.taking:
-            small, start = self.python_free(), self.taken
-            rows = (SMALL if small else LARGE) // (self.target.itemsize * ROW)
-            self.taken = min(start + max(rows, 1) * ROW, len(self.target))
-            return start, self.taken, small
+            small, start = python_free(), self.taken
+            self.taken = end = start + _count(SMALL if small else LARGE, self.target)
+        if start >= len(self.target):
+            return None, small
+        made = None if small else self.large.get(start)
+        return made or self._views(start, end), small
+
+    def _views(self, start: int, end: int) -> tuple[torch.Tensor, torch.Tensor, Sources]:
+        end = min(end, len(self.target))
+        return self.source[start:end], self.target[start:end], self.sums.parts(start, end)
 
 
 def torch_takes_one_thread() -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 
 from ..errors import CheckpointError
-from .casting import Asks, cast, room_for_sums, sum_rows
+from .casting import Asks, Row, Sums, sum_rows
 from .files import place
 from .weights import FLOATING, Entry, malformed, some, torch_dtype
 
@@ -127,27 +127,29 @@ class _Piece:
         }
         if not on_cpu:  # tensors of their own: parts of a model may leave the device
             self.tensors = {n: t.to(device, dtype) for n, t in self.tensors.items()}
-        self.mapped = source if on_cpu and target is source else None
-        self.cast = (source, target) if on_cpu and target is not source else None
+        mapped = on_cpu and target is source
+        self.cast = Row(source, target) if on_cpu and not mapped else None
+        self.sums = Sums(source) if mapped else None
+        # made before a thread would wait for Python at each
+        self.blocks = self.sums.blocks(LARGEST_BLOCK) if mapped else []
 
     def settle(self, stopped: Asks, python_free: Asks) -> list[torch.Tensor]:
         """Fill the tensors and let go of the file; numbers that are finite only if all of them are.
 
         Those may be infinite where all are finite, as sums of large numbers: `wrong` decides.
         """
-        said = []
         if self.cast:
-            said = [cast(*self.cast, stopped, python_free)]
-        elif self.mapped is None:  # on another device
-            said = [end for tensor in self.tensors.values() for end in _ends(tensor)]
-        else:
-            for block in self.mapped.split(max(LARGEST_BLOCK // self.mapped.itemsize, 1)):
+            found = [self.cast.cast(stopped, python_free)]
+        elif self.sums:
+            for block in self.blocks:
                 if stopped():
                     break
-                said.append(room_for_sums(block))
-                sum_rows(block, said[-1])
-        self.mapped, self.cast = None, None
-        return said
+                sum_rows(block)
+            found = [self.sums.found]
+        else:  # on another device
+            found = [end for tensor in self.tensors.values() for end in _ends(tensor)]
+        self.cast, self.sums, self.blocks = None, None, []
+        return found
 
     def wrong(self) -> list[str]:
         """The names of the tensors that are not finite."""
