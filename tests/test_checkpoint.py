@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from diffusionlab.errors import CheckpointError
-from diffusionlab.pipeline import casting, load, parts, tensors
+from diffusionlab.pipeline import load, parts, tensors
 from diffusionlab.pipeline.files import foreign, inside, read_json, replacing, write_json
 from diffusionlab.pipeline.tensors import open_tensors, read_tensors
 from diffusionlab.pipeline.weights import (
@@ -187,10 +187,8 @@ def test_what_is_no_floating_point_is_left_out_and_parts_the_run_that_is_read_at
 def test_a_file_is_read_alike_in_blocks_of_any_size(tmp_path, monkeypatch, dtype):
     arrays = {f"w{i}": np.arange(i + 1) / 8 for i in range(9)}
     entries = read_header(saved(tmp_path / "a.safetensors", **arrays))
-    for largest in (4, 12, 40, 10**6):
+    for largest in (1, 12, 40, 10**6):
         monkeypatch.setattr(tensors, "LARGEST_BLOCK", largest)
-        monkeypatch.setattr(casting, "SMALL", largest)
-        monkeypatch.setattr(casting, "ROW", 1 + largest // 12)
         read = read_tensors(entries, device=CPU["device"], dtype=dtype)
         assert {n: t.tolist() for n, t in read.items()} == {
             n: a.tolist() for n, a in arrays.items()
@@ -199,13 +197,13 @@ def test_a_file_is_read_alike_in_blocks_of_any_size(tmp_path, monkeypatch, dtype
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_one_number_is_found_among_many_and_large_ones_may_add_up_to_infinity(tmp_path, dtype):
-    many = 3 * casting.ROW + 5
+    many = 3 * tensors.ROW + 5
     large = torch.full((many,), torch.finfo(dtype).max).numpy()
     arrays = dict(a=np.zeros(2 * many), large=large, b=np.zeros(many))
     entries = read_header(saved(tmp_path / "a.safetensors", **arrays))
     read = read_tensors(entries, device=CPU["device"], dtype=dtype)
     assert read["large"].isfinite().all() and len(read["large"]) == many
-    for end in (2, casting.ROW, many, 2 * many):
+    for end in (2, tensors.ROW, many, 2 * many):
         for wrong in ([np.nan], [np.inf], [-np.inf], [np.inf, -np.inf]):
             arrays["a"][:] = 0
             arrays["a"][end - len(wrong) : end] = wrong
@@ -219,7 +217,7 @@ def test_one_number_is_found_among_many_and_large_ones_may_add_up_to_infinity(tm
 def test_a_file_whose_numbers_were_cast_is_let_go_of_before_the_next_is_read(tmp_path, dtype):
     found = {}
     for name in "abc":
-        path = saved(tmp_path / f"{name}.safetensors", **{name: np.zeros(casting.ROW + 3)})
+        path = saved(tmp_path / f"{name}.safetensors", **{name: np.zeros(tensors.ROW + 3)})
         found |= read_header(path)
     weights, mapped = open_tensors(found, device=CPU["device"], dtype=dtype), []
 
@@ -233,8 +231,7 @@ def test_a_file_whose_numbers_were_cast_is_let_go_of_before_the_next_is_read(tmp
 
 
 def test_all_that_is_not_finite_is_named_and_a_stop_leaves_the_rest(tmp_path, monkeypatch):
-    monkeypatch.setattr(casting, "SMALL", 2)
-    monkeypatch.setattr(casting, "ROW", 1)
+    monkeypatch.setattr(tensors, "LARGEST_BLOCK", 4)
     bad = dict(a=[1.0], b=[np.nan], c=[2.0], d=[np.inf])
     entries = read_header(saved(tmp_path / "a.safetensors", **bad))
     with pytest.raises(CheckpointError, match="not finite in float16: 'b', 'd'"):
@@ -248,23 +245,22 @@ def test_all_that_is_not_finite_is_named_and_a_stop_leaves_the_rest(tmp_path, mo
 
 def test_a_part_that_does_not_fit_is_told_before_all_of_it_is_read(tiny_folder, monkeypatch):
     """Mapped weights are being read while the network is made, and then let go of."""
-    monkeypatch.setattr(tensors, "LARGEST_BLOCK", 1)  # a row at a time
-    monkeypatch.setattr(casting, "ROW", 256)
+    monkeypatch.setattr(tensors, "LARGEST_BLOCK", 4)
     read, reads, refused = [], threading.Event(), threading.Event()
 
-    def sums(parts, first=tensors.sum_rows):
-        read.append(parts)
+    def sums(rows, first=tensors._sums):
+        read.append(rows)
         reads.set()
         refused.wait(10)
         time.sleep(0.01)
-        return first(parts)
+        return first(rows)
 
     def compare(*given):
         reads.wait(10)
         refused.set()
         raise CheckpointError("does not fit")
 
-    monkeypatch.setattr(tensors, "sum_rows", sums)
+    monkeypatch.setattr(tensors, "_sums", sums)
     monkeypatch.setattr(parts, "compare_shapes", compare)
     with pytest.raises(CheckpointError, match="does not fit"):
         load(tiny_folder, device="cpu")

@@ -33,7 +33,6 @@ from ..models import (
     VAEConfig,
     rename_attention_of_2022,
 )
-from .casting import Asks
 from .configs import CONFIGS, SECOND, check_part_config
 from .files import AGAIN, inside, place, read_json
 from .hub import STEMS
@@ -42,7 +41,7 @@ from .text import place_positions, rename_text_keys, text_encoder, text_settings
 from .weights import compare_shapes, find_weights, has_weights
 
 State = dict[str, torch.Tensor]
-Settle = Callable[[Asks, Asks], None]  # `Weights.settle`
+Settle = Callable[[Callable[[], bool]], None]  # `Weights.settle`
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,11 +107,11 @@ def filled(
     allow_nonfinite: weights that are not finite are told in a notice. Errors: CheckpointError, that
     of `beside` first; what is still to be read then is left.
     """
-    stop, built, settled = Event(), Event(), []
+    stop, settled = Event(), []
     thread = ThreadPoolExecutor(1, thread_name_prefix="diffusionlab-weights")
 
     def submit(settle: Settle) -> None:
-        settled.append(thread.submit(settle, stop.is_set, built.is_set))
+        settled.append(thread.submit(settle, stop.is_set))
 
     # weights made in inference mode could never be learnt again
     with torch.inference_mode(False), torch.no_grad():
@@ -125,7 +124,6 @@ def filled(
                         place_positions(part.module, device)
                     part.module.eval()
                 result = beside()
-            built.set()
             _tell_wrong([done.exception() for done in settled], allow_nonfinite)
         finally:
             stop.set()

@@ -7,7 +7,7 @@ against the configs, and then on mapped ones. Nothing is downloaded but, if aske
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from torch import nn
 
 from ..errors import CheckpointError, notice
 from .bundle import LatentDiffusion
-from .casting import Asks
 from .families import SD2, UNET, VAE, Family, configs_of, recognise
 from .files import foreign, inside, place
 from .folder import assembled, fit, read_schedule, read_tokenizers, refuse_strangers
@@ -128,7 +127,7 @@ class _FilePart(Part):
         except CheckpointError as error:
             wrong.append(error)
 
-        def settle(*_asks: Asks) -> None:
+        def settle(_stopped: Callable[[], bool]) -> None:
             if wrong:
                 raise wrong[0]
 

@@ -16,20 +16,19 @@ from typing import NamedTuple
 import torch
 
 from ..errors import CheckpointError
-from .casting import Asks, Row, Sums, sum_rows
 from .files import place
 from .weights import FLOATING, Entry, malformed, some, torch_dtype
 
 Named = tuple[str, Entry]
 LARGEST_BLOCK = 2**31  # bytes that are read at once: after each, the thread waits for Python
+ROW = 4096  # numbers that are summed at once: few enough for a sum of weights to fit in float16
 
 
 class Weights(NamedTuple):
     """Tensors by name, and what must be called before their values are believed.
 
     settle: CheckpointError, naming the tensors, if one holds NaN or infinity, or does after the
-    cast. It asks what it is given, block by block: whether to leave the rest, and whether no other
-    thread needs Python.
+    cast. It asks what it is given, block by block, whether to leave the rest.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -109,6 +108,30 @@ def _runs(named: Iterable[Named]) -> list[list[Named]]:
     return runs
 
 
+class _Block(NamedTuple):
+    """Numbers that are read at once, where they are wanted, and which of both are looked at."""
+
+    source: torch.Tensor
+    target: torch.Tensor  # `source` itself where they stay mapped
+    rows: torch.Tensor  # (rows, ROW)
+    rest: torch.Tensor  # (1, fewer than ROW)
+
+
+def _blocks(source: torch.Tensor, target: torch.Tensor) -> list[_Block]:
+    """The blocks of two rows of numbers, made before a thread would wait for Python at each."""
+    count = max(LARGEST_BLOCK // source.dtype.itemsize, 1)
+    # a wider dtype holds every number of a narrower one, which is sooner read
+    wider = target.dtype.itemsize > source.dtype.itemsize
+    found = []
+    for block in source.split(count):
+        start = count * len(found)
+        there = block if target is source else target[start : start + count]
+        looked = block if wider else there
+        whole = len(looked) // ROW * ROW
+        found.append(_Block(block, there, looked[:whole].view(-1, ROW), looked[None, whole:]))
+    return found
+
+
 class _Piece:
     """A run of tensors as one row of numbers, here and where it is wanted."""
 
@@ -127,29 +150,24 @@ class _Piece:
         }
         if not on_cpu:  # tensors of their own: parts of a model may leave the device
             self.tensors = {n: t.to(device, dtype) for n, t in self.tensors.items()}
-        mapped = on_cpu and target is source
-        self.cast = Row(source, target) if on_cpu and not mapped else None
-        self.sums = Sums(source) if mapped else None
-        # made before a thread would wait for Python at each
-        self.blocks = self.sums.blocks(LARGEST_BLOCK) if mapped else []
+        self.blocks = _blocks(source, target) if on_cpu else []
 
-    def settle(self, stopped: Asks, python_free: Asks) -> list[torch.Tensor]:
+    def settle(self, stopped: Callable[[], bool]) -> list[torch.Tensor]:
         """Fill the tensors and let go of the file; numbers that are finite only if all of them are.
 
         Those may be infinite where all are finite, as sums of large numbers: `wrong` decides.
         """
-        if self.cast:
-            found = [self.cast.cast(stopped, python_free)]
-        elif self.sums:
-            for block in self.blocks:
-                if stopped():
-                    break
-                sum_rows(block)
-            found = [self.sums.found]
-        else:  # on another device
-            found = [end for tensor in self.tensors.values() for end in _ends(tensor)]
-        self.cast, self.sums, self.blocks = None, None, []
-        return found
+        if not self.blocks:
+            return [end for tensor in self.tensors.values() for end in _ends(tensor)]
+        sums = []
+        for block in self.blocks:
+            if stopped():
+                break
+            if block.target is not block.source:
+                block.target.copy_(block.source)
+            sums += [_sums(block.rows), _sums(block.rest)]
+        self.blocks = []
+        return sums
 
     def wrong(self) -> list[str]:
         """The names of the tensors that are not finite."""
@@ -167,6 +185,11 @@ def _ends(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return tuple(tensor.aminmax()) if tensor.numel() else ()
 
 
+def _sums(rows: torch.Tensor) -> torch.Tensor:
+    """The sum of each row; NaN or infinity spoils it. float16 is sooner added than compared."""
+    return rows.sum(1)
+
+
 def _finite(numbers: Sequence[torch.Tensor]) -> bool:
     """Whether numbers of one dtype are."""
     return not numbers or bool(torch.cat([n.flatten() for n in numbers]).isfinite().all())
@@ -181,11 +204,11 @@ class _Settling:
     def __init__(self, pieces: list[_Piece], dtype: torch.dtype):
         self.pieces, self.dtype = pieces[::-1], str(dtype).removeprefix("torch.")
 
-    def __call__(self, stopped: Asks = lambda: False, python_free: Asks = lambda: True) -> None:
+    def __call__(self, stopped: Callable[[], bool] = lambda: False) -> None:
         read = []
         while self.pieces and not stopped():
             piece = self.pieces.pop()
-            read.append((piece, piece.settle(stopped, python_free)))
+            read.append((piece, piece.settle(stopped)))
         if stopped():
             return
         wrong = {n: piece.where for piece, e in read if not _finite(e) for n in piece.wrong()}
