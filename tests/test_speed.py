@@ -73,7 +73,7 @@ def test_loading_takes_no_second_copy_of_the_weights(benchmark, tmp_path):
     folder = checkpoints.write_folder(tmp_path / "float32", "small", "float32")
     rest = 60e6  # the vocabulary, Python's objects; a copy of the weights is 112 MB or more
     for dtype, copies in {"float32": 0, "float16": 1}.items():
-        found = checkpoints.measured(checkpoints.OURS, folder, dtype, "watched")
+        found = checkpoints.measured(checkpoints.OURS, folder, dtype, watch="watched")
         assert found["size"] > 110e6 and found["peak"] < copies * found["size"] + rest, dtype
 
 
