@@ -147,7 +147,9 @@ def test_a_remedy_is_one_that_the_package_accepts(tiny_model, stage, dtype):
     card = remedies_for(stage, Like("cuda", dtype))
     told = [remedy for remedy in card if "offloaded" in remedy]
     assert len(card) == 3 and len(told) == 1
-    assert told[0].startswith('load the model with device="cpu", then `with offloaded(model)')
+    assert told[0].startswith(
+        'load the model with device="cpu", dtype="float16", then `with offloaded(model)'
+    )
     with offloaded(tiny_model, "cpu") as small:
         small = replace(small, place=torch.device("cuda"))
         in_turn = remedies_for(stage, small)

@@ -561,6 +561,22 @@ def test_the_hubs_errors_become_ours_with_the_next_command(name, what, monkeypat
     assert "hf_secret" not in str(caught.value)
 
 
+class ReadTimeout(Exception):
+    """As of an HTTP client: of no family that Python knows."""
+
+
+@pytest.mark.parametrize("error", [ReadTimeout, ConnectionResetError, RuntimeError])
+def test_a_connection_that_breaks_off_is_told(error, monkeypatch):
+    def fake(repo, **options):
+        raise error("https://cdn.example/secret")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fake)
+    what = rf"'org/name' could not be downloaded \({error.__name__}\); run the same call again"
+    with pytest.raises(CheckpointError, match=what) as caught:
+        load("org/name")
+    assert "secret" not in str(caught.value)
+
+
 def test_offline_and_not_cached_is_told(tmp_path):
     with pytest.raises(CheckpointError, match=r"not asked .*load\('org/absent'\)"):
         load("org/absent", cache_dir=tmp_path, local_files_only=True)

@@ -16,6 +16,7 @@ from diffusionlab.models import UNet
 from diffusionlab.pipeline import devices, offload
 from diffusionlab.pipeline.devices import best_dtype, checked_device, checked_dtype
 from diffusionlab.pipeline.offload import offloaded
+from diffusionlab.running import tiles
 from diffusionlab.running.lending import tensors_of
 
 RUN = dict(seed=5, num_steps=3, progress=False)
@@ -171,6 +172,21 @@ def test_only_one_part_is_away_from_home_at_a_time(tiny_model):
     assert {name for name, _ in seen} == set(parts)
     assert all(there == [name] for name, there in seen)
     assert away() == []
+
+
+def test_free_memory_is_asked_for_once_the_others_have_left_the_device(tiny_model, monkeypatch):
+    home, seen = {id(t): t.data_ptr() for t in all_tensors(tiny_model)}, []
+
+    def free_memory(_device):
+        seen.append([any(t.data_ptr() != home[id(t)] for t in part.parameters())
+                     for part in (tiny_model.unet, tiny_model.vae)])  # fmt: skip
+
+    monkeypatch.setattr(tiles, "free_memory", free_memory)
+    monkeypatch.setattr(tiles, "tile_cells", lambda *_: 0)  # a picture larger than a tile
+    with offloaded(tiny_model, "cpu") as small:
+        dl.generate(small, "a red car", **RUN)
+    assert seen == [[False, True]]
+    assert "arrive" not in vars(tiny_model.vae)
 
 
 def test_offloading_works_in_half_precision_where_the_vae_is_cast(tiny_folder):

@@ -154,7 +154,7 @@ def _translated(repo: str, revision: str | None) -> Iterator[None]:
     }
     try:
         yield
-    except (OSError, ValueError) as error:
+    except Exception as error:  # what a connection that breaks off raises is of no one family
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise CheckpointError(
                 f"{shown(repo)} does not fit on the disk; make room, or name another folder with "
@@ -162,7 +162,11 @@ def _translated(repo: str, revision: str | None) -> Iterator[None]:
             ) from None
         causes = (error, error.__cause__)  # the hub says that it is offline in the cause alone
         found = (text for kind, text in advice.items() if any(isinstance(e, kind) for e in causes))
-        text = next(found, f"could not be downloaded ({type(error).__name__}); try again later")
+        text = next(
+            found,
+            f"could not be downloaded ({type(error).__name__}); run the same call again, "
+            "which goes on where this one stopped",
+        )
         raise CheckpointError(f"{shown(repo)} {text}") from None
 
 

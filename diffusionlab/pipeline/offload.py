@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
-from functools import wraps
+from functools import partial, wraps
 
 import torch
 from torch import nn
@@ -97,6 +97,8 @@ class Turns:
                 stack.callback(self.send_home, number)
                 for part in group:
                     self.watch(stack, number, part)
+                    part.arrive = partial(self.take, number)
+                    stack.callback(vars(part).pop, "arrive", None)
             yield
 
     def watch(self, stack: ExitStack, number: int, part: nn.Module) -> None:

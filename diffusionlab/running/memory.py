@@ -29,7 +29,10 @@ TOLD = (
 )
 UNITS = {"bytes": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
          "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}  # fmt: skip
-IN_TURN = 'device="cpu", then `with offloaded(model) as small:` run small, one part at a time'
+IN_TURN = (
+    'device="cpu", dtype="float16", then `with offloaded(model) as small:` run small, one part at '
+    "a time"
+)
 LOADING = (
     'dtype="float16" (on a CPU "bfloat16"): half the memory',
     IN_TURN,

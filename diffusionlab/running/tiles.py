@@ -50,6 +50,7 @@ def in_pieces(
     if max(values.shape[-2:]) <= cells * sizes[0]:
         return call(values)
     if tile is None:
+        getattr(vae, "arrive", lambda: None)()  # offloaded: after which the others have left
         needed, free = bytes_whole(vae, values, sizes[1]), free_memory(values.device)
         outside = sys.exception()
         try:
