@@ -24,6 +24,7 @@ from .errors import notice
 from .models import UNet, UNetConfig
 from .models.conditioning import PreparedText, TimeExtras
 from .packing import Layout, pack
+from .running.memory import is_out_of_memory
 from .taps import Tap, Tape, Watch, find_taps, selected_rows
 
 MOST_GRAPHS = 8  # each keeps the memory of its results
@@ -181,9 +182,9 @@ class Replays:
         """A new graph; None, with a notice, where the device refuses."""
         try:
             return Replay(self.capture, forward, sample, timestep, text, watches)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             reason = (str(error) or type(error).__name__).splitlines()[0]
             self.tell(f"this call cannot be captured ({reason}); it runs the ordinary way")
             return None

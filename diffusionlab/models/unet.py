@@ -1,4 +1,4 @@
-"""The U-Net that predicts the noise, in the layout of Stable Diffusion 1.x and 2.x.
+"""The U-Net that predicts the noise, in the layout of Stable Diffusion 1.x, 2.x and XL.
 
 Ronneberger et al. 2015 (arXiv 1505.04597); with time embedding and attention: Ho et al. 2020 (arXiv
 2006.11239, appendix B); with the text by cross-attention: Rombach et al. 2022 (arXiv 2112.10752,
