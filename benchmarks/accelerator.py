@@ -9,9 +9,11 @@ The loops alone, without text encoder and VAE. Reported: steps a second, ratios 
 share of the roofline (FLOPs of a guided step, by torch's counter, over the rate of a large matrix
 product, measured here) and peak memory.
 
-`peak_gb` is the most that torch's allocator held of the device during a way's first call, its cache
-emptied before: weights and graph pools included, the CUDA context not. Ways without graphs come
-first and leave only weights; graphs_recording shares network and pool with graphs: both are in it.
+`graphs` and `refused` say how many calls a way's network replays, and could not capture: without
+the first, or with the second, a way that is named for graphs ran the ordinary way. `peak_gb` is the
+most that torch's allocator held of the device during a way's first call, its cache emptied before:
+weights and graph pools included, the CUDA context not. Ways without graphs come first and leave
+only weights; graphs_recording shares network and pool with graphs: both are in it.
 
 What time is left is looked at before every loop; what there is none for is left out and named. A
 run ends when `--minutes` are over, later only by a loop or compilation longer than expected, and
@@ -40,7 +42,7 @@ from random_unet import EVERYTHING, Task, bundle, difference, networks, our_loop
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffusionlab.compiling import compiled
-from diffusionlab.graphs import graphed
+from diffusionlab.graphs import Replays, graphed
 from diffusionlab.stages import predict
 
 MAIN = "diffusers and ours"  # the ways that alternate; the others of a plan are each by itself
@@ -142,6 +144,7 @@ class Bench:
         self.calls: dict[str, Callable] = {}
         self.seconds: dict[str, list[float]] = {}
         self.expected: dict[str, float] = {}
+        self.replays: dict[str, Replays] = {}  # of the ways that have graphs
         self.usual = steps * flops / rate  # seconds of a loop: no less at first, then diffusers'
 
     def begin(self, name: str, make: Callable[[], Callable], least: float = 0.0) -> None:
@@ -163,7 +166,9 @@ class Bench:
             self.usual = first
         self.calls[name], self.seconds[name] = call, []
         self.expected[name] = min(first, self.usual)  # a first call may have compiled
-        self.tell(name, {"first_s": round(first, 3), "peak_gb": self.clock.peak_gb(), "rounds": 0})
+        memory = self.clock.peak_gb()
+        self.tell(name, {"first_s": round(first, 3), "peak_gb": memory, "rounds": 0}
+                  | self.replayed(name))  # fmt: skip
 
     def rounds(self, end: float = math.inf) -> None:
         """Loops of all begun ways, the order turning, while there is time; then let go of them.
@@ -178,7 +183,7 @@ class Bench:
             for name in names[turn:] + names[:turn]:
                 if self.clock.left > self.expected[name]:
                     self.again(name)
-        self.calls.clear()
+        self.calls.clear(), self.replays.clear()
 
     def again(self, name: str) -> None:
         """One timed loop."""
@@ -194,7 +199,14 @@ class Bench:
             if both := min(len(self.seconds.get(way, ())) for way in (a, b)):
                 shared = {way: self.seconds[way][:both] for way in (a, b)}
                 self.found["seconds_ratios"][f"{a} / {b}"] = ratio(shared, a, b)
-        self.tell(name, report(times, self.steps, self.flops, self.rate) | {"rounds": len(times)})
+        numbers = report(times, self.steps, self.flops, self.rate)
+        self.tell(name, numbers | {"rounds": len(times)} | self.replayed(name))
+
+    def replayed(self, name: str) -> dict[str, int]:
+        """The calls that a way's network replays by now, and those that it could not capture."""
+        if not (made := self.replays.get(name)):
+            return {}
+        return {"graphs": len(made.graphs), "refused": len(made.refused)}
 
     def failed(self, name: str, error: Exception) -> None:
         """What a way raised, in one line."""
@@ -217,7 +229,7 @@ def case(clock: Clock, size: str, dtype: torch.dtype, rate: float, steps: int,
     bench = Bench(clock, steps, counted(model, task), rate, keep)
     bench.found |= {
         "parameters": sum(p.numel() for p in ours.parameters()),
-        "tflop_per_guided_step": round(bench.flops / 1e12, 4),
+        "tflop_per_guided_step": float(f"{bench.flops / 1e12:.4g}"),
         "difference": difference(model, theirs, task),
     }
     bench.keep()
@@ -225,6 +237,7 @@ def case(clock: Clock, size: str, dtype: torch.dtype, rate: float, steps: int,
     bench.begin("plain", lambda: our_loop(model, task))
     bench.begin("recording", lambda: our_loop(model, task, EVERYTHING))
     fast = replace(model, unet=graphed(ours))  # after these, the graphs hold memory
+    bench.replays = dict.fromkeys(("graphs", "graphs_recording"), fast.unet.replays)
     bench.begin("graphs", lambda: our_loop(fast, task))
     bench.begin("graphs_recording", lambda: our_loop(fast, task, EVERYTHING))
     bench.rounds(end)
@@ -242,6 +255,7 @@ def by_itself(bench: Bench, size: str, dtype: torch.dtype, way: str) -> None:
         del theirs  # it would keep the weights as they were laid out
         fast = graphed(ours.to(memory_format=torch.channels_last))
         fast = compiled(fast) if way == OURS_COMPILED else fast
+        bench.replays[way] = fast.replays
         return our_loop(replace(bundle(ours, size), unet=fast), task)
 
     compiles = way in (COMPILED, OURS_COMPILED)

@@ -70,6 +70,7 @@ MALFORMED = {
     "C04 header past the end": raw({}, length=3),
     "empty file": b"",
     "seven bytes": b"1234567",
+    "no text": b"\xff" * 40,
     "not UTF-8": raw(b'{"\xff": 1}'),
     "a list": raw([]),
     "not JSON": raw(b"{'a': 1}"),
@@ -350,6 +351,9 @@ FOREIGN = {
     "\ufeff<html>": "web page",
     "<?xml version='1.0'?><Error/>": "XML page",
     "\x1f\x8b not really": "gzip",
+    "model:\n  base_learning_rate: 1.0e-4\n": r"is text, not weights: it begins with 'model:\\n",
+    '{"_class_name": "StableDiffusionPipeline"}\r\n': "is text, not weights",
+    "Größe: " + "ä" * 40: "is text, not weights",  # cut within a character
 }
 
 

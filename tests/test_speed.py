@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import diffusers
 import pytest
 import torch
+from original_layout import write_cached_tokenizer, write_single_file
 from parity import shaken
+from test_graphs import Rerun
 
 from diffusionlab import compiling
 from diffusionlab.compiling import compiled
@@ -64,17 +67,58 @@ def test_the_accelerator_benchmark_runs_anywhere(benchmark, tmp_path):
         ways = ["diffusers", "plain", "recording", "graphs", "graphs_recording"]
         assert list(found["ways"]) == [*ways, "graphs_channels_last"]
         assert all(0 < way["it_per_s"] < math.inf for way in found["ways"].values())
-        assert len(found["seconds_ratios"]) == 5 and found["tflop_per_guided_step"] >= 0
+        assert len(found["seconds_ratios"]) == 5 and found["tflop_per_guided_step"] > 1e-6
+        graphs = [way["graphs"] for name, way in found["ways"].items() if "graphs" in name]
+        assert graphs == [0, 0, 0], "there are none on a CPU"
+
+
+def test_the_benchmark_tells_whether_graphs_were_replayed(benchmark, tmp_path, monkeypatch):
+    accelerator = benchmark("accelerator")
+    real, refusing = accelerator.graphed, []
+
+    def capture(call):
+        if refusing:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return Rerun()(call)
+
+    monkeypatch.setattr(accelerator, "graphed", lambda unet: real(unet, capture))
+    for graphs, refused in ((1, 0), (0, 1)):
+        ways = tiny(accelerator, tmp_path, "--steps", "1")["cases"]["tiny float32"]["ways"]
+        told = {name: (way.get("graphs"), way.get("refused")) for name, way in ways.items()}
+        assert told.pop("graphs_channels_last") == (graphs, refused)
+        assert told.pop("graphs") == told.pop("graphs_recording") == (2 * graphs, 2 * refused)
+        assert set(told.values()) == {(None, None)}
+        refusing.append(True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RssAnon is Linux's")
-def test_loading_takes_no_second_copy_of_the_weights(benchmark, tmp_path):
+@pytest.mark.parametrize(
+    ("layout", "dtype", "copies"),
+    [("folder", "float32", 0), ("folder", "float16", 1), ("single file", "float16", 1)],
+)
+def test_loading_takes_no_second_copy_of_the_weights(
+    benchmark, tmp_path, monkeypatch, layout, dtype, copies
+):
+    """Beside what a model almost without weights takes: the vocabulary, Python's objects."""
     checkpoints = benchmark("checkpoints")
-    folder = checkpoints.write_folder(tmp_path / "float32", "small", "float32")
-    rest = 60e6  # the vocabulary, Python's objects; a copy of the weights is 112 MB or more
-    for dtype, copies in {"float32": 0, "float16": 1}.items():
-        found = checkpoints.measured(checkpoints.OURS, folder, dtype, watch="watched")
-        assert found["size"] > 110e6 and found["peak"] < copies * found["size"] + rest, dtype
+    checkpoints.SIZES["least"] = ((32,) * 4, 64, (32,) * 4, 1)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    found = {}
+    for size in ("small", "least"):
+        where = checkpoints.write_folder(tmp_path / size, size, "float32")
+        if layout == "single file":
+            where = as_single_file(where, tmp_path / "hub")
+        found[size] = checkpoints.measured(checkpoints.OURS, where, dtype, watch="watched")
+    weights, peak = (found["small"][k] - found["least"][k] for k in ("size", "peak"))
+    assert weights > 100e6 and peak < (copies + 0.15) * weights
+
+
+def as_single_file(folder: Path, cache: Path) -> Path:
+    """The same weights in the original layout; the tokenizer goes into the hub's cache."""
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    if not cache.exists():
+        write_cached_tokenizer(cache, pipe.tokenizer)
+    return write_single_file(pipe, folder / "one.safetensors")
 
 
 class Slow:

@@ -99,7 +99,7 @@ class Bench:
         if "toyland" not in self.model.config:
             raise InputError(
                 f"model {self.model.name} has no toyland.json, and the judges know Toyland alone; "
-                "this claim is asked of dl.load(), others of any checkpoint"
+                "this is asked of dl.load(), other claims of any checkpoint"
             )
         return share_of(self.model)
 
@@ -138,12 +138,16 @@ class Bench:
     def _judges(self) -> Any:
         return load_judges()
 
+    def needs_judges(self) -> None:
+        """InputError for a model that was trained on another world than Toyland."""
+        _ = self.share
+
     def judged(self, images: Sequence[Any]) -> list[Verdict]:
         """What the classifier, which never conditions the model, sees in each picture.
 
         Errors: InputError for a model that was trained on another world than Toyland.
         """
-        _ = self.share  # refuses another world
+        self.needs_judges()
         arrays = np.stack([np.asarray(image) for image in images])
         return judge(self._judges[0], arrays)
 

@@ -32,7 +32,7 @@ class Weights(NamedTuple):
     """
 
     tensors: dict[str, torch.Tensor]
-    settle: Callable[..., None]
+    settle: Settling
 
 
 def read_tensors(
@@ -67,7 +67,7 @@ def open_tensors(
                 pieces.append(piece := _Piece(run, data, device, dtype))
                 tensors |= piece.tensors
     return Weights(
-        {name: tensors[name] for name in found if name in tensors}, _Settling(pieces, dtype)
+        {name: tensors[name] for name in found if name in tensors}, Settling(pieces, dtype)
     )
 
 
@@ -195,7 +195,7 @@ def _finite(numbers: Sequence[torch.Tensor]) -> bool:
     return not numbers or bool(torch.cat([n.flatten() for n in numbers]).isfinite().all())
 
 
-class _Settling:
+class Settling:
     """`settle` of `Weights`: a few large operations, and the questions about them at the end.
 
     A thread that comes back to Python waits there until another lets go of it.

@@ -6,6 +6,7 @@ byte of weights enters memory. Nothing here unpickles.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 import struct
@@ -71,7 +72,7 @@ def read_header(path: Path) -> dict[str, Entry]:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= min(LARGEST_HEADER, total - 8):
-            raise malformed(path, f"{total} bytes with a header of {length}")
+            raise _headless(path, start + file.read(32), length)
         header = file.read(length)
     try:
         declared = parse_json(header.decode("utf-8"))
@@ -79,6 +80,21 @@ def read_header(path: Path) -> dict[str, Entry]:
         return _entries(path, declared, total - 8 - length)
     except (ValueError, RecursionError) as error:
         raise malformed(path, error) from None
+
+
+def _headless(path: Path, start: bytes, length: int) -> CheckpointError:
+    """The error for a file whose first eight bytes are no header's length."""
+    otherwise = malformed(path, f"{path.stat().st_size} bytes with a header of {length}")
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)  # its end may be cut
+    except UnicodeDecodeError:
+        return otherwise
+    if len(start) < 8 or not "".join(text.split()).isprintable():
+        return otherwise
+    return CheckpointError(
+        f"{place(path)} is text, not weights: it begins with {shown(text)}; name a .safetensors "
+        "file, or the folder of a checkpoint"
+    )
 
 
 def malformed(path: Path, reason: object) -> CheckpointError:
