@@ -18,6 +18,7 @@ from diffusionlab.models import VAE, VAEConfig
 from diffusionlab.running import tiles
 from diffusionlab.running.ledger import price
 from diffusionlab.running.lending import lent, safe_precision
+from diffusionlab.training.pictures import decoded, latents_of
 
 
 def latent(height, width, seed=0):
@@ -231,6 +232,16 @@ def test_a_vae_that_overflows_decodes_in_float32_where_its_config_says_so(tiny_m
         pointer, values = own[name]
         assert parameter.data_ptr() == pointer and torch.equal(parameter, values)
         assert not parameter.is_inference()
+
+
+def test_many_pictures_at_once_pass_a_vae_that_overflows(tiny_model):
+    """As a lesson encodes them: the very latents of one picture alone, in half precision too."""
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    model = replace(tiny_model, vae=overflowing(torch.float16))
+    exact = replace(tiny_model, vae=overflowing(torch.float16).float())
+    latents = latents_of(model, pictures)
+    assert torch.isfinite(latents).all() and torch.equal(latents, latents_of(exact, pictures))
+    assert np.array_equal(decoded(model, latents), decoded(exact, latents))
 
 
 @pytest.mark.gpu

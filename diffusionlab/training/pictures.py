@@ -13,6 +13,7 @@ from ..noise import Sequential
 from ..pipeline import LatentDiffusion
 from ..plan import denoise
 from ..recorder import CROSS
+from ..running.lending import safe_precision
 from ..samplers import make_plan
 from ..schedule import NoiseLevel
 from ..taps import rows, watching
@@ -162,10 +163,11 @@ def _denoised(model, texts, noise, num_steps, scale, maps) -> torch.Tensor:
 def decoded(model: LatentDiffusion, latents: torch.Tensor, batch: int = 32) -> np.ndarray:
     """uint8 pictures (n, height, width, 3) of scaled latents (n, channels, h, w)."""
     config, found = model.vae.config, []
-    for part in latents.split(batch):
-        raw = part.to(model.dtype) / config.scaling_factor + (config.shift_factor or 0.0)
-        unit = (model.vae.decode(raw).float() / 2 + 0.5).clamp(0, 1)
-        found.append((255 * unit).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+    with safe_precision(model.vae) as dtype:
+        for part in latents.split(batch):
+            raw = part.to(dtype) / config.scaling_factor + (config.shift_factor or 0.0)
+            unit = (model.vae.decode(raw).float() / 2 + 0.5).clamp(0, 1)
+            found.append((255 * unit).round().byte().permute(0, 2, 3, 1).cpu().numpy())
     return np.concatenate(found)
 
 
@@ -173,9 +175,10 @@ def decoded(model: LatentDiffusion, latents: torch.Tensor, batch: int = 32) -> n
 def latents_of(model: LatentDiffusion, pictures: np.ndarray, batch: int = 50) -> torch.Tensor:
     """Scaled mean latents (n, channels, h, w), float32, of uint8 pictures."""
     config, found = model.vae.config, []
-    for i in range(0, len(pictures), batch):
-        pixels = torch.from_numpy(np.array(pictures[i : i + batch])).permute(0, 3, 1, 2)
-        pixels = pixels.to(model.device).float() / 127.5 - 1
-        mean, _ = model.vae.encode(pixels.to(model.dtype))
-        found.append((mean - (config.shift_factor or 0.0)) * config.scaling_factor)
+    with safe_precision(model.vae) as dtype:
+        for i in range(0, len(pictures), batch):
+            pixels = torch.from_numpy(np.array(pictures[i : i + batch])).permute(0, 3, 1, 2)
+            pixels = pixels.to(model.device).float() / 127.5 - 1
+            mean, _ = model.vae.encode(pixels.to(dtype))
+            found.append((mean - (config.shift_factor or 0.0)) * config.scaling_factor)
     return torch.cat(found).float()
