@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from original_layout import pipeline, write_cached_tokenizer, write_single_file
-from test_parity_families import FAMILIES
+from test_plots_guidance import on_the_page, overlapping
+from test_real_notebooks import as_published, in_a_folder
 
 from diffusionlab import plots
 from diffusionlab.errors import InputError
@@ -29,26 +30,6 @@ def gallery():
     return cases, lab
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param("SDXL, a folder", marks=pytest.mark.slow), "Stable Diffusion 1, one file"],
-)
-def rooms(request, gallery, tmp_path_factory):
-    """The cases, and the runs of a reduced checkpoint of random weights."""
-    cases, lab = gallery
-    place = tmp_path_factory.mktemp("gallery")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LESSON_SECONDS", "1")
-        make = in_a_folder if request.param.startswith("SDXL") else in_one_file
-        patch.setenv("DIFFUSIONLAB_MODEL", str(make(place, patch)))
-        yield cases, lab.Lab()
-
-
-def in_a_folder(place: Path, patch) -> Path:
-    FAMILIES["SDXL"]().save_pretrained(place / "model")
-    return place / "model"
-
-
 def in_one_file(place: Path, patch) -> Path:
     """A file does not say how large its pictures are; those of its family would take minutes."""
     pipe = pipeline("SD 1")
@@ -56,6 +37,30 @@ def in_one_file(place: Path, patch) -> Path:
     patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     patch.setattr(families, "FAMILIES", (replace(families.SD1, cells=8),))
     return write_single_file(pipe, place / "model.safetensors")
+
+
+V2 = "Stable Diffusion 2.x v"
+KINDS = {
+    "Stable Diffusion 1, one file": in_one_file,
+    "Stable Diffusion 1, a folder": lambda place, patch: as_published(place),
+    "Stable Diffusion 2 v, a folder": lambda place, patch: in_a_folder(V2, place, "sd2"),
+    "SDXL, a folder": lambda place, patch: in_a_folder("SDXL", place, "xl"),
+}
+OFTEN = ("Stable Diffusion 1, one file", "Stable Diffusion 1, a folder")  # the others: `slow`
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(kind, marks=() if kind in OFTEN else pytest.mark.slow) for kind in KINDS],
+)
+def rooms(request, gallery, tmp_path_factory):
+    """The cases, and the runs of a reduced checkpoint of random weights."""
+    cases, lab = gallery
+    place = tmp_path_factory.mktemp("gallery")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LESSON_SECONDS", "1")
+        patch.setenv("DIFFUSIONLAB_MODEL", str(KINDS[request.param](place, patch)))
+        yield cases, lab.Lab()
 
 
 def test_every_plot_has_a_case(gallery):
@@ -80,5 +85,6 @@ def refused(cases, lab, name: str) -> str:
             why = str(error)
             continue
         assert len(figure.alt) > 30 and len(figure.to_png(dpi=40)) > 1000
+        assert on_the_page(figure) and not overlapping(figure), key
         return ""
     return why

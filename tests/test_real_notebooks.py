@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
+
 import diffusers
 import nbformat
 import pytest
@@ -10,7 +13,7 @@ from nbclient.exceptions import CellExecutionError
 from notebook_runs import quick
 from original_layout import pipeline, unet, write_cached_tokenizer, write_single_file
 from test_notebooks import NOTEBOOKS, about_outputs, code_cells, load_refresh
-from test_parity_families import FAMILIES
+from test_parity_families import FAMILIES, published
 
 CHOOSING = [path for path in NOTEBOOKS if "DIFFUSIONLAB_MODEL" in path.read_text(encoding="utf-8")]
 FIRST, GUIDING = "01_prompt_to_picture", "08_guidance"
@@ -50,25 +53,105 @@ def check_parts_are_the_whole(cells) -> None:
     assert told.count("True") == 2 and "False" not in told, "the parts are not the whole"
 
 
-@pytest.mark.parametrize("path", CHOOSING, ids=lambda path: path.stem)
-def test_a_notebook_runs_on_sdxl_in_a_folder(path, tmp_path, monkeypatch):
-    FAMILIES["SDXL"]().save_pretrained(tmp_path / "xl")
-    cells = run(path, tmp_path / "xl", monkeypatch)
-    assert "'xl'" in cells[0].outputs[-1].data["text/plain"]
-    if path.stem == FIRST:
-        check_parts_are_the_whole(cells)
+# ---- every notebook on every kind of checkpoint ------------------------------------------------
+def in_a_folder(family: str, place, name: str):
+    FAMILIES[family]().save_pretrained(place / name)
+    return place / name
 
 
-def test_the_first_notebook_runs_on_a_single_file(tmp_path, monkeypatch):
+def as_published(place):
+    """Stable Diffusion 1.x as in 2022: old names and configs, PNDM, the U-Net in two files."""
+    published(in_a_folder("Stable Diffusion 1.x", place, "sd1"), halved=False)
+    return place / "sd1"
+
+
+def in_one_file(place):
+    """One file; its tokenizer lies in the hub's cache."""
     pipe = small_pipeline()
-    cache = write_cached_tokenizer(tmp_path / "hub", pipe.tokenizer)
-    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
-    file = write_single_file(pipe, tmp_path / "one.safetensors")
-    cells = run(next(p for p in CHOOSING if p.stem == FIRST), file, monkeypatch)
-    assert "one.safetensors" in cells[0].outputs[-1].data["text/plain"]
-    check_parts_are_the_whole(cells)
+    write_cached_tokenizer(place / "hub", pipe.tokenizer)
+    return write_single_file(pipe, place / "one.safetensors")
 
 
+SOURCES = {
+    "SDXL": lambda place: in_a_folder("SDXL", place, "xl"),
+    "file": in_one_file,
+    "SD1": as_published,
+    "SD2v": lambda place: in_a_folder("Stable Diffusion 2.x v", place, "sd2"),
+}
+TOLD = {  # what the first cell says of each
+    "SDXL": ("'xl'", "32 tokens × 48", "predicts eps, leading"),
+    "file": ("one.safetensors", "128 × 128", "predicts eps, leading"),
+    "SD1": ("'sd1'", "64 × 64", "predicts eps, leading"),
+    "SD2v": ("'sd2'", "64 × 64", "predicts v, leading"),
+}
+OFTEN = {  # by the number of a notebook: the kinds of every push; the others are `slow`
+    "01": ("SDXL", "file"), "02": ("SD2v", "file"), "03": ("SDXL", "SD1"), "04": ("SD2v",),
+    "05": ("SD2v",), "06": ("SD1",), "07": ("SD1",), "08": ("SDXL",),
+    "09": ("SDXL", "SD2v"), "10": ("SD1",),
+}  # fmt: skip
+
+
+def pairs() -> list:
+    """Every notebook on every kind."""
+    return [
+        pytest.param(path, kind, id=f"{path.stem}-{kind}",
+                     marks=() if kind in OFTEN[path.stem[:2]] else pytest.mark.slow)
+        for path in CHOOSING for kind in SOURCES
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """`source(kind)`: the path of such a checkpoint, and the hub's cache; each is written once."""
+    place = tmp_path_factory.mktemp("sources")
+    made = cache(lambda kind: SOURCES[kind](place))
+    return lambda kind: (made(kind), place / "hub")
+
+
+@pytest.mark.parametrize(("path", "kind"), pairs())
+def test_a_notebook_runs_on_every_kind_of_checkpoint(path, kind, source, monkeypatch):
+    model, hub = source(kind)
+    monkeypatch.setenv("HF_HUB_CACHE", str(hub))
+    cells = run(path, model, monkeypatch)
+    shown = cells[0].outputs[-1].data["text/plain"]
+    assert all(words in shown for words in TOLD[kind]), shown
+    told = "\n".join(out.data["text/plain"] for cell in cells for out in cell.outputs
+                     if "data" in out)  # fmt: skip
+    assert not re.findall(r"\b(?:nan|inf|infinity)\b", told, re.I)
+    if path.stem in CLOSER:
+        CLOSER[path.stem](cells, told)
+
+
+def check_heun_is_counted(cells, told) -> None:
+    """Where a schedule ends before the clean picture, heun asks twice in its last step, too."""
+    asked = "Network calls of heun in six steps? This run says"
+    clean = "'xl'" in told  # that of SDXL ends clean
+    last = "11. The last step ends clean" if clean else "12. The last step ends with a little noise"
+    assert f"{asked} {last}" in told
+
+
+def check_no_judge_is_quoted(cells, told) -> None:
+    """The judge knows Toyland alone: two questions are not asked, and none says what it saw."""
+    asked = [cell.outputs[-1].data["text/plain"] for cell in cells
+             if "refusal or check(" in cell.source]  # fmt: skip
+    assert len(asked) == 2 and all("the judges know Toyland alone" in words for words in asked)
+    assert "judge saw" not in told and "seed 0: not judged" in told
+
+
+CLOSER = {
+    FIRST: lambda cells, told: check_parts_are_the_whole(cells),
+    "07_samplers_side_by_side": check_heun_is_counted,
+    "09_attention": check_no_judge_is_quoted,
+}
+
+
+def test_every_notebook_and_every_kind_is_run_often():
+    often = {(param.values[0].stem, param.values[1]) for param in pairs() if not param.marks}
+    assert {stem for stem, _ in often} == {path.stem for path in CHOOSING} > set(CLOSER)
+    assert {kind for _, kind in often} == set(SOURCES) == set(TOLD)
+
+
+# ---- a model that is told its guidance ---------------------------------------------------------
 @pytest.fixture(scope="module")
 def lcm(tmp_path_factory):
     """A folder of a model that is told its guidance and has one pass."""

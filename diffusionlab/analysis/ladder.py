@@ -22,7 +22,8 @@ class Rung:
 
     `stopped` is the latent after step k with `karras_sigma` of noise left over; `x0` is what the
     network held for the clean latent in that step (its first call, made at the level before);
-    `finished` is the end of the run of k steps. Images are None where a run has none.
+    `finished` is the end of the run of k steps, with `end_karras_sigma` of noise: 0 unless the
+    checkpoint's schedule ends before. Images are None where a run has none.
     """
 
     num_steps: int
@@ -33,6 +34,7 @@ class Rung:
     stopped_image: Any = None
     x0_image: Any = None
     finished_image: Any = None
+    end_karras_sigma: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +94,7 @@ def _rung(long: Trace, run: Trace, stopped_image: Any) -> Rung:
         stopped_image=stopped_image,
         x0_image=long.frames[step.index] if long.frames else None,
         finished_image=run.image,
+        end_karras_sigma=run.steps[-1].next_level.karras_sigma,
     )
 
 

@@ -98,7 +98,7 @@ def _lines(
     top = top or 1.12 * max(largest(line) for line in lines) or 1.0
     panel.set_ylim(0, top)
     panel.set_xlim(steps[0] - 0.3, steps[-1] + 0.3)
-    ends = _apart([line[-1] for line in lines], 0.075 * top)
+    ends = _apart([line[-1] for line in lines], 0.08 * top, 0.97 * top)
     for name, end, (hue, _, _) in zip(names, ends, STYLES, strict=False):
         label(panel, 1.02, end, name, color=_readable(hue), ha="left", fontsize=TEXT,
               transform=panel.get_yaxis_transform(), clip_on=False)  # fmt: skip
@@ -110,12 +110,14 @@ def _readable(hue: str) -> str:
     return INK if hue in ("sky", "orange") else colour(hue)
 
 
-def _apart(values: Sequence[float], gap: float) -> list[float]:
-    """The values moved up just so far that no two are nearer than the gap."""
+def _apart(values: Sequence[float], gap: float, top: float) -> list[float]:
+    """The values moved up just so far that no two are nearer than the gap, none above the top."""
     good = np.nan_to_num(np.asarray(values, float))
     places, order = good.copy(), np.argsort(good)
     for lower, upper in zip(order, order[1:], strict=False):
         places[upper] = max(places[upper], places[lower] + gap)
+    for place, index in enumerate(order[::-1]):
+        places[index] = min(places[index], top - place * gap)
     return places.tolist()
 
 

@@ -101,7 +101,8 @@ def plot_step_ladder(record: StepLadder, *, ax: Axes | None = None) -> Figure | 
 
 
 def _ending_told(rung: Rung) -> str:
-    return f"{rung.num_steps} step{'s' if rung.num_steps > 1 else ''}, σ̂ 0"
+    steps = f"{rung.num_steps} step{'s' if rung.num_steps > 1 else ''}"
+    return f"{steps}, σ̂ {rung.end_karras_sigma:.2g}"
 
 
 def _row(record: StepLadder, what: str, caption: Any) -> list[Cell]:

@@ -207,5 +207,5 @@ def _still(trace: Trace, indexes: Sequence[int], beliefs: Sequence[Any]) -> list
         for i in spread(len(indexes), 6)
     ]
     if trace.image is not None:
-        found.append((f"the end\n\nkarras_sigma {trace.karras_sigmas[-1]:.3g}", trace.image))
+        found.append((f"the end\n\nsigma-hat {trace.karras_sigmas[-1]:.3g}", trace.image))
     return found
