@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {"schedule", "models", "graphs", "images", "toyland", "running"},
     "stages": MACHINE,
     "generate": MACHINE | {"stages"},
-    "inside": MACHINE | {"stages", "generate"},
+    "inside": MACHINE | {"stages", "generate", "toyland"},
     "analysis": {"schedule", "plan", "images", "trace", "samplers", "ideal"},
     "plots": RECORDS | {"samplers", "ideal", "analysis"},
     "views": RECORDS | {"samplers", "ideal", "analysis", "plots"},

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 import diffusionlab as dl
 from diffusionlab.errors import InputError
+from diffusionlab.images import Preview
 from diffusionlab.inside.noising import as_image, fitted
 from diffusionlab.toyland import render, scene
 
@@ -141,8 +144,6 @@ def test_fit_preview_finds_a_linear_map(tiny_model):
     pictures = [picture(64, 64, seed=i) for i in range(4)]
     found = dl.fit_preview(tiny_model, pictures)
     latents = np.stack([dl.encode(tiny_model, p).values.numpy() for p in pictures])
-    from diffusionlab.images import Preview
-
     wanted = Preview.fit(latents, np.stack([np.asarray(p) for p in pictures]))
     np.testing.assert_allclose(found.weight, wanted.weight)
     assert found.rgb(latents[0]).shape == (8, 8, 3)
@@ -150,6 +151,24 @@ def test_fit_preview_finds_a_linear_map(tiny_model):
         dl.fit_preview(tiny_model, [picture(64, 64), picture(64, 48)])
     with pytest.raises(InputError, match="0 images"):
         dl.fit_preview(tiny_model, [])
+
+
+def test_fit_preview_draws_scenes_where_it_is_given_none(tiny_model):
+    size = tiny_model.size
+    drawn = [render(scene(seed), size) for seed in range(12)]
+    found = dl.fit_preview(tiny_model)
+    np.testing.assert_array_equal(found.weight, dl.fit_preview(tiny_model, drawn).weight)
+    bare = replace(tiny_model, preview=None)
+    assert "none; dl.fit_preview(model) makes one" in repr(bare)
+    model = bare.with_parts(preview=found)
+    assert model.preview is found and model.unet is bare.unet and "makes one" not in repr(model)
+    assert model.with_parts().preview is found
+    wide = Preview(np.zeros((3, 16)), np.zeros(3), np.ones(3))
+    for wrong in (wide, drawn[0], "toyland"):
+        with pytest.raises(
+            InputError, match=r"a map of \(3, 4\) is what this model's latents need"
+        ):
+            bare.with_parts(preview=wrong)
 
 
 def test_on_toyland_the_fit_is_as_good_as_the_shipped_one():

@@ -165,7 +165,19 @@ def test_the_step_explorer_tells_this_run(lab, made):
     assert data["attention"]["words"] == ["<start>", *PROMPT.split(), "<end>", "<pad>"]
     assert data["attention"]["choices"][0]["label"].startswith("all: ")
     assert all(top > 0 for top in data["difference"]["tops"])
-    assert data["dial"]["missing"] == "This checkpoint has no preview map to colour x0-hat with."
+    assert data["dial"]["missing"].startswith("This checkpoint has no preview map to colour x0-hat")
+
+
+def test_a_fitted_preview_map_colours_what_was_grey(lab, made):
+    """What the view tells to do, done: x_t in colour, and a dial."""
+    assert (
+        "model.with_parts(preview=dl.fit_preview(model))" in made["explore"].data["dial"]["missing"]
+    )
+    model = lab.model.with_parts(preview=dl.fit_preview(lab.model))
+    trace = dl.generate(model, PROMPT, seed=1, num_steps=STEPS, record=RECORD, progress=False)
+    assert np.array_equal(trace.latents, lab.trace.latents)
+    data = views.explore(trace).data
+    assert data["dial"]["missing"] == "" and "no preview map" not in json.dumps(data["reels"])
 
 
 def test_the_exhibit_tells_this_run(lab, made):

@@ -16,6 +16,7 @@ from ..images import Preview, open_image, to_array, to_image, to_pixels, to_rgb
 from ..pipeline import LatentDiffusion
 from ..schedule import NoiseLevel
 from ..stages import add_noise, decode, draw_noise, embed, encode, predict, tokenize
+from ..toyland import render, scene
 from ..trace import Guidance, Noising, Prediction, to_numpy
 
 TIMESTEPS = (0, 199, 399, 599, 799, 999)
@@ -144,12 +145,16 @@ def fitted(model: LatentDiffusion, image: Image.Image) -> Image.Image:
     return large.crop((left, top, left + sides[0], top + sides[1]))
 
 
-def fit_preview(model: LatentDiffusion, images: Sequence[Any]) -> Preview:
+def fit_preview(model: LatentDiffusion, images: Sequence[Any] | None = None) -> Preview:
     """Fit the linear latent → RGB map of a checkpoint on pictures, by least squares.
 
-    `dataclasses.replace(model, preview=fit_preview(model, images))` then shows latents without a
-    decoder. Ten pictures of varied colour do. Errors: InputError for none, or of different sizes.
+    `model.with_parts(preview=fit_preview(model))` then shows latents in colour without a decoder.
+    images: ten of varied colour do; None takes twelve scenes that Toyland draws.
+    Errors: InputError for none, or of different sizes.
     """
+    if images is None:
+        size = min(model.size, 512) // 8 * 8  # the renderer's sizes
+        images = [render(scene(seed), size, masks=False) for seed in range(12)]
     pictures = [fitted(model, as_image(image)) for image in images]
     sizes = {picture.size for picture in pictures}
     if len(sizes) != 1:

@@ -56,18 +56,19 @@ class LatentDiffusion:
         unet: Any = None,
         text_encoder: Any = None,
         text_encoder_2: Any = None,
+        preview: Preview | None = None,
         variant: str | None = None,
     ) -> LatentDiffusion:
         """The same model with other parts in the place of its own, sharing all the rest.
 
         Each is a folder, a hub id, a name of `checkpoints()` such as "taesd", another model (its
-        part of that name), or a network. Errors: CheckpointError for widths that do not fit,
-        InputError for what is no such part.
+        part of that name), or a network; preview is a map as `fit_preview` makes it. Errors:
+        CheckpointError for widths that do not fit, InputError for what is no such part.
         """
         from .swapping import with_parts
 
-        return with_parts(self, vae=vae, unet=unet, text_encoder=text_encoder,
-                          text_encoder_2=text_encoder_2, variant=variant)  # fmt: skip
+        return with_parts(self, vae=vae, unet=unet, text_encoder=text_encoder, variant=variant,
+                          text_encoder_2=text_encoder_2, preview=preview)  # fmt: skip
 
     @property
     def name(self) -> str:
@@ -139,7 +140,7 @@ class LatentDiffusion:
             f"  vae           {_millions(self.vae)}  picture 3 × {self.size} × {self.size}",
             f"  schedule      {schedule.num_train_steps} training steps, predicts "
             f"{schedule.prediction_type}, {schedule.spacing} spacing",
-            f"  preview map   {'yes' if self.preview else 'none in this checkpoint'}",
+            f"  preview map   {'yes' if self.preview else 'none; dl.fit_preview(model) makes one'}",
             f"  path          {self.path}",
         ]
         return "\n".join(lines)

@@ -6,9 +6,11 @@ import dataclasses
 import os
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from ..errors import InputError, shown
+from ..images import Preview
 from ..models import VAE, TinyVAE, UNet
 from .bundle import LatentDiffusion
 from .fitting import check_fit, check_vocabulary
@@ -21,7 +23,11 @@ KINDS = {"vae": (VAE, TinyVAE), "unet": (UNet,)}
 
 
 def with_parts(
-    model: LatentDiffusion, *, variant: str | None = None, **given: Given | None
+    model: LatentDiffusion,
+    *,
+    preview: Preview | None = None,
+    variant: str | None = None,
+    **given: Given | None,
 ) -> LatentDiffusion:
     """What `LatentDiffusion.with_parts` returns."""
     modules = own_parts(model)
@@ -42,10 +48,12 @@ def with_parts(
     check_fit(modules["unet"].config, modules["vae"].config, [e.config for e in encoders])
     for tokenizer, encoder in zip((model.tokenizer, model.tokenizer_2), encoders, strict=False):
         check_vocabulary(tokenizer, encoder)
+    preview = model.preview if preview is None else checked_preview(model, preview)
     filled(opened, model.device, model.dtype)
     return dataclasses.replace(
-        model, text_encoders=encoders, unet=modules["unet"], vae=modules["vae"], config=config
-    )
+        model, text_encoders=encoders, unet=modules["unet"], vae=modules["vae"], preview=preview,
+        config=config,
+    )  # fmt: skip
 
 
 def own_parts(model: LatentDiffusion) -> dict[str, nn.Module]:
@@ -74,6 +82,19 @@ def checked_module(model: LatentDiffusion, name: str, source: Any) -> nn.Module:
             f"{model.device}; they must agree; load both alike"
         )
     return other
+
+
+def checked_preview(model: LatentDiffusion, preview: Preview) -> Preview:
+    """A linear map from this model's latents to RGB; InputError unless it is one."""
+    wanted = 3, model.latent_channels
+    found = getattr(preview, "weight", None)
+    if not isinstance(preview, Preview) or np.shape(found) != wanted:
+        what = f"a map of {np.shape(found)}" if isinstance(preview, Preview) else shown(preview)
+        raise InputError(
+            f"preview is {what}; a map of {wanted} is what this model's latents need: "
+            "dl.fit_preview(model) makes one"
+        )
+    return preview
 
 
 def config_of(module: nn.Module) -> dict[str, Any]:

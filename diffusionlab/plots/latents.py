@@ -123,8 +123,8 @@ def plot_preview_fit(record: Preview, *, ax: Axes | None = None) -> Figure | Axe
     """
     if record is None:
         raise InputError(
-            "preview is None: this checkpoint brings no map; a Preview is allowed: fit one with "
-            "fit_preview(model, images)"
+            "preview is None: this checkpoint brings no map; a Preview is allowed: "
+            "dl.fit_preview(model) makes one"
         )
     weight, bias, r2 = (np.asarray(x, np.float64) for x in (record.weight, record.bias, record.r2))
     channels = weight.shape[1]

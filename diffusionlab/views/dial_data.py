@@ -28,6 +28,10 @@ from diffusionlab.views.page import packed, plain
 MOST = 2_000_000  # bytes of the dial in a page
 HALF = 65_000.0  # what a float16 holds
 LOWEST_TOP = 12.0  # the slider reaches at least so far
+NO_MAP = (
+    "This checkpoint has no preview map to colour x0-hat with; "
+    "model.with_parts(preview=dl.fit_preview(model)) has one."
+)
 
 
 # ---- how far the branches are apart ------------------------------------------------------------
@@ -89,7 +93,7 @@ def dial_data(trace: Trace, indexes: Sequence[int]) -> dict[str, Any]:
     if all(reasons):
         return told | {"missing": reasons[0]}
     if trace.preview is None:
-        return told | {"missing": "This checkpoint has no preview map to colour x0-hat with."}
+        return told | {"missing": NO_MAP}
     names = ("own", "pull", "point") if trace.settings.guidance_rescale else ("own", "pull")
     h, w = (min(n, CELLS) for n in trace.steps[0].latent.shape[1:])
     needed = len(indexes) * len(names) * 3 * h * w * 2 * 4 // 3
