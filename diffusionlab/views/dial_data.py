@@ -28,10 +28,7 @@ from diffusionlab.views.page import packed, plain
 MOST = 2_000_000  # bytes of the dial in a page
 HALF = 65_000.0  # what a float16 holds
 LOWEST_TOP = 12.0  # the slider reaches at least so far
-NO_MAP = (
-    "This checkpoint has no preview map to colour x0-hat with; "
-    "model.with_parts(preview=dl.fit_preview(model)) has one."
-)
+NO_MAP = "This checkpoint has no preview map to colour x0-hat with; dl.fit_preview makes one."
 
 
 # ---- how far the branches are apart ------------------------------------------------------------
