@@ -87,9 +87,9 @@ def checked_module(model: LatentDiffusion, name: str, source: Any) -> nn.Module:
 def checked_preview(model: LatentDiffusion, preview: Preview) -> Preview:
     """A linear map from this model's latents to RGB; InputError unless it is one."""
     wanted = 3, model.latent_channels
-    found = getattr(preview, "weight", None)
-    if not isinstance(preview, Preview) or np.shape(found) != wanted:
-        what = f"a map of {np.shape(found)}" if isinstance(preview, Preview) else shown(preview)
+    found = np.shape(preview.weight) if isinstance(preview, Preview) else None
+    if found != wanted:
+        what = shown(preview) if found is None else f"a map of {found}"
         raise InputError(
             f"preview is {what}; a map of {wanted} is what this model's latents need: "
             "dl.fit_preview(model) makes one"

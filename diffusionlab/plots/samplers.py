@@ -161,7 +161,7 @@ def plot_convergence(
     ticks = sorted({count for result in results for count in _counts(result, by)})
     if len(ticks) > 9:  # several solvers' own calls: powers of two
         ticks = [2**k for k in range(int(math.log2(ticks[0])), 1 + int(math.log2(ticks[-1])))]
-    axes.set_xticks(_apart(ticks))
+    axes.set_xticks(_with_room(ticks))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -179,7 +179,7 @@ def _counts(result: Convergence, by: str) -> tuple[int, ...]:
     return result.num_steps if by == "steps" else result.network_calls
 
 
-def _apart(ticks: Sequence[int]) -> list[int]:
+def _with_room(ticks: Sequence[int]) -> list[int]:
     """Of numbers so near that their texts would touch (39 and 40 steps), the larger ones."""
     kept: list[int] = []
     for tick in sorted(ticks, reverse=True):
