@@ -633,3 +633,16 @@ def test_the_collector_rests_while_a_model_is_made_and_then_is_as_before(
     finally:
         gc.enable()
     assert len(seen) > 3 and not any(seen)
+
+
+def test_a_loaded_model_counts_as_old_and_what_was_frozen_stays_so(tiny_folder):
+    """So the collector does not look through it at once, nor thaws what somebody froze."""
+    model = load(tiny_folder)
+    old = {id(found) for found in gc.get_objects(generation=2)}
+    assert {id(module) for module in model.unet.modules()} <= old
+    try:
+        gc.freeze()
+        load(tiny_folder)
+        assert gc.get_freeze_count()
+    finally:
+        gc.unfreeze()

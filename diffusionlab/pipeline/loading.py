@@ -122,6 +122,8 @@ def check_computes(device: torch.device, dtype: torch.dtype) -> None:
     Some builds of torch have no float16 on the CPU, and some accelerators no float64. Memory that
     runs out on a full card is raised as it is.
     """
+    if (device.type, dtype) == ("cpu", torch.float32):
+        return  # every build has it, and a process's first convolution takes its time
     try:
         ones = torch.ones(1, 1, 2, 2, dtype=dtype, device=device)
         made = F.group_norm(F.conv2d(ones, ones[..., :1, :1]), 1)

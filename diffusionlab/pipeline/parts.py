@@ -139,12 +139,16 @@ def filled(
 def resting_collector() -> Iterator[None]:
     """Python's collector of reference cycles rests: what is made in here is made to stay.
 
-    A model is some hundred thousand objects, which it would look through every seven hundred.
+    A model is some hundred thousand objects, which it would look through every seven hundred, and
+    again when it is back, unless they count as old by then.
     """
     worked = gc.isenabled()
     gc.disable()
     try:
         yield
+        if not gc.get_freeze_count():  # what somebody froze stays frozen
+            gc.freeze()
+            gc.unfreeze()  # among the oldest, whatever their age was
     finally:
         if worked:
             gc.enable()
