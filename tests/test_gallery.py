@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from original_layout import pipeline, write_cached_tokenizer, write_single_file
+from real_kinds import KINDS, small
 from test_plots_guidance import on_the_page, overlapping
-from test_real_notebooks import as_published, in_a_folder
 
 from diffusionlab import plots
 from diffusionlab.errors import InputError
-from diffusionlab.pipeline import families
 
 GALLERY = Path(__file__).parents[1] / "tools" / "gallery"
 
@@ -30,23 +27,7 @@ def gallery():
     return cases, lab
 
 
-def in_one_file(place: Path, patch) -> Path:
-    """A file does not say how large its pictures are; those of its family would take minutes."""
-    pipe = pipeline("SD 1")
-    cache = write_cached_tokenizer(place / "hub", pipe.tokenizer)
-    patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
-    patch.setattr(families, "FAMILIES", (replace(families.SD1, cells=8),))
-    return write_single_file(pipe, place / "model.safetensors")
-
-
-V2 = "Stable Diffusion 2.x v"
-KINDS = {
-    "Stable Diffusion 1, one file": in_one_file,
-    "Stable Diffusion 1, a folder": lambda place, patch: as_published(place),
-    "Stable Diffusion 2 v, a folder": lambda place, patch: in_a_folder(V2, place, "sd2"),
-    "SDXL, a folder": lambda place, patch: in_a_folder("SDXL", place, "xl"),
-}
-OFTEN = ("Stable Diffusion 1, one file", "Stable Diffusion 1, a folder")  # the others: `slow`
+OFTEN = ("SD1 file", "SD1 folder")  # the others: `slow`
 
 
 @pytest.fixture(
@@ -59,7 +40,7 @@ def rooms(request, gallery, tmp_path_factory):
     place = tmp_path_factory.mktemp("gallery")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LESSON_SECONDS", "1")
-        patch.setenv("DIFFUSIONLAB_MODEL", str(KINDS[request.param](place, patch)))
+        patch.setenv("DIFFUSIONLAB_MODEL", str(small(request.param, place, patch)))
         yield cases, lab.Lab()
 
 

@@ -5,35 +5,16 @@ from __future__ import annotations
 import re
 from functools import cache
 
-import diffusers
 import nbformat
 import pytest
-import torch
 from nbclient.exceptions import CellExecutionError
 from notebook_runs import quick
-from original_layout import pipeline, unet, write_cached_tokenizer, write_single_file
+from real_kinds import KINDS, hub
 from test_notebooks import NOTEBOOKS, about_outputs, code_cells, load_refresh
-from test_parity_families import FAMILIES, published
+from test_parity_families import FAMILIES
 
 CHOOSING = [path for path in NOTEBOOKS if "DIFFUSIONLAB_MODEL" in path.read_text(encoding="utf-8")]
 FIRST, GUIDING = "01_prompt_to_picture", "08_guidance"
-
-
-def small_pipeline():
-    """Stable Diffusion 1 in pictures of 128 pixels: a file cannot say less than 64 cells."""
-    pipe = pipeline("SD 1")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        pipe.unet = unet(
-            block_out_channels=(32, 32, 32), attention_head_dim=8,
-            down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-        )  # fmt: skip
-        pipe.vae = diffusers.AutoencoderKL(
-            block_out_channels=(32, 32), layers_per_block=1, sample_size=128,
-            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        ).eval()  # fmt: skip
-    return pipe
 
 
 def run(path, source, monkeypatch) -> list:
@@ -54,49 +35,25 @@ def check_parts_are_the_whole(cells) -> None:
 
 
 # ---- every notebook on every kind of checkpoint ------------------------------------------------
-def in_a_folder(family: str, place, name: str):
-    FAMILIES[family]().save_pretrained(place / name)
-    return place / name
-
-
-def as_published(place):
-    """Stable Diffusion 1.x as in 2022: old names and configs, PNDM, the U-Net in two files."""
-    published(in_a_folder("Stable Diffusion 1.x", place, "sd1"), halved=False)
-    return place / "sd1"
-
-
-def in_one_file(place):
-    """One file; its tokenizer lies in the hub's cache."""
-    pipe = small_pipeline()
-    write_cached_tokenizer(place / "hub", pipe.tokenizer)
-    return write_single_file(pipe, place / "one.safetensors")
-
-
-SOURCES = {
-    "SDXL": lambda place: in_a_folder("SDXL", place, "xl"),
-    "file": in_one_file,
-    "SD1": as_published,
-    "SD2v": lambda place: in_a_folder("Stable Diffusion 2.x v", place, "sd2"),
-}
 TOLD = {  # what the first cell says of each
-    "SDXL": ("'xl'", "32 tokens × 48", "predicts eps, leading"),
-    "file": ("one.safetensors", "128 × 128", "predicts eps, leading"),
-    "SD1": ("'sd1'", "64 × 64", "predicts eps, leading"),
-    "SD2v": ("'sd2'", "64 × 64", "predicts v, leading"),
+    "SDXL folder": ("'xl'", "32 tokens × 48", "predicts eps, leading"),
+    "SD1 file": ("one.safetensors", "128 × 128", "predicts eps, leading"),
+    "SD1 folder": ("'sd1'", "64 × 64", "predicts eps, leading"),
+    "SD2v folder": ("'sd2'", "64 × 64", "predicts v, leading"),
 }
+XL, FILE, SD1, SD2V = KINDS
 OFTEN = {  # by the number of a notebook: the kinds of every push; the others are `slow`
-    "01": ("SDXL", "file"), "02": ("SD2v", "file"), "03": ("SDXL", "SD1"), "04": ("SD2v",),
-    "05": ("SD2v",), "06": ("SD1",), "07": ("SD1",), "08": ("SDXL",),
-    "09": ("SDXL", "SD2v"), "10": ("SD1",),
+    "01": (XL, FILE), "02": (SD2V, FILE), "03": (XL, SD1), "04": (SD2V,), "05": (SD2V,),
+    "06": (SD1,), "07": (SD1,), "08": (XL,), "09": (XL, SD2V), "10": (SD1,),
 }  # fmt: skip
 
 
 def pairs() -> list:
     """Every notebook on every kind."""
     return [
-        pytest.param(path, kind, id=f"{path.stem}-{kind}",
+        pytest.param(path, kind, id=f"{path.stem}-{kind.replace(' ', '-')}",
                      marks=() if kind in OFTEN[path.stem[:2]] else pytest.mark.slow)
-        for path in CHOOSING for kind in SOURCES
+        for path in CHOOSING for kind in KINDS
     ]  # fmt: skip
 
 
@@ -104,14 +61,14 @@ def pairs() -> list:
 def source(tmp_path_factory):
     """`source(kind)`: the path of such a checkpoint, and the hub's cache; each is written once."""
     place = tmp_path_factory.mktemp("sources")
-    made = cache(lambda kind: SOURCES[kind](place))
-    return lambda kind: (made(kind), place / "hub")
+    made = cache(lambda kind: KINDS[kind](place))
+    return lambda kind: (made(kind), hub(place))
 
 
 @pytest.mark.parametrize(("path", "kind"), pairs())
 def test_a_notebook_runs_on_every_kind_of_checkpoint(path, kind, source, monkeypatch):
-    model, hub = source(kind)
-    monkeypatch.setenv("HF_HUB_CACHE", str(hub))
+    model, cached = source(kind)
+    monkeypatch.setenv("HF_HUB_CACHE", str(cached))
     cells = run(path, model, monkeypatch)
     shown = cells[0].outputs[-1].data["text/plain"]
     assert all(words in shown for words in TOLD[kind]), shown
@@ -148,7 +105,7 @@ CLOSER = {
 def test_every_notebook_and_every_kind_is_run_often():
     often = {(param.values[0].stem, param.values[1]) for param in pairs() if not param.marks}
     assert {stem for stem, _ in often} == {path.stem for path in CHOOSING} > set(CLOSER)
-    assert {kind for _, kind in often} == set(SOURCES) == set(TOLD)
+    assert {kind for _, kind in often} == set(KINDS) == set(TOLD)
 
 
 # ---- a model that is told its guidance ---------------------------------------------------------

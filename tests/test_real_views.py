@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_gallery import in_one_file
+from real_kinds import KINDS, small
 from test_plots_guidance import on_the_page, overlapping, panels, texts
-from test_real_notebooks import as_published, in_a_folder
 from test_views import TEMPLATE, addresses, state_of
 from views_cases import Structure, public
 
@@ -32,15 +31,14 @@ from diffusionlab.trace import Trace
 from diffusionlab.views import View
 
 PROMPT, STEPS = "a red car in the city at night", 4
-V2 = "Stable Diffusion 2.x v"
-KINDS = {  # how each is written, what its network predicts, and the last karras_sigma of a run
-    "SD1 folder": (lambda place, patch: as_published(place), "eps", "0.029"),
-    "SD1 file": (in_one_file, "eps", "0.029"),
-    "SD2 folder": (lambda place, patch: in_a_folder(V2, place, "sd2"), "v", "0.029"),
-    "SDXL folder": (lambda place, patch: in_a_folder("SDXL", place, "xl"), "eps", "0"),
+TOLD = {  # what the network of each predicts, and the last karras_sigma of a run
+    "SDXL folder": ("eps", "0"),
+    "SD1 file": ("eps", "0.029"),
+    "SD1 folder": ("eps", "0.029"),
+    "SD2v folder": ("v", "0.029"),
 }
 RECORD = {"predictions", "attention", "frames"}
-BAD = re.compile(r"NaN|infinity|No picture|not recorded|cannot be shown|CHECK FAILED")
+BAD = re.compile(r"\bNaN\b|infinity|No picture|not recorded|cannot be shown|CHECK FAILED")
 
 
 @dataclass
@@ -98,10 +96,10 @@ PICTURES = {"diff": 18, "exhibit": 13, "explore": 13, "explore_schedule": 3, "ra
 
 @pytest.fixture(scope="module", params=KINDS)
 def lab(request, tmp_path_factory):
-    write, *told = KINDS[request.param]
     place = tmp_path_factory.mktemp("views")
     with pytest.MonkeyPatch.context() as patch:
-        yield Lab(dl.load(write(place, patch), device="cpu"), *told)
+        model = dl.load(small(request.param, place, patch), device="cpu")
+    return Lab(model, *TOLD[request.param])
 
 
 @pytest.fixture(scope="module")
