@@ -27,12 +27,12 @@ def gallery():
     return cases, lab
 
 
-OFTEN = ("SD1 file", "SD1 folder")  # the others: `slow`
+SELDOM = ("SD2v folder", "SDXL folder")  # `slow`; the others in every push
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(kind, marks=() if kind in OFTEN else pytest.mark.slow) for kind in KINDS],
+    params=[pytest.param(kind, marks=pytest.mark.slow if kind in SELDOM else ()) for kind in KINDS],
 )
 def rooms(request, gallery, tmp_path_factory):
     """The cases, and the runs of a reduced checkpoint of random weights."""

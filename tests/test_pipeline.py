@@ -307,6 +307,7 @@ def test_float16_on_the_cpu_is_told_to_be_slow_and_refused_where_it_cannot_be(
     monkeypatch.setattr("torch.nn.functional.conv2d", lacking)
     with pytest.raises(InputError, match="dtype float16 cannot be computed with on cpu"):
         load(tiny_folder, device="cpu", dtype="float16")
+    assert load(tiny_folder, device="cpu", dtype="float32").dtype == torch.float32  # not tried
 
     def full(*given, **options):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")

@@ -41,7 +41,7 @@ TOLD = {  # what the first cell says of each
     "SD1 folder": ("'sd1'", "64 × 64", "predicts eps, leading"),
     "SD2v folder": ("'sd2'", "64 × 64", "predicts v, leading"),
 }
-XL, FILE, SD1, SD2V = KINDS
+XL, FILE, SD1, SD2V = TOLD
 OFTEN = {  # by the number of a notebook: the kinds of every push; the others are `slow`
     "01": (XL, FILE), "02": (SD2V, FILE), "03": (XL, SD1), "04": (SD2V,), "05": (SD2V,),
     "06": (SD1,), "07": (SD1,), "08": (XL,), "09": (XL, SD2V), "10": (SD1,),

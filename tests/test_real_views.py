@@ -38,7 +38,8 @@ TOLD = {  # what the network of each predicts, and the last karras_sigma of a ru
     "SD2v folder": ("v", "0.029"),
 }
 RECORD = {"predictions", "attention", "frames"}
-BAD = re.compile(r"\bNaN\b|infinity|No picture|not recorded|cannot be shown|CHECK FAILED")
+BAD = re.compile(r"NaN|infinity|No picture|not recorded|cannot be shown|CHECK FAILED")
+PACKED = re.compile(r"data:\S+|[A-Za-z0-9+/]{100,}=*")  # a picture, or numbers: letters by chance
 
 
 @dataclass
@@ -127,7 +128,7 @@ def about(view: View) -> list[str]:
     told = [] if Structure(view.page).found == TEMPLATE else ["the page is not the template"]
     told += [f"asks for {address}" for address in addresses(view.page)]
     told += [f"says {text!r}" for text in [view.alt, *strings(view.data)]
-             if not text.startswith("data:") and BAD.search(text)]  # fmt: skip
+             if not PACKED.fullmatch(text) and BAD.search(text)]  # fmt: skip
     told += ["a blank picture" for picture in pictures_in(view) if picture.getcolors(1)]
     return told + (["a large page"] if len(view.page) > 1_500_000 else [])
 
