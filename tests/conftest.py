@@ -8,6 +8,7 @@ latents (4, 8, 8), the text context is 32 tokens.
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 # One torch thread per worker, no downloads, no windows. Set before anything imports torch.
@@ -72,6 +73,16 @@ def plain_float32(request):
     cudnn.allow_tf32 = cudnn.benchmark = cuda.matmul.allow_tf32 = False
     yield
     cudnn.allow_tf32, cudnn.benchmark, cuda.matmul.allow_tf32 = before
+
+
+@pytest.fixture(params=["pretended", pytest.param("real", marks=pytest.mark.gpu)])
+def accelerator(request):
+    """The machine's accelerator with `-m gpu`, else a pretended one: as device=None takes it."""
+    import torch
+    from pretended_cuda import pretended_cuda
+
+    with pretended_cuda() if request.param == "pretended" else nullcontext():
+        yield torch.accelerator.current_accelerator()
 
 
 @pytest.fixture(scope="session")

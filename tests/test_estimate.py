@@ -127,8 +127,7 @@ def test_the_estimate_is_what_the_process_takes():
     assert 0.6 * told < taken < 1.4 * told
 
 
-@pytest.mark.gpu
-def test_the_estimate_is_what_a_device_takes(tiny_folder):
+def test_the_estimate_is_what_a_device_takes(accelerator, tiny_folder):
     model = dl.load(tiny_folder)
     run = dict(height=512, width=512, num_steps=2)
     told = dl.estimate(model, **run)

@@ -1,4 +1,6 @@
-"""Everything that touches a device, on the CPU and, with `-m gpu`, on a CUDA device.
+"""Everything that touches a device: on the CPU, on a pretended one and, with `-m gpu`, on CUDA.
+
+The pretended device (pretended.py) computes as the CPU does and refuses what CUDA refuses.
 
 Tolerances between devices (float32, TF32 off): latents within 2e-3 of their largest value after
 four steps, and pictures at a PSNR of 40 dB or more; half precision within 5 % and 20 dB.
@@ -8,10 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+from pretended_cuda import pretended_cuda
 from test_graphs import Rerun
 from test_trace import same
 
@@ -32,12 +37,14 @@ FAST = dict(seed=1, num_steps=4, progress=False)
 EVERYTHING = {"predictions", "attention", "heads", "self_attention", "blocks", "frames", "time"}
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request) -> torch.device:
+@pytest.fixture(params=["cpu", "pretended", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request) -> Iterator[torch.device]:
     """A device; conftest.py keeps its float32 plain."""
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
-    return torch.device(request.param)
+    pretended = request.param == "pretended"
+    with pretended_cuda() if pretended else nullcontext():
+        yield torch.device("cuda" if pretended else request.param)
 
 
 @pytest.fixture
@@ -242,10 +249,9 @@ def test_compiled_parts_inside_a_graph(tiny_folder):
 
 
 # ---- memory ------------------------------------------------------------------------------------
-@pytest.mark.gpu
 @pytest.mark.parametrize("fast", [False, True], ids=["plain", "graphs"])
-def test_memory_that_runs_out_is_told_and_given_back(tiny_folder, fast):
-    if not torch.cuda.is_available():
+def test_memory_that_runs_out_is_told_and_given_back(accelerator, tiny_folder, fast):
+    if accelerator.type != "cuda":
         pytest.skip("there is no CUDA device")
     model = awake(dl.load(tiny_folder, device="cpu"), "cuda")
     model = replaying(model) if fast else model

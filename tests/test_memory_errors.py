@@ -302,18 +302,16 @@ def test_a_process_with_little_memory_says_so_and_goes_on():
     assert (partial, same) == ("0 True", "True")
 
 
-@pytest.mark.gpu
-def test_a_real_device_gives_its_memory_back(tiny_folder):
-    device = torch.accelerator.current_accelerator()
-    model = dl.load(tiny_folder, device=device)
+def test_a_device_gives_its_memory_back(accelerator, tiny_folder):
+    model = dl.load(tiny_folder, device=accelerator)
     dl.generate(model, "a car", num_steps=2, progress=False)
     gc.collect(), torch.accelerator.empty_cache()
     before = torch.accelerator.memory_allocated()
     real = model.unet.forward
 
     def forward(*given, **options):
-        first = torch.zeros(2**28, device=device)  # 1 GB that the failed call holds
-        return real(*given, **options) + first.sum() + torch.zeros(2**45, device=device).sum()
+        first = torch.zeros(2**28, device=accelerator)  # 1 GB that the failed call holds
+        return real(*given, **options) + first.sum() + torch.zeros(2**45, device=accelerator).sum()
 
     model.unet.forward = forward
     try:

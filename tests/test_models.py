@@ -419,9 +419,7 @@ def test_an_untrained_network_starts_plain_and_can_learn():
 
 
 # ---- an accelerator ----------------------------------------------------------------------------
-@pytest.mark.gpu
-def test_an_accelerator_agrees_with_the_cpu():
-    device = torch.accelerator.current_accelerator()
+def test_an_accelerator_agrees_with_the_cpu(accelerator):
     torch.manual_seed(0)
     net, coder = UNet(SMALL).eval(), VAE(TOYLAND_VAE).eval()
     sample, text, times = torch.randn(2, 4, 9, 8), torch.randn(2, 5, 16), torch.tensor(500.0)
@@ -429,7 +427,7 @@ def test_an_accelerator_agrees_with_the_cpu():
         for p in (*net.parameters(), *coder.parameters()):
             p.add_(0.05 * torch.randn(p.shape))
         here = net(sample, times, text), coder.decode(sample)
-        given = sample.to(device), times.to(device), text.to(device)
-        there = net.to(device)(*given), coder.to(device).decode(given[0])
+        given = [value.to(accelerator) for value in (sample, times, text)]
+        there = net.to(accelerator)(*given), coder.to(accelerator).decode(given[0])
     for ours, theirs in zip(there, here, strict=True):
         assert (ours.cpu() - theirs).abs().max() < 2e-3 * theirs.abs().max()

@@ -622,10 +622,9 @@ def test_a_local_path_never_asks_the_hub(folder, monkeypatch):
             load(source)
 
 
-@pytest.mark.gpu
-def test_the_accelerator_is_taken_where_there_is_one(tiny_folder):
+def test_the_accelerator_is_taken_where_there_is_one(accelerator, tiny_folder):
     model = load(tiny_folder)
-    assert model.device.type == torch.accelerator.current_accelerator().type
+    assert model.device.type == accelerator.type
     assert all(t.device.type == model.device.type for t in states(model).values())
     buffers = list(model.text_encoders[0].buffers())
     assert buffers and all(b.device.type == model.device.type for b in buffers)

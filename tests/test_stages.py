@@ -316,21 +316,21 @@ def test_the_device_check_can_fail():
         torch.zeros(3)
 
 
-@pytest.mark.gpu
-def test_one_seed_gives_one_start_noise_on_every_device(tiny_folder):
-    device = torch.accelerator.current_accelerator()
-    models = [load(tiny_folder, device=where) for where in ("cpu", device)]
+def test_one_seed_gives_one_start_noise_on_every_device(accelerator, tiny_folder):
+    models = [load(tiny_folder, device=where) for where in ("cpu", accelerator)]
     here, there = (stages.draw_noise(model, 5).values for model in models)
-    assert there.device.type == device.type and torch.equal(here, there.cpu())
+    assert there.device.type == accelerator.type and torch.equal(here, there.cpu())
 
 
-@pytest.mark.gpu
-def test_an_accelerator_makes_the_same_picture_within_a_tolerance(tiny_folder):
-    device = torch.accelerator.current_accelerator()
+def test_an_accelerator_makes_the_same_picture_within_a_tolerance(accelerator, tiny_folder):
     runs = dict(prompt="a red car", seed=1, num_steps=4, progress=False)
     here, there, recorded = (
         generate(load(tiny_folder, device=where), record=record, **runs)
-        for where, record in (("cpu", ()), (device, ()), (device, {"predictions", "attention"}))
+        for where, record in (
+            ("cpu", ()),
+            (accelerator, ()),
+            (accelerator, {"predictions", "attention"}),
+        )
     )
     assert there.image.tobytes() == recorded.image.tobytes()
     assert np.abs(here.latents - there.latents).max() < 2e-3 * np.abs(here.latents).max()

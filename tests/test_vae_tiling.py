@@ -244,9 +244,8 @@ def test_many_pictures_at_once_pass_a_vae_that_overflows(tiny_model):
     assert np.array_equal(decoded(model, latents), decoded(exact, latents))
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_an_accelerator_decodes_an_overflowing_vae_finitely(tiny_folder, dtype):
+def test_an_accelerator_decodes_an_overflowing_vae_finitely(accelerator, tiny_folder, dtype):
     model = dl.load(tiny_folder, dtype=dtype)
     model = replace(model, vae=overflowing(dtype).to(model.device))
     assert torch.isfinite(dl.stages.decode_pixels(model, latent(8, 8))).all()
