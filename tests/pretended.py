@@ -197,7 +197,7 @@ class Device:
             self.arrive()
         run = attention if operation is ATTENTION else operation
         own = {id(value.numbers): value for value in mine}
-        options = {name: value for name, value in options.items() if name != "device"}
+        options |= {"device": torch.device("cpu")} if there and wanted is not None else {}
         given, options = changed((given, options), plain)
         self._fits(wished(operation, given, options))
         made = run(*given, **options)

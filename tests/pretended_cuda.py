@@ -126,6 +126,7 @@ SHARED = {
     "memory_allocated": lambda device=None: DEVICE.allocated,
     "memory_reserved": lambda device=None: DEVICE.reserved,
     "max_memory_allocated": lambda device=None: DEVICE.most,
+    "max_memory_reserved": lambda device=None: DEVICE.most,
     "reset_peak_memory_stats": lambda device=None: set_attributes(most=DEVICE.allocated),
 }
 CUDA = SHARED | {

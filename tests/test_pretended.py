@@ -56,6 +56,14 @@ def test_parts_of_a_network_move_there_and_back_and_stay_parameters(cuda):
     assert weight.dtype == torch.float16 and str(weight.device) == "cuda:0"
 
 
+def test_a_network_without_memory_gets_some_there(cuda):
+    with torch.device("meta"):
+        net = nn.Linear(3, 2)
+    net.to_empty(device="cuda").requires_grad_(False)
+    assert net.weight.fill_(2.0).sum().item() == 12
+    assert ones(3).to("meta").device.type == torch.ones(3).to("meta").device.type == "meta"
+
+
 def test_threads_that_begin_inside_have_it_too(cuda):
     made = []
     thread = threading.Thread(target=lambda: made.append(torch.zeros(2, device="cuda") + 1))

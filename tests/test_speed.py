@@ -14,6 +14,8 @@ import pytest
 import torch
 from original_layout import write_cached_tokenizer, write_single_file
 from parity import shaken
+from pretended_cuda import NAME as PRETENDED
+from pretended_cuda import pretended_cuda
 from test_graphs import Rerun
 
 from diffusionlab import compiling
@@ -70,6 +72,21 @@ def test_the_accelerator_benchmark_runs_anywhere(benchmark, tmp_path):
         assert len(found["seconds_ratios"]) == 5 and found["tflop_per_guided_step"] > 1e-6
         graphs = [way["graphs"] for name, way in found["ways"].items() if "graphs" in name]
         assert graphs == [0, 0, 0], "there are none on a CPU"
+
+
+def test_the_accelerator_benchmark_replays_graphs_on_a_device(benchmark, tmp_path, monkeypatch):
+    accelerator = benchmark("accelerator")
+    monkeypatch.setattr(accelerator, "matmul_rate", lambda device, dtype: 1e12)
+    with pretended_cuda():
+        result = tiny(accelerator, tmp_path, "--device", "cuda", "--steps", "2")
+    assert result["machine"]["device"] == PRETENDED and not result["left_out"]
+    replayed = dict(graphs=2, graphs_recording=2, graphs_channels_last=1, graphs_compiled=1)
+    for found in result["cases"].values():
+        ways = found["ways"]
+        assert found["difference"] < 1e-4 and len(found["seconds_ratios"]) == 5
+        assert all(way["rounds"] and way["peak_gb"] is not None for way in ways.values())
+        assert {name: way["graphs"] for name, way in ways.items() if "graphs" in way} == replayed
+        assert not any(way.get("refused") for way in ways.values())
 
 
 def test_the_benchmark_tells_whether_graphs_were_replayed(benchmark, tmp_path, monkeypatch):
