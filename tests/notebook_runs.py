@@ -27,6 +27,13 @@ sys.path.insert(0, {str(TESTS)!r})
 import kernel_side as _side
 sys.path.remove({str(TESTS)!r})
 _side.begin()"""
+PRETENDED = f"""
+sys.path.insert(0, {str(TESTS)!r})
+from contextlib import ExitStack as _Stack
+from pretended_cuda import pretended_cuda as _cuda
+sys.path.remove({str(TESTS)!r})
+_stack = _Stack()
+_stack.enter_context(_cuda())"""
 REPORT = "print(_side.report())"
 # What a cell tagged `parameters` (papermill's convention) may hold, and enough to see it run.
 QUICK = {"seconds": 2, "minutes": 0.02}
@@ -57,13 +64,16 @@ def read(path: Path):
     return nbformat.read(path, as_version=4)
 
 
-def ran(notebook, folder: Path, name: str = "", afterwards: tuple = ()) -> Ran:
-    """Run it from top to bottom, then the cells `afterwards`; a failing cell fails the test."""
+def ran(notebook, folder: Path, name: str = "", afterwards: tuple = (), begin: str = BEGIN) -> Ran:
+    """Run it from top to bottom, then the cells `afterwards`; a failing cell fails the test.
+
+    begin: what is run before; BEGIN, and PRETENDED after it for a kernel with a CUDA device.
+    """
     refresh, started = load_refresh(), time.monotonic()
     notebook = copy.deepcopy(notebook)
     client = refresh.client_of(notebook, folder)
     with client.setup_kernel():
-        aside(client, new_code_cell(BEGIN))
+        aside(client, new_code_cell(begin))
         for index, cell in enumerate(notebook.cells):
             run_cell(client, cell, index, name)
         for cell in afterwards:

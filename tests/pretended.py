@@ -186,7 +186,8 @@ class Device:
         if not mine and (wanted is None or wanted.type != "cuda"):
             return operation(*given, **options)
         with self.lock:
-            self._check(operation, given, mine, [v for v in found if v not in Among(mine)], wanted)
+            others = [value for value in found if not isinstance(value, Pretended)]
+            self._check(operation, given, mine, others, wanted)
             if operation is COPY and not isinstance(given[0], Pretended):
                 return self._bring(*given[:2], late=any(given[2:]) or options.get("non_blocking"))
             return self._done(operation, given, options, mine, wanted)
@@ -275,16 +276,6 @@ class Device:
             if not uses[key]:
                 del uses[key]
                 self.allocated -= size if uses is self.uses else 0
-
-
-class Among:
-    """Whether a tensor is one of some, not whether it equals one."""
-
-    def __init__(self, some: list) -> None:
-        self.ids = {id(one) for one in some}
-
-    def __contains__(self, one: Any) -> bool:
-        return id(one) in self.ids
 
 
 def looks(operation, given: tuple) -> bool:

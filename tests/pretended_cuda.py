@@ -97,7 +97,7 @@ class Graph:
 
 
 @contextmanager
-def capture(graph: Graph, pool: int | None = None, **_) -> Iterator[None]:
+def capture(graph: Graph, pool=None, stream=None, capture_error_mode="global") -> Iterator[None]:
     """torch.cuda.graph: what is done inside is remembered and not done."""
     DEVICE.arrive()
     graph.shared = pool or graph.shared

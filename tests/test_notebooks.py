@@ -11,6 +11,7 @@ import socket
 
 import httpx
 import nbformat
+import notebook_runs
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from notebook_course import about_course, about_number
@@ -91,6 +92,17 @@ def test_the_student_version_runs_on_a_tiny_model_and_so_do_the_solutions(
 # ---- the runs can fail -----------------------------------------------------------------------
 def of(*sources: str):
     return new_notebook(cells=[new_code_cell(source) for source in sources])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if "lesson.learn(" not in p.read_text()],
+                         ids=lambda path: path.stem)  # fmt: skip
+def test_it_runs_where_models_come_to_a_device(path, monkeypatch):
+    """Those that learn nothing: no gradients flow on the pretended device."""
+    device = new_code_cell('import diffusionlab as dl; assert dl.load().device.type == "cuda"')
+    begin = notebook_runs.BEGIN + notebook_runs.PRETENDED
+    result = ran(quick(read(path)), path.parent, path.stem, (device,), begin)
+    assert result.told + about_outputs(result.notebook) == []
 
 
 def test_the_kernel_reaches_no_network_and_a_failing_cell_is_shown(tmp_path):
