@@ -32,7 +32,7 @@ CHECK
 # the files with such tests, not the whole suite, which takes a minute to collect
 timeout -k 10 "$seconds" "$python" -m pytest -q -m "gpu and not slow" -rfE -p no:cacheprovider \
   --maxfail=25 --durations=5 --continue-on-collection-errors \
-  $(grep -l 'mark\.gpu' tests/test_*.py) >"$folder/gpu_tests.txt" 2>&1
+  $(grep -lE 'mark\.gpu|\(accelerator[,)]' tests/test_*.py) >"$folder/gpu_tests.txt" 2>&1
 tests=$?
 tail -n 40 "$folder/gpu_tests.txt"
 [ $tests -eq 124 ] && echo "the tests took longer than $seconds seconds and were cut"

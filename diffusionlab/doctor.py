@@ -44,8 +44,8 @@ def check_device() -> tuple[str, str]:
         return "unknown without torch", ""
     if torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator()
-        name = torch.cuda.get_device_name(0) if device.type == "cuda" else device.type
-        return f"{device.type} ({name})", ""
+        name = f" ({torch.cuda.get_device_name(0)})" if device.type == "cuda" else ""
+        return device.type + name, ""
     cpu = f"cpu ({torch.get_num_threads()} threads)"
     fix = "pip install torch, the CUDA build (this one has none)"
     return cpu, fix if shutil.which("nvidia-smi") and not torch.version.cuda else ""

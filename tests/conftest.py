@@ -75,13 +75,14 @@ def plain_float32(request):
     cudnn.allow_tf32, cudnn.benchmark, cuda.matmul.allow_tf32 = before
 
 
-@pytest.fixture(params=["pretended", pytest.param("real", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["like cuda", "like mps", pytest.param("real", marks=pytest.mark.gpu)])
 def accelerator(request):
-    """The machine's accelerator with `-m gpu`, else a pretended one: as device=None takes it."""
+    """The machine's accelerator with `-m gpu`, else pretended ones: as device=None takes it."""
     import torch
-    from pretended_cuda import pretended_cuda
+    from pretending import pretend
 
-    with pretended_cuda() if request.param == "pretended" else nullcontext():
+    like, _, kind = request.param.rpartition(" ")
+    with pretend(kind) if like else nullcontext():
         yield torch.accelerator.current_accelerator()
 
 

@@ -30,10 +30,10 @@ _side.begin()"""
 PRETENDED = f"""
 sys.path.insert(0, {str(TESTS)!r})
 from contextlib import ExitStack as _Stack
-from pretended_cuda import pretended_cuda as _cuda
+from pretending import pretend as _pretend
 sys.path.remove({str(TESTS)!r})
 _stack = _Stack()
-_stack.enter_context(_cuda())"""
+_stack.enter_context(_pretend("cuda"))"""
 REPORT = "print(_side.report())"
 # What a cell tagged `parameters` (papermill's convention) may hold, and enough to see it run.
 QUICK = {"seconds": 2, "minutes": 0.02}

@@ -1,45 +1,48 @@
-"""A CUDA device for machines that have none: tensors that say "cuda:0", and what one must not do.
+"""A device for machines that have none: tensors that say "cuda:0" or "mps:0", and its rules.
 
-Numbers lie and are computed in the computer's memory. What a device refuses is refused here too:
+Numbers are kept and computed in the computer's memory. What a device refuses is refused here too:
 
 - a tensor of the CPU among tensors of the device, but for single numbers in pointwise operations;
 - NumPy's look at values that were not copied to the CPU;
-- more memory than there is.
+- more memory than there is;
+- float64 on Apple's.
 
 And what is too early is seen:
 
-- a copy that nobody waits for arrives when its event, or the device, is waited for; until then its
-  place holds NaN;
-- while a graph is captured no value can be looked at and none crosses to or from the CPU; what was
-  captured holds NaN until it is replayed, and again when another graph of its pool is.
+- a copy to the CPU that nobody waits for arrives when its event, or the device, is waited for;
+  until then there are wrong numbers;
+- while a graph is captured nobody waits, no value is looked at and none crosses to or from the CPU;
+  what was captured is wrong until it is replayed, and again when another graph of its pool is.
 
-Nothing here tells how fast a device is, or how its kernels round; learning does not work on it.
+Nothing here tells how fast a device is, or how its kernels round. No gradients flow, nothing is
+copied deeply or resized in place. There is one stream, so that none has to wait for another; pinned
+memory is as any other; what a graph reads stays alive.
 
-    with pretended_cuda():  # pretended_cuda.py
+    with pretend("cuda"):  # pretending.py
         torch.ones(2, device="cuda")
 """
 
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pretended_memory import Life, Memory
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import swap_tensors
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
-THERE = torch.device("cuda", 0)
-TOTAL = 80 * 10**9  # bytes
 COPY, TO_COPY = aten.copy_.default, aten._to_copy.default
 LOOKS = {
     aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.default,
-    aten.is_nonzero.default, aten.masked_select.default,
+    aten.is_nonzero.default, aten.masked_select.default, aten.bincount.default,
+    aten._unique2.default, aten.unique_dim.default, aten.unique_consecutive.default,
+    aten.repeat_interleave.Tensor,
 }  # fmt: skip
 # their indices may be tensors of the CPU
 INDEXING = {
@@ -50,37 +53,35 @@ ATTENTION = aten._scaled_dot_product_efficient_attention.default
 
 
 # ---- tensors -----------------------------------------------------------------------------------
-class Held:
-    """Lives as long as a tensor of the device; a tensor's own end cannot be waited for."""
-
-
 class Pretended(torch.Tensor):
     """A tensor of the device. Its `numbers` lie in the computer."""
 
     numbers: torch.Tensor
-    held: Held
+    life: Life
+    device_of: int
 
     @staticmethod
     def __new__(cls, numbers: torch.Tensor) -> Pretended:
         with torch.inference_mode(numbers.is_inference()):
             made = torch.Tensor._make_wrapper_subclass(
                 cls, numbers.shape, strides=numbers.stride(), dtype=numbers.dtype,
-                storage_offset=numbers.storage_offset(), device=THERE,
+                storage_offset=numbers.storage_offset(), device=DEVICE.place,
             )  # fmt: skip
-        made.numbers, made.held = numbers, Held()
+        made.numbers, made.device_of = numbers, DEVICE.number
+        made.life = DEVICE.memory.count(numbers.untyped_storage())
         return made
 
     def data_ptr(self) -> int:
         return self.numbers.data_ptr()
 
     def numpy(self, *_, **__):
-        raise TypeError(f"can't convert {THERE} device type tensor to numpy; use .cpu() first")
+        raise TypeError(f"can't convert {self.device} device type tensor to numpy; .cpu() first")
 
     def tolist(self) -> list:
         return self.cpu().tolist()
 
     def __repr__(self, **_) -> str:
-        return f"{self.numbers!r} on {THERE}"
+        return f"{self.numbers!r} on {self.device}"
 
     @classmethod
     def __torch_dispatch__(cls, operation, types, given=(), options=None):
@@ -98,7 +99,7 @@ SET_DATA = torch.Tensor.data.__set__
 
 
 class Numbered(TorchFunctionMode):
-    """What torch would ask CUDA: which device "cuda" is, and which attention is fast.
+    """What torch would ask the device: which one "cuda" is, and which attention is fast.
 
     It also lets a parameter move to the device and back.
     """
@@ -107,15 +108,16 @@ class Numbered(TorchFunctionMode):
         if function == SET_DATA:
             return set_data(*given)
         given, options = changed(given, numbered), changed(options or {}, numbered)
-        if function is F.scaled_dot_product_attention and isinstance(given[0], Pretended):
-            return attend(*given, **options)
+        if function is F.scaled_dot_product_attention:
+            query = given[0] if given else options["query"]
+            function = attend if isinstance(query, Pretended) else function
         return function(*given, **options)
 
 
 def numbered(value: Any) -> Any:
     """cuda:0 for "cuda"; anything else as it is."""
-    named = isinstance(value, (torch.device, str)) and str(value) == "cuda"
-    return THERE if named else value
+    named = isinstance(value, (torch.device, str)) and str(value) == DEVICE.place.type
+    return DEVICE.place if named else value
 
 
 def attend(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
@@ -164,15 +166,16 @@ class Device:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.forget()
+        self.number, self.on = 0, False
+        self.begin("cuda")
 
-    def forget(self) -> None:
-        """A device that nobody has used."""
+    def begin(self, kind: str) -> None:
+        """A device of this type that nobody has used; tensors of the last are of no use."""
+        self.place, self.number = torch.device(kind, 0), self.number + 1
         self.late: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self.note: Callable | None = None  # while a graph is captured
-        self.uses: dict[int, int] = {}  # tensors by the address of their memory
-        self.allocated = self.most = self.reserved = 0
-        self.limit = TOTAL
+        self.note: Callable | None = None  # while a graph is captured: by this thread, in this mode
+        self.by, self.mode = 0, ""
+        self.memory = Memory(kind)
 
     def do(self, operation, given: tuple, options: dict) -> Any:
         """An operation as torch hands it over, on tensors of this device, of the CPU, or none."""
@@ -183,27 +186,32 @@ class Device:
         mine = [value for value in found if isinstance(value, Pretended)]
         wanted = torch.device(options["device"]) if options.get("device") is not None else None
         options = {name: value for name, value in options.items() if name != "pin_memory"}
-        if not mine and (wanted is None or wanted.type != "cuda"):
+        if not mine and (wanted is None or wanted.type != self.place.type):
             return operation(*given, **options)
+        if any(value.device_of != self.number or not self.on for value in mine):
+            raise RuntimeError(f"{operation} was given a tensor of a device that is gone")
         with self.lock:
             others = [value for value in found if not isinstance(value, Pretended)]
-            self._check(operation, given, mine, others, wanted)
+            self._check_capture(operation, given, others, wanted)
+            self._check_places(operation, given, mine, others)
             if operation is COPY and not isinstance(given[0], Pretended):
                 return self._bring(*given[:2], late=any(given[2:]) or options.get("non_blocking"))
             return self._done(operation, given, options, mine, wanted)
 
     def _done(self, operation, given, options, mine: list[Pretended], wanted) -> Any:
-        there = wanted is None or wanted.type == "cuda"
-        if looks(operation, given) or not there:
+        there = wanted is None or wanted.type == self.place.type
+        if looks(operation, given) or not (there or options.get("non_blocking")):
             self.arrive()
         run = attention if operation is ATTENTION else operation
         own = {id(value.numbers): value for value in mine}
         options |= {"device": torch.device("cpu")} if there and wanted is not None else {}
         given, options = changed((given, options), plain)
-        self._fits(wished(operation, given, options))
+        self.memory.check(wished(operation, given, options))
         made = run(*given, **options)
-        if self.note is not None:
+        if self.captures:
             self.note(run, operation, given, options, made, own)
+        if operation is TO_COPY and not there and options.get("non_blocking"):
+            return self._sent(made, made.clone())
         if strange := [v for v in mine if v.shape != v.numbers.shape]:
             raise NotImplementedError(f"{operation} changed the shape {strange[0].shape} in place")
         return changed(made, lambda value: self._here(value, own)) if there else made
@@ -212,34 +220,62 @@ class Device:
         """A result as a tensor of the device, the very one that was given where it is that."""
         if not isinstance(value, torch.Tensor):
             return value
-        return own[id(value)] if id(value) in own else self._counted(Pretended(value))
+        if self.place.type == "mps" and value.dtype in (torch.float64, torch.complex128):
+            raise TypeError(f"Cannot convert a MPS Tensor to {value.dtype}, which MPS has not")
+        return own[id(value)] if id(value) in own else Pretended(value)
 
-    def _check(self, operation, given, mine, others, wanted) -> None:
-        """RuntimeError for what a device refuses."""
-        copies = operation in (COPY, TO_COPY)
+    # ---- what is refused ----
+    @property
+    def captures(self) -> bool:
+        """Whether this thread is capturing a graph."""
+        return self.note is not None and self.by == threading.get_ident()
+
+    def check_wait(self, what: Any) -> None:
+        """RuntimeError while a graph is captured that this thread may not wait beside."""
+        if self.captures or (self.note is not None and self.mode == "global"):
+            raise RuntimeError(f"operation not permitted when stream is capturing: {what}")
+
+    def _check_capture(self, operation, given, others, wanted) -> None:
+        crosses = operation in (COPY, TO_COPY) and bool(others)
+        crosses |= operation in INDEXING and bool(others)
         leaves = operation is TO_COPY and wanted is not None and wanted.type == "cpu"
-        if self.note is not None and (looks(operation, given) or leaves or (copies and others)):
-            raise RuntimeError(f"operation not permitted when stream is capturing: {operation}")
-        if copies or not mine:
+        if looks(operation, given) or leaves or crosses:
+            self.check_wait(operation)
+
+    def _check_places(self, operation, given, mine, others) -> None:
+        if operation in (COPY, TO_COPY) or not mine:
             return
-        if operation in INDEXING:
-            others = [value for value in others if value is given[0]]
         single = torch.Tag.pointwise in operation.tags or "fill" in str(operation)
-        if strange := [value for value in others if value.dim() or not single]:
+        if operation in INDEXING:
+            indices = {id(index) for index in tensors(given[1])}
+            others = [value for value in others if id(value) not in indices]
+            single = True
+        arguments = zip(operation._schema.arguments, given, strict=False)
+        targets = {id(v) for a, v in arguments if a.alias_info and a.alias_info.is_write}
+        if strange := [v for v in others if v.dim() or not single or id(v) in targets]:
             raise RuntimeError(
                 f"Expected all tensors to be on the same device, but {operation} was given some of "
-                f"{THERE} and one of {strange[0].device} with shape {tuple(strange[0].shape)}"
+                f"{self.place} and one of {strange[0].device} with shape {tuple(strange[0].shape)}"
             )
 
     # ---- copies on their way ----
     def _bring(self, target: torch.Tensor, source: Pretended, late: bool) -> torch.Tensor:
         """A copy into a tensor of the CPU, which arrives later if nobody waits for it."""
-        self.late.append((target, source.numbers.clone()))
-        if late:
-            spoil(target)
-        else:
+        if not late:
             self.arrive()
+            return target.copy_(source.numbers)
+        return self._sent(target, source.numbers.clone())
+
+    def _sent(self, target: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        self.late.append((target, values))
+        spoil(target)
         return target
+
+    def wait(self, only: list | None = None) -> None:
+        """Until everything has arrived, or some copies alone."""
+        with self.lock:
+            self.check_wait("a wait")
+            self.arrive(only)
 
     def arrive(self, only: list | None = None) -> None:
         """What is on its way is there: everything, or some copies alone."""
@@ -248,34 +284,6 @@ class Device:
             for target, values in (copy for copy in self.late if id(copy) in wanted):
                 target.copy_(values)
             self.late = [copy for copy in self.late if id(copy) not in wanted]
-
-    # ---- memory ----
-    def _fits(self, more: int) -> None:
-        if self.allocated + more > self.limit:
-            raise torch.OutOfMemoryError(
-                f"CUDA out of memory. Tried to allocate {more / 2**20:.2f} MiB. GPU 0 has a total "
-                f"capacity of {TOTAL / 2**30:.2f} GiB of which "
-                f"{(self.limit - self.allocated) / 2**20:.2f} MiB is free."
-            )
-
-    def _counted(self, value: Pretended) -> Pretended:
-        storage = value.numbers.untyped_storage()
-        key, size = storage.data_ptr(), storage.nbytes()
-        if key and key not in self.uses:
-            self._fits(size)
-            self.allocated += size
-            self.most, self.reserved = (max(n, self.allocated) for n in (self.most, self.reserved))
-        if key:
-            self.uses[key] = self.uses.get(key, 0) + 1
-            weakref.finalize(value.held, self._let_go, self.uses, key, size)
-        return value
-
-    def _let_go(self, uses: dict[int, int], key: int, size: int) -> None:
-        with self.lock:
-            uses[key] -= 1
-            if not uses[key]:
-                del uses[key]
-                self.allocated -= size if uses is self.uses else 0
 
 
 def looks(operation, given: tuple) -> bool:
@@ -294,7 +302,7 @@ def wished(operation, given: tuple, options: dict) -> int:
 
 
 def attention(query, key, value, mask, _=False, dropout_p=0.0, is_causal=False, scale=None):
-    """What CUDA's kernel of that name returns, three things that only learning needs left empty."""
+    """What the kernel of that name returns, three things that only learning needs left empty."""
     made = F.scaled_dot_product_attention(
         query, key, value, mask, dropout_p, is_causal, scale=scale
     )
@@ -302,9 +310,11 @@ def attention(query, key, value, mask, _=False, dropout_p=0.0, is_causal=False, 
 
 
 def spoil(tensor: torch.Tensor) -> None:
-    """Numbers that nobody should read."""
-    if tensor.dtype != torch.bool:
-        floating = tensor.is_floating_point()
+    """Make numbers wrong: NaN, the largest, or what was false true."""
+    if tensor.dtype == torch.bool:
+        tensor.logical_not_()
+    else:
+        floating = tensor.is_floating_point() or tensor.is_complex()
         tensor.fill_(torch.nan if floating else torch.iinfo(tensor.dtype).max)
 
 

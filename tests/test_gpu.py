@@ -1,6 +1,6 @@
-"""Everything that touches a device: on the CPU, on a pretended one and, with `-m gpu`, on CUDA.
+"""Everything that touches a device: on the CPU, on pretended ones and, with `-m gpu`, on CUDA.
 
-The pretended device (pretended.py) computes as the CPU does and refuses what CUDA refuses.
+The pretended devices (pretended.py) compute as the CPU does and refuse what real ones refuse.
 
 Tolerances between devices (float32, TF32 off): latents within 2e-3 of their largest value after
 four steps, and pictures at a PSNR of 40 dB or more; half precision within 5 % and 20 dB.
@@ -16,7 +16,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from pretended_cuda import pretended_cuda
+from pretending import pretend
 from test_graphs import Rerun
 from test_trace import same
 
@@ -37,14 +37,16 @@ FAST = dict(seed=1, num_steps=4, progress=False)
 EVERYTHING = {"predictions", "attention", "heads", "self_attention", "blocks", "frames", "time"}
 
 
-@pytest.fixture(params=["cpu", "pretended", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(
+    params=["cpu", "like cuda", "like mps", pytest.param("cuda", marks=pytest.mark.gpu)]
+)
 def device(request) -> Iterator[torch.device]:
     """A device; conftest.py keeps its float32 plain."""
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
-    pretended = request.param == "pretended"
-    with pretended_cuda() if pretended else nullcontext():
-        yield torch.device("cuda" if pretended else request.param)
+    like, _, kind = request.param.rpartition(" ")
+    with pretend(kind) if like else nullcontext():
+        yield torch.device(kind)
 
 
 @pytest.fixture
@@ -252,7 +254,7 @@ def test_compiled_parts_inside_a_graph(tiny_folder):
 @pytest.mark.parametrize("fast", [False, True], ids=["plain", "graphs"])
 def test_memory_that_runs_out_is_told_and_given_back(accelerator, tiny_folder, fast):
     if accelerator.type != "cuda":
-        pytest.skip("there is no CUDA device")
+        pytest.skip("only CUDA's memory can be limited")
     model = awake(dl.load(tiny_folder, device="cpu"), "cuda")
     model = replaying(model) if fast else model
     dl.generate(model, PROMPT, **FAST)

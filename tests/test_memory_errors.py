@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pretending import pretend
 
 import diffusionlab as dl
 from diffusionlab.errors import InputError, MemoryExceeded
 from diffusionlab.pipeline.offload import offloaded
-from diffusionlab.running.memory import is_out_of_memory, memory_told, remedies_for
+from diffusionlab.running.memory import give_back, is_out_of_memory, memory_told, remedies_for
 
 ROOT = Path(__file__).parents[1]
 CUDA = (
@@ -62,6 +63,7 @@ def failing(tiny_model, monkeypatch):
         RuntimeError(CPU),
         RuntimeError("Storage size calculation overflowed with sizes=[4611686018427387904, 4]"),
         RuntimeError("MPS backend out of memory (MPS allocated: 17.20 GB). Tried to allocate 1 GB"),
+        RuntimeError("Invalid buffer size: 19.45 GB"),
         MemoryError("Unable to allocate 7.45 GiB for an array with shape (1000000000,)"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
@@ -310,7 +312,7 @@ def test_a_device_gives_its_memory_back(accelerator, tiny_folder):
     real = model.unet.forward
 
     def forward(*given, **options):
-        first = torch.zeros(2**28, device=accelerator)  # 1 GB that the failed call holds
+        first = torch.zeros(2**26, device=accelerator)  # 268 MB that the failed call holds
         return real(*given, **options) + first.sum() + torch.zeros(2**45, device=accelerator).sum()
 
     model.unet.forward = forward
@@ -322,3 +324,18 @@ def test_a_device_gives_its_memory_back(accelerator, tiny_folder):
     assert kept.needed > 2**46
     assert torch.accelerator.memory_allocated() - before < 2**24
     assert dl.generate(model, "a car", num_steps=2, progress=False).image is not None
+
+
+def test_a_mac_gives_its_memory_back_where_the_common_name_fails(monkeypatch):
+    """Before torch 2.13 (pytorch issue 186430)."""
+    emptied = []
+
+    def fail():
+        raise RuntimeError("Allocator for mps is not a DeviceAllocator.")
+
+    with pretend("mps"):
+        monkeypatch.setattr(torch.accelerator, "empty_cache", fail)
+        monkeypatch.setattr(torch.mps, "empty_cache", lambda: emptied.append(True))
+        give_back()
+        monkeypatch.undo()
+    assert emptied == [True]

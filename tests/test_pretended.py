@@ -1,4 +1,4 @@
-"""The pretended CUDA device refuses what a real one refuses, and hides what is not there yet."""
+"""Pretended devices refuse what real ones refuse, and hide what is not there yet."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pretended import DEVICE, Pretended
-from pretended_cuda import pretended_cuda
+from pretending import pretend
 from torch import nn
 
 
 @pytest.fixture
 def cuda():
-    with pretended_cuda():
+    with pretend("cuda"):
         yield torch.device("cuda")
 
 
@@ -73,7 +73,7 @@ def test_threads_that_begin_inside_have_it_too(cuda):
 
 def test_it_is_gone_afterwards():
     real = torch.cuda.is_available, torch.accelerator.current_accelerator, threading.Thread.run
-    with pretended_cuda():
+    with pretend("cuda"):
         assert torch.cuda.is_available() and torch.cuda.is_available is not real[0]
     assert real == (
         torch.cuda.is_available, torch.accelerator.current_accelerator, threading.Thread.run,
@@ -96,6 +96,8 @@ MIXED = {
     "picked by the device": lambda: torch.arange(3)[ones(1, dtype=torch.long)],
     "equal": lambda: torch.equal(ones(3), torch.ones(3)),
     "in place": lambda: torch.ones(3).add_(ones(3)),
+    "into a single number": lambda: torch.ones(()).add_(ones(())),
+    "put in": lambda: ones(3).__setitem__([0, 2], torch.ones(2)),
 }
 
 
@@ -110,7 +112,23 @@ def test_what_may_mix(cuda):
     assert ones(3)[torch.tensor([0, 2])].shape == (2,)
     assert torch.zeros(3).copy_(ones(3)).tolist() == ones(3).tolist() == [1, 1, 1]
     assert ones(3).copy_(torch.zeros(3)).sum().item() == 0
+    ones(3)[torch.tensor([0, 2])] = torch.tensor(2.0)
     assert ones(2, 3).masked_fill_(ones(2, 3) > 0, torch.tensor(2.0)).sum().item() == 12
+
+
+def test_apples_device_has_no_float64():
+    with pretend("mps"):
+        assert torch.accelerator.current_accelerator() == torch.device("mps")
+        assert (torch.ones(2, device="mps") + 1).cpu().tolist() == [2, 2]
+        for call in (
+            lambda: torch.zeros(2, dtype=torch.float64, device="mps"),
+            lambda: torch.zeros(2, dtype=torch.float64).to("mps"),
+            lambda: torch.zeros(2, device="mps").double(),
+        ):
+            with pytest.raises(TypeError, match="float64"):
+                call()
+    with pretend("cuda"):
+        assert ones(2).double().dtype == torch.float64
 
 
 def test_numpy_asks_for_a_copy_first(cuda):
@@ -134,6 +152,14 @@ def test_a_copy_arrives_when_somebody_waits(cuda, inference):
         assert here.tolist() == [1, 1, 1] and other.tolist() != [1, 1]
         torch.accelerator.synchronize()
     assert other.tolist() == [1, 1]
+
+
+def test_a_copy_of_its_own_arrives_later_too(cuda):
+    there, truth = ones(3), ones(3) > 0
+    here, said = (value.to("cpu", non_blocking=True) for value in (there, truth))
+    assert here.isnan().all() and not said.any()
+    torch.cuda.synchronize()
+    assert here.tolist() == [1, 1, 1] and said.all()
 
 
 @pytest.mark.parametrize("look", ["item", "cpu", "tolist", "nonzero", "__bool__"])
@@ -197,6 +223,9 @@ FORBIDDEN = {
     "from the CPU": lambda given: given.copy_(torch.zeros(2)),
     "made from numbers": lambda given: given + torch.tensor([1.0, 2.0], device="cuda"),
     "picked by truth": lambda given: given[given > 0],
+    "picked by the CPU": lambda given: given[torch.tensor([0])],
+    "how many": lambda given: given.unique(),
+    "wait": lambda given: torch.accelerator.synchronize(),
 }
 
 
@@ -206,6 +235,26 @@ def test_what_a_capture_forbids(cuda, call):
     with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
         captured(lambda: call(given))
     call(given)  # and it may be done again outside
+
+
+@pytest.mark.parametrize("mode", ["global", "thread_local"])
+def test_another_thread_may_wait_beside_a_capture_of_one_thread(cuda, mode):
+    given, told, made = ones(2), [], []
+
+    def beside():
+        try:
+            made.append((given * 3).cpu().tolist())
+        except RuntimeError as error:
+            told.append(str(error))
+
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode=mode):
+        twice = given * 2
+        thread = threading.Thread(target=beside)
+        thread.start(), thread.join()
+    graph.replay()
+    assert twice.tolist() == [2, 2] and len(graph.steps) == 1
+    assert (made, len(told)) == (([[3, 3]], 0) if mode == "thread_local" else ([], 1))
 
 
 # ---- memory ------------------------------------------------------------------------------------
@@ -228,12 +277,26 @@ def test_memory_is_counted_and_runs_out(cuda):
     assert torch.cuda.memory_allocated() == before
 
 
+def test_apples_device_says_that_memory_ran_out():
+    with pretend("mps"):
+        kept = torch.zeros(2**20, device="mps")
+        with pytest.raises(RuntimeError, match=r"Invalid buffer size: \d+\.\d\d GB"):
+            torch.zeros(2**45, device="mps")
+        DEVICE.memory.limit = 6 * 2**20
+        with pytest.raises(RuntimeError, match="MPS backend out of memory"):
+            kept + 1
+
+
 def test_a_fresh_one_has_forgotten_the_last():
-    with pretended_cuda():
+    with pretend("cuda"):
         old = ones(1000)
         torch.zeros(3).copy_(old[:3], non_blocking=True)
-    with pretended_cuda():
-        assert (DEVICE.allocated, DEVICE.late) == (0, [])
+    with pretend("cuda"):
+        assert (DEVICE.memory.allocated, DEVICE.late) == (0, [])
         assert isinstance(old, Pretended)
+        with pytest.raises(RuntimeError, match="a device that is gone"):
+            old + 1
         del old
-        assert DEVICE.allocated == 0
+        assert DEVICE.memory.allocated == 0
+    with pytest.raises(RuntimeError, match="a pretended device already"), pretend("mps"):
+        pretend("cuda").__enter__()

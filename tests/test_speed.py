@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +16,8 @@ import pytest
 import torch
 from original_layout import write_cached_tokenizer, write_single_file
 from parity import shaken
-from pretended_cuda import NAME as PRETENDED
-from pretended_cuda import pretended_cuda
+from pretending import NAME as PRETENDED
+from pretending import pretend
 
 from diffusionlab import compiling
 from diffusionlab.compiling import compiled
@@ -73,11 +75,29 @@ def test_the_accelerator_benchmark_runs_anywhere(benchmark, tmp_path):
         assert graphs == [0, 0, 0], "there are none on a CPU"
 
 
+def test_the_script_for_a_device_runs_every_file_that_has_tests_for_one():
+    script = (BENCHMARKS / "on_a_device.sh").read_text(encoding="utf-8")
+    (pattern,) = re.findall(r"grep -lE '([^']+)' tests/test_\*\.py", script)
+    paths = sorted(Path(__file__).parent.glob("test_*.py"))
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in paths}
+    listed = {name for name, text in texts.items() if re.search(pattern, text)}
+    taking = {name for name, text in texts.items() if "accelerator" in arguments_of_tests(text)}
+    taking |= {name for name, text in texts.items() if "test_gpu.device" in text}
+    marked = {name for name, text in texts.items() if re.search(r"^@.*mark\.gpu", text, re.M)}
+    assert len(taking) > 7 and len(marked) > 1 and taking | marked <= listed
+
+
+def arguments_of_tests(source: str) -> set[str]:
+    """What the tests of a module take: fixtures, among others."""
+    found = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    return {a.arg for node in found if node.name.startswith("test") for a in node.args.args}
+
+
 def test_the_accelerator_benchmark_replays_graphs_on_a_device(benchmark, tmp_path, monkeypatch):
     accelerator = benchmark("accelerator")
     monkeypatch.setattr(accelerator, "matmul_rate", lambda device, dtype: 1e12)
     monkeypatch.setattr(accelerator, "MOST_ROUNDS", 1)
-    with pretended_cuda():
+    with pretend("cuda"):
         result = tiny(accelerator, tmp_path, "--device", "cuda", "--steps", "1")
     assert result["machine"]["device"] == PRETENDED and not result["left_out"]
     replayed = dict(graphs=2, graphs_recording=2, graphs_channels_last=1, graphs_compiled=1)

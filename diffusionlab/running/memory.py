@@ -22,6 +22,7 @@ from ..errors import MemoryExceeded
 TOLD = (
     "can't allocate memory",
     "out of memory",
+    "Invalid buffer size",  # of Apple's, for one tensor beyond what it can hold
     "Storage size calculation overflowed",
     "Unable to allocate",
     "_ALLOC_FAILED",  # of cuBLAS and cuDNN
@@ -74,8 +75,10 @@ def let_go(error: BaseException, outside: BaseException | None = None) -> None:
 def give_back() -> None:
     """Collect what nobody holds, and hand the accelerator's unused memory back to the system."""
     gc.collect()
-    if torch.accelerator.is_available():
-        torch.accelerator.empty_cache()
+    if not torch.accelerator.is_available():
+        return
+    on_mps = torch.accelerator.current_accelerator().type == "mps"
+    (torch.mps if on_mps else torch.accelerator).empty_cache()  # that one fails there before 2.13
 
 
 def memory_told(stage: str) -> Callable[[Callable], Callable]:
@@ -119,7 +122,7 @@ def _told(error: BaseException, stage: str, model: Any = None, subject: Any = No
 
 
 def _described(text: str, stage: str, model: Any, shape: tuple[int, ...]) -> MemoryExceeded:
-    needed = _amount(rf"(?:allocate|allocate:?) {AMOUNT}", text)
+    needed = _amount(rf"(?:allocate|allocate:|buffer size:) {AMOUNT}", text)
     free = _amount(rf"of which {AMOUNT} is free", text)
     where = getattr(model, "device", None)
     numbers = [f"needed {_shown(needed)}"] if needed is not None else []

@@ -1,10 +1,10 @@
-"""torch.cuda's and torch.accelerator's names for the device of pretended.py."""
+"""The names that torch has for a device, for the one of pretended.py."""
 
 from __future__ import annotations
 
 import functools
-import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,14 +15,16 @@ from unittest import mock
 
 import pytest
 import torch
-from pretended import DEVICE, THERE, TOTAL, Everything, Numbered, changed, spoil, tensors
+from pretended import DEVICE, Everything, Numbered, changed, spoil, tensors
+from pretended_memory import TOTAL
 
 NAME = "a pretended device"
-# torch asks the guard of a device type which device is the current one; without CUDA it has none
+# torch asks the guard of a device type which device is the current one; the CPU's build has none
 GUARD = """
-#include <c10/core/impl/FakeGuardImpl.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
 namespace c10::impl {
-C10_REGISTER_GUARD_IMPL(CUDA, FakeGuardImpl<DeviceType::CUDA>)
+C10_REGISTER_GUARD_IMPL(CUDA, NoOpDeviceGuardImpl<DeviceType::CUDA>)
+C10_REGISTER_GUARD_IMPL(MPS, NoOpDeviceGuardImpl<DeviceType::MPS>)
 }
 """
 
@@ -31,15 +33,14 @@ C10_REGISTER_GUARD_IMPL(CUDA, FakeGuardImpl<DeviceType::CUDA>)
 class Stream:
     """The one stream there is, by any name."""
 
-    device = THERE
-
-    def __init__(self, *_, **__): ...
+    def __init__(self, *_, **__):
+        self.device = DEVICE.place
 
     def wait_stream(self, other: Stream) -> None:
         """Nothing is late for another stream."""
 
     def synchronize(self) -> None:
-        DEVICE.arrive()
+        DEVICE.wait()
 
 
 class Event:
@@ -52,7 +53,7 @@ class Event:
         self.late = list(DEVICE.late)
 
     def synchronize(self) -> None:
-        DEVICE.arrive(self.late)
+        DEVICE.wait(self.late)
 
 
 class Graph:
@@ -98,21 +99,25 @@ class Graph:
 
 @contextmanager
 def capture(graph: Graph, pool=None, stream=None, capture_error_mode="global") -> Iterator[None]:
-    """torch.cuda.graph: what is done inside is remembered and not done."""
-    DEVICE.arrive()
+    """torch.cuda.graph: what this thread does inside is remembered and not done."""
+    DEVICE.wait()
     graph.shared = pool or graph.shared
     graph.pools.setdefault(graph.shared, []).append(graph)
-    DEVICE.note = graph.note
+    set_on_device(note=graph.note, by=threading.get_ident(), mode=capture_error_mode)
     try:
         yield
     finally:
-        DEVICE.note = None
+        set_on_device(note=None)
         graph.spoil()
 
 
 # ---- names ---------------------------------------------------------------------------------------
-def set_attributes(**values) -> None:
+def set_on_device(**values) -> None:
     vars(DEVICE).update(values)
+
+
+def set_memory(**values) -> None:
+    vars(DEVICE.memory).update(values)
 
 
 PROPERTIES = SimpleNamespace(
@@ -121,13 +126,13 @@ PROPERTIES = SimpleNamespace(
 SHARED = {
     "is_available": lambda: True,
     "device_count": lambda: 1,
-    "synchronize": lambda device=None: DEVICE.arrive(),
-    "empty_cache": lambda: set_attributes(reserved=DEVICE.allocated),
-    "memory_allocated": lambda device=None: DEVICE.allocated,
-    "memory_reserved": lambda device=None: DEVICE.reserved,
-    "max_memory_allocated": lambda device=None: DEVICE.most,
-    "max_memory_reserved": lambda device=None: DEVICE.most,
-    "reset_peak_memory_stats": lambda device=None: set_attributes(most=DEVICE.allocated),
+    "synchronize": lambda device=None: DEVICE.wait(),
+    "empty_cache": lambda: set_memory(reserved=DEVICE.memory.allocated),
+    "memory_allocated": lambda device=None: DEVICE.memory.allocated,
+    "memory_reserved": lambda device=None: DEVICE.memory.reserved,
+    "max_memory_allocated": lambda device=None: DEVICE.memory.most,
+    "max_memory_reserved": lambda device=None: DEVICE.memory.most,
+    "reset_peak_memory_stats": lambda device=None: set_memory(most=DEVICE.memory.allocated),
 }
 CUDA = SHARED | {
     "_lazy_init": lambda: None,
@@ -149,27 +154,44 @@ CUDA = SHARED | {
     "get_device_name": lambda device=None: NAME,
     "get_device_capability": lambda device=None: (8, 0),
     "get_device_properties": lambda device=None: PROPERTIES,
-    "mem_get_info": lambda device=None: (int(DEVICE.limit) - DEVICE.reserved, TOTAL),
-    "set_per_process_memory_fraction": lambda f, device=None: set_attributes(limit=f * TOTAL),
+    "mem_get_info": lambda device=None: (int(DEVICE.memory.limit) - DEVICE.memory.reserved, TOTAL),
+    "set_per_process_memory_fraction": lambda f, device=None: set_memory(limit=f * TOTAL),
 }
-ACCELERATOR = SHARED | {"current_accelerator": lambda check_available=False: torch.device("cuda")}
+MPS = {
+    "synchronize": lambda: DEVICE.wait(),
+    "empty_cache": lambda: set_memory(reserved=DEVICE.memory.allocated),
+    "recommended_max_memory": lambda: int(DEVICE.memory.limit),
+    "driver_allocated_memory": lambda: DEVICE.memory.reserved,
+}
+ACCELERATOR = SHARED | {
+    "current_accelerator": lambda check_available=False: torch.device(DEVICE.place.type)
+}
+PLACES = {
+    "cuda": [(torch.cuda, CUDA)],
+    "mps": [(torch.mps, MPS), (torch.backends.mps, {"is_available": lambda: True})],
+}
 
 
 @functools.cache
-def load_guard() -> None:
-    """Compile the guard and give it to torch, for the rest of the process; or skip the test."""
-    compiler = shutil.which("g++") or shutil.which("c++")
-    if compiler is None:
-        pytest.skip("there is no C++ compiler, which a pretended device needs")
+def hindrance() -> str:
+    """Why there can be no pretended device here, "" for nothing: then torch has its guard."""
+    if torch.accelerator.is_available():
+        return "there is a real accelerator"
+    if sys.platform != "linux":
+        return "a pretended device is made for Linux"
     place = Path(torch.__file__).parent
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "guard.cpp"), Path(folder, "guard.so")
         source.write_text(GUARD, encoding="utf-8")
-        subprocess.run([
-            compiler, "-std=c++20", "-shared", "-fPIC", f"-I{place / 'include'}", str(source),
-            "-o", str(library), f"-L{place / 'lib'}", "-lc10",
-        ], check=True)  # fmt: skip
-        torch.ops.load_library(str(library))
+        try:
+            subprocess.run([
+                "c++", "-std=c++20", "-shared", "-fPIC", f"-I{place / 'include'}", str(source),
+                "-o", str(library), f"-L{place / 'lib'}", "-lc10",
+            ], check=True, capture_output=True)  # fmt: skip
+            torch.ops.load_library(str(library))
+        except (OSError, subprocess.CalledProcessError) as error:
+            return f"there is no C++ compiler for a pretended device: {error}"
+    return ""
 
 
 @contextmanager
@@ -185,26 +207,30 @@ def modes() -> Iterator[None]:
 
 
 @contextmanager
-def pretended_cuda() -> Iterator[None]:
-    """A `with` block in which there is a CUDA device, in threads that begin inside too.
+def pretend(kind: str) -> Iterator[None]:
+    """A `with` block in which there is a device, "cuda" or "mps", in threads begun inside too.
 
-    The test is skipped where there is a real one.
+    The test is skipped where that cannot be. Afterwards torch has the guard, and believes that
+    CUDA was begun.
     """
-    if torch.accelerator.is_available():
-        pytest.skip("there is a real accelerator")
-    load_guard()
-    DEVICE.forget()
+    if DEVICE.on:
+        raise RuntimeError("there is a pretended device already")
+    if why := hindrance():
+        pytest.skip(why)
     run = threading.Thread.run
 
     def run_with_it(thread: threading.Thread) -> None:
         with modes():
             run(thread)
 
+    DEVICE.begin(kind)
     with ExitStack() as stack:
+        set_on_device(on=True)
+        stack.callback(set_on_device, on=False)
+        stack.callback(Graph.pools.clear)
         stack.enter_context(mock.patch.object(threading.Thread, "run", run_with_it))
-        for place, names in ((torch.cuda, CUDA), (torch.accelerator, ACCELERATOR)):
+        for place, names in (*PLACES[kind], (torch.accelerator, ACCELERATOR)):
             for name, value in names.items():
                 stack.enter_context(mock.patch.object(place, name, value))
         stack.enter_context(modes())
         yield
-    Graph.pools.clear()
