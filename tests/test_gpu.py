@@ -37,8 +37,11 @@ FAST = dict(seed=1, num_steps=4, progress=False)
 EVERYTHING = {"predictions", "attention", "heads", "self_attention", "blocks", "frames", "time"}
 
 
+LATER = {"like mps": pytest.mark.slow, "cuda": pytest.mark.gpu}
+
+
 @pytest.fixture(
-    params=["cpu", "like cuda", "like mps", pytest.param("cuda", marks=pytest.mark.gpu)]
+    params=["cpu", "like cuda", *(pytest.param(name, marks=mark) for name, mark in LATER.items())]
 )
 def device(request) -> Iterator[torch.device]:
     """A device; conftest.py keeps its float32 plain."""
