@@ -79,7 +79,7 @@ format: $(VENV)/.test   ## put the code into shape
 
 # Last, so that pytest's closing line is the last line of the output.
 test: lint   ## lint and tests, as continuous integration runs them
-	@$(BIN)/python -m pytest -n $(WORKERS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 pytest: $(VENV)/.test   ## the tests alone: make pytest ARGS="tests/test_cli.py -x"
 	@$(BIN)/python -m pytest $(ARGS)
