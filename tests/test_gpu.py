@@ -1,6 +1,6 @@
 """Everything that touches a device: on the CPU, on pretended ones and, with `-m gpu`, on CUDA.
 
-The pretended devices (pretended.py) compute as the CPU does and refuse what real ones refuse.
+The pretended devices (pretended.py) compute as the CPU does and refuse much of what real ones do.
 
 Tolerances between devices (float32, TF32 off): latents within 2e-3 of their largest value after
 four steps, and pictures at a PSNR of 40 dB or more; half precision within 5 % and 20 dB.

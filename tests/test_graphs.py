@@ -351,6 +351,8 @@ def test_a_capture_follows_torch_s_protocol(monkeypatch):
     @contextmanager
     def capturing(graph, **given):
         assert set(given) <= set(options)
+        # the thread that delivers the record waits for its copies beside a capture
+        assert given["capture_error_mode"] == "thread_local"
         said.append(f"{given['pool']} on {given['stream'].name} of {given['stream'].device}")
         yield
         said.append("captured")

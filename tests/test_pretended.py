@@ -1,4 +1,4 @@
-"""Pretended devices refuse what real ones refuse, and hide what is not there yet."""
+"""Pretended devices refuse much of what real ones do, and hide what is not there yet."""
 
 from __future__ import annotations
 

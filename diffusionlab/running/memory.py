@@ -78,7 +78,8 @@ def give_back() -> None:
     if not torch.accelerator.is_available():
         return
     on_mps = torch.accelerator.current_accelerator().type == "mps"
-    (torch.mps if on_mps else torch.accelerator).empty_cache()  # that one fails there before 2.13
+    # torch.accelerator's fails on MPS before torch 2.13 (pytorch issue 186430)
+    (torch.mps if on_mps else torch.accelerator).empty_cache()
 
 
 def memory_told(stage: str) -> Callable[[Callable], Callable]:
