@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
-import gc
 import json
 import math
 import platform
@@ -43,6 +42,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffusionlab.compiling import compiled
 from diffusionlab.graphs import Replays, graphed
+from diffusionlab.running.memory import give_back
 from diffusionlab.stages import predict
 
 MAIN = "diffusers and ours"  # the ways that alternate; the others of a plan are each by itself
@@ -78,9 +78,7 @@ class Clock:
 
     def fresh(self) -> None:
         """Give back what nothing holds, and watch for the most memory from here on."""
-        gc.collect()
-        if self.device != "cpu":
-            torch.accelerator.empty_cache()
+        give_back()
         if self.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats()
 

@@ -307,7 +307,7 @@ def test_a_process_with_little_memory_says_so_and_goes_on():
 def test_a_device_gives_its_memory_back(accelerator, tiny_folder):
     model = dl.load(tiny_folder, device=accelerator)
     dl.generate(model, "a car", num_steps=2, progress=False)
-    gc.collect(), torch.accelerator.empty_cache()
+    give_back()
     before = torch.accelerator.memory_allocated()
     real = model.unet.forward
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -19,6 +18,7 @@ from diffusionlab.pipeline.devices import best_dtype, checked_device, checked_dt
 from diffusionlab.pipeline.offload import offloaded
 from diffusionlab.running import tiles
 from diffusionlab.running.lending import tensors_of
+from diffusionlab.running.memory import give_back
 
 RUN = dict(seed=5, num_steps=3, progress=False)
 
@@ -247,7 +247,7 @@ class Allocated:
     """What the accelerator's allocator counts, beyond what was there at the start."""
 
     def __init__(self):
-        gc.collect(), torch.accelerator.empty_cache()
+        give_back()
         self.before = torch.accelerator.memory_allocated()
         torch.accelerator.reset_peak_memory_stats()
 
