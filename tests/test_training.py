@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 from torch import nn
 
 import diffusionlab as dl
@@ -105,11 +106,13 @@ def test_the_accelerator_preset_goes_the_whole_way_at_smoke_size(tmp_path):
 
 
 TWO = """
+import json
 import sys
 from pathlib import Path
 import torch
 from torch import nn
 from diffusionlab.training.loop import Training
+from diffusionlab.training.team import processes
 torch.set_num_threads(1)
 torch.manual_seed(0)
 module = nn.Linear(3, 1)
@@ -118,7 +121,12 @@ for _ in training.steps("two"):  # each process has another target, and the same
     training.learn((module(torch.ones(1, 3)) - training.rank).square().mean())
 module.weight.grad = torch.full((1, 3), float(training.rank))
 training._share_gradients()
-print(training.processes, module.weight.grad.tolist(), module.weight.tolist(), training.step)
+told = training.processes, module.weight.grad.tolist(), module.weight.tolist(), training.step
+# a file each: what two processes print together may be mixed within a line
+Path(f"{sys.argv[1]}.{training.rank}").write_text(json.dumps(told), encoding="utf-8")
+processes(cpu=True).destroy_process_group()
+tasks = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+assert not any("gloo" in task for task in tasks), tasks
 """
 
 
@@ -132,11 +140,20 @@ def test_two_processes_learn_from_the_mean_of_their_gradients(tmp_path):
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    lines = [line for line in ran.stdout.splitlines() if line.startswith("2 ")]
-    assert len(lines) == 2 and lines[0] == lines[1], ran.stdout + ran.stderr
-    assert lines[0].startswith("2 [[0.5, 0.5, 0.5]]")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    told = [(tmp_path / f"run.{rank}").read_text(encoding="utf-8") for rank in (0, 1)]
+    assert told[0] == told[1]
+    processes, gradient, _, step = json.loads(told[0])
+    assert (processes, gradient) == (2, [[0.5, 0.5, 0.5]])
     state = json.loads((tmp_path / "run" / "state.json").read_text(encoding="utf-8"))
-    assert state["step"] == int(lines[0].split()[-1]) > 0
+    assert state["step"] == step > 0
+
+
+def test_the_program_ends_the_group_of_its_processes(run, monkeypatch):
+    ended = []
+    monkeypatch.setattr(PartialState, "destroy_process_group", lambda team: ended.append(team))
+    main(["data", "--preset", "smoke", "--run", str(run)])
+    assert len(ended) == 1
 
 
 def test_a_start_from_a_checkpoint_takes_what_fits(tmp_path):

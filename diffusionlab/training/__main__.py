@@ -1,7 +1,8 @@
 """`python -m diffusionlab.training PART --preset cpu --minutes 20 --run runs/toyland`.
 
 On two cores, or on several devices, one process each:
-`torchrun --standalone --nproc-per-node 2 -m diffusionlab.training denoiser --preset cpu`.
+`torchrun --standalone --nproc-per-node 2 -m diffusionlab.training -- denoiser --preset cpu`.
+Without the `--` torchrun takes `--run` for one of its own options.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ def main(given: list[str] | None = None) -> None:
         )
     for name in PARTS if arguments.part == "all" else (arguments.part,):
         run_part(name, arguments, chosen, world)
+    processes(cpu=chosen.device == "cpu").destroy_process_group()
 
 
 if __name__ == "__main__":

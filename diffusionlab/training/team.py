@@ -7,7 +7,14 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
+import torch
+
 from ..errors import InputError
+
+if torch.distributed.is_available():
+    # the defaults of its functions are the group of that moment: imported later, by an optimiser
+    # say, they would hold the group that `destroy_process_group` is to end
+    import torch.distributed.nn
 
 
 class Alone:
@@ -30,6 +37,9 @@ class Alone:
     def wait_for_everyone(self) -> None:
         """There is nobody to wait for."""
 
+    def destroy_process_group(self) -> None:
+        """There is none."""
+
 
 def team(cpu: bool) -> Any:
     """accelerate's `Accelerator`, which can also take means over the processes."""
@@ -41,7 +51,11 @@ def team(cpu: bool) -> Any:
 
 
 def processes(cpu: bool) -> Any:
-    """accelerate's `PartialState`: who is first, and who waits."""
+    """accelerate's `PartialState`: who is first, and who waits.
+
+    A program calls its `destroy_process_group` at the end: threads of a group that outlive Python
+    abort the process, and torchrun then stops the others (pytorch issue 190489).
+    """
     if find_spec("accelerate") is None:
         return Alone()
     from accelerate import PartialState
